@@ -1,0 +1,11 @@
+"""pyro_vae: one latent-variable model, every way to infer it, and the measured distance between them.
+
+Legend of dimensions, the same everywhere: ``C`` chains, ``S`` draws, ``N`` data, ``L`` latent dimension, ``D`` data
+dimension, ``K`` importance samples. Log densities and evidences are in nats per datum, with every constant.
+"""
+
+from pyro_vae import guides, likelihoods, networks, priors
+from pyro_vae.inference.target import Target
+from pyro_vae.model import Model
+
+__all__ = ["Model", "Target", "guides", "likelihoods", "networks", "priors"]

@@ -1,0 +1,104 @@
+"""Checks at the border of the public functions, and the one wording of their errors.
+
+Every message says what was expected, what came, and how to mend it. Inner code trusts its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["among", "finite", "positive_integer", "same_length", "say", "tensor"]
+
+
+def say(expected: str, got: str, remedy: str) -> str:
+    """Return "expected ...; got ...; try ...", the wording of every error of this package.
+
+    Example:
+        >>> say("a positive integer", "-1", "num_samples=100")
+        'expected a positive integer; got -1; try num_samples=100'
+    """
+    return f"expected {expected}; got {got}; try {remedy}"
+
+
+def among(value: str, choices: Iterable[str], name: str) -> str:
+    """Return ``value`` if it is one of ``choices``.
+
+    Raises:
+        ValueError: if it is not; the nearest choice is suggested.
+    """
+    choices = sorted(choices)
+    if value not in choices:
+        near = get_close_matches(str(value), choices, n=1)
+        raise ValueError(say(f"{name} to be one of {choices}", repr(value), repr((near or choices)[0])))
+    return value
+
+
+def positive_integer(value: Any, name: str, *, minimum: int = 1) -> int:
+    """Return ``value`` as an int of at least ``minimum``.
+
+    Raises:
+        TypeError: if it is no whole number.
+        ValueError: if it is too small.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(say(f"{name} to be a whole number", f"{value!r}", f"{name}={minimum}"))
+    number = int(value.__index__())
+    if number < minimum:
+        raise ValueError(say(f"{name} to be at least {minimum}", str(number), f"{name}={minimum}"))
+    return number
+
+
+def tensor(x: Any, name: str = "x", *, min_dim: int = 1) -> Tensor:
+    """Return ``x`` if it is a non-empty tensor whose first dimension runs over the data.
+
+    Raises:
+        TypeError: if it is no tensor.
+        ValueError: if it is empty or has fewer than ``min_dim`` dimensions.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(say(f"{name} to be a torch.Tensor", type(x).__name__, f"torch.as_tensor({name})"))
+    if x.dim() < min_dim:
+        shape = tuple(x.shape)
+        raise ValueError(
+            say(f"{name} to have at least {min_dim} dimensions, the first over the data", f"shape {shape}", "x[None]")
+        )
+    if x.numel() == 0:
+        raise ValueError(say(f"{name} to hold at least one datum", f"shape {tuple(x.shape)}", "a non-empty data set"))
+    return x
+
+
+def finite(x: Tensor, name: str = "x") -> Tensor:
+    """Return ``x`` if it holds neither NaN nor infinity.
+
+    Raises:
+        ValueError: naming the first offending row.
+    """
+    if x.is_floating_point() and not torch.isfinite(x).all():
+        rows = (~torch.isfinite(x)).reshape(x.shape[0], -1).any(-1).nonzero().flatten()
+        row = int(rows[0])
+        kind = "NaN" if torch.isnan(x[row]).any() else "an infinite value"
+        raise ValueError(
+            say(f"{name} to be finite", f"{kind} in row {row} ({len(rows)} such rows)", "dropping or imputing them")
+        )
+    return x
+
+
+def same_length(x: Tensor, other: Tensor, name: str, other_name: str) -> None:
+    """Check that two tensors run over the same data.
+
+    Raises:
+        ValueError: if their first dimensions differ.
+    """
+    if x.shape[0] != other.shape[0]:
+        raise ValueError(
+            say(
+                f"{name} and {other_name} to have the same number of data",
+                f"{x.shape[0]} and {other.shape[0]}",
+                "passing the same rows to both",
+            )
+        )

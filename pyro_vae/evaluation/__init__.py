@@ -1,0 +1,1 @@
+"""How far each answer is from the truth."""

@@ -1,0 +1,1 @@
+"""The routes from data x to the posterior of z."""

@@ -1,0 +1,468 @@
+"""A Pyro program seen as N independent densities over an unconstrained vector u.
+
+This is all that a route sees of a model. Pyro stays behind it: routes and kernels are pure tensor code.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.distributions import Transform, biject_to, constraints
+
+from pyro_vae import checks
+from pyro_vae.checks import say
+
+__all__ = ["LatentSite", "Target"]
+
+Program = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class LatentSite:
+    """Where one latent site lives inside u.
+
+    Attributes:
+        name: the site's name.
+        columns: its columns of u.
+        shape: shape of its unconstrained value with the data axis first, ``(N, ...)``.
+        axis: position of the data axis inside the unconstrained value; None outside the data plate.
+        transform: from unconstrained to constrained values, at the first run of the program.
+    """
+
+    name: str
+    columns: slice
+    shape: tuple[int, ...]
+    axis: int | None
+    transform: Transform
+
+
+class Target:
+    r"""The densities :math:`\log p(x_n, z_n)` of a Pyro program, as batched functions of unconstrained u.
+
+    If every latent site lies in the data plate, the program is N independent posteriors: u is ``(..., N, L)``. If
+    some lie outside, there is one posterior of the whole program: N = 1 and L counts all latent numbers. With
+    :math:`z = T(u)` by ``biject_to`` of each site's support,
+    :math:`\log p(u) = \log p(z) + \log |\det \partial T / \partial u|`, so that densities over u integrate to the
+    same evidence. Supports may depend on other sites: the transform is taken while the program runs. Leading
+    dimensions of u are vectorised with ``torch.vmap``. Modules are evaluated in evaluation mode.
+
+    A u whose data axis has length 1 is shared by all data: the program's decoder runs once for all of them.
+
+    Args:
+        model: any Pyro program; called as ``model(x)``, or ``model(*x)`` if x is a tuple.
+        x: the data; dimension 0 runs over data.
+        plate: name of the data plate; None for the posterior of the whole program.
+
+    Attributes:
+        num_data: N.
+        latent_dim: L.
+        sites: the latent sites by name, in the program's order.
+        observed: names of the observed sites.
+
+    Raises:
+        TypeError: if ``model`` is not callable or ``x`` not made of tensors.
+        ValueError: if the data are empty, not finite or outside a site's support; if the plate does not exist or is
+            sub-sampled; if a latent site is discrete; if no site is latent or none observed.
+
+    Example:
+        >>> from pyro_vae import Model, likelihoods, networks, priors
+        >>> model = Model(priors.StandardNormal(2), likelihoods.Bernoulli(networks.mlp(2, 16, 64)))
+        >>> target = Target(model, torch.zeros(7, 64))
+        >>> target.log_joint(torch.zeros(4, 3, 7, 2)).shape
+        torch.Size([4, 3, 7])
+    """
+
+    def __init__(self, model: Program, x: Tensor | tuple[Any, ...], *, plate: str | None = "data") -> None:
+        if not callable(model):
+            raise TypeError(say("a Pyro program", type(model).__name__, "a function or module that calls pyro.sample"))
+        self.model = model
+        self.args: tuple[Any, ...] = x if isinstance(x, tuple) else (x,)
+        for position, arg in enumerate(self.args):
+            if isinstance(arg, Tensor):
+                checks.finite(checks.tensor(arg, _argument_name(position), min_dim=0), _argument_name(position))
+            elif not isinstance(x, tuple):
+                checks.tensor(arg)
+        self.plate = plate
+        traces = [self._run(None), self._run(None)]  # two, to see which supports move
+        first = traces[0]
+        latent = {name: site for name, site in first.items() if not site["is_observed"]}
+        self.observed = [name for name, site in first.items() if site["is_observed"]]
+        self.per_datum = self._data_frame(first, latent)
+        self.num_data = self._num_data(first) if self.per_datum else 1
+        self._check_sites(first, latent)
+        self.sites = self._layout(latent)
+        self.latent_dim = sum(site.columns.stop - site.columns.start for site in self.sites.values())
+        self._static = all(_same(traces[0][s]["fn"].support, traces[1][s]["fn"].support) for s in latent)
+        self._shared: bool | None = None
+
+    # -- densities -----------------------------------------------------------------------------------------------
+
+    def log_parts(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log p(u) and log p(x|u), each ``(..., N)``, in nats, from one run of the program.
+
+        Args:
+            u: ``(..., N, L)``, or ``(..., 1, L)`` for points shared by all data.
+        """
+        if u.shape[-1] != self.latent_dim or u.shape[-2:-1] not in {(self.num_data,), (1,)}:
+            raise ValueError(
+                say(f"u of shape (..., {self.num_data}, {self.latent_dim})", f"{tuple(u.shape)}", "target.pack(values)")
+            )
+        if u.shape[-2] != self.num_data and not self._can_share(u):
+            u = u.expand(*u.shape[:-2], self.num_data, self.latent_dim)
+        return self._vectorised(self._densities, u)
+
+    def log_prior(self, u: Tensor) -> Tensor:
+        """Return log p(u), the Jacobian of the transforms included, ``(..., N)``."""
+        return self.log_parts(u)[0]
+
+    def log_likelihood(self, u: Tensor) -> Tensor:
+        """Return log p(x|u), ``(..., N)``."""
+        return self.log_parts(u)[1]
+
+    def log_joint(self, u: Tensor, *, beta: float | Tensor = 1.0) -> Tensor:
+        """Return log p(u) + beta log p(x|u), ``(..., N)``; beta tempers the likelihood and broadcasts."""
+        log_prior, log_likelihood = self.log_parts(u)
+        return log_prior + beta * log_likelihood
+
+    def value_and_grad(self, u: Tensor, *, beta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
+        """Return log_joint ``(..., N)`` and its gradient with respect to u ``(..., N, L)``, both detached."""
+        u = u.detach().requires_grad_()
+        with torch.enable_grad():
+            value = self.log_joint(u, beta=beta)
+            (grad,) = torch.autograd.grad(value.sum(), u)
+        return value.detach(), grad
+
+    # -- between u and named sites -------------------------------------------------------------------------------
+
+    def constrain(self, u: Tensor) -> dict[str, Tensor]:
+        """Return the latent sites' values at u by name.
+
+        A site of the data plate has shape ``(..., N, *event)``; a site of a whole program ``(..., *site shape)``.
+        """
+        if self._static:
+            values = {name: site.transform(self._unpack(u, site)) for name, site in self.sites.items()}
+        else:
+            values = self._vectorised(lambda v: {name: s["value"] for name, s in self._latent(self._run(v))}, u)
+        return {name: self._data_axis_first(value, self.sites[name], u.dim() - 2) for name, value in values.items()}
+
+    def pack(self, values: dict[str, Tensor]) -> Tensor:
+        """Return u ``(N, L)`` for one value a latent site, as the program would sample it: the inverse of constrain.
+
+        Raises:
+            ValueError: if a latent site is missing, or one is unknown.
+        """
+        if set(values) != set(self.sites):
+            raise ValueError(say(f"values of the latent sites {list(self.sites)}", f"{list(values)}", "naming each"))
+        conditioned = poutine.condition(self.model, data=values)
+        trace = _sites(poutine.trace(conditioned).get_trace(*self.args))
+        return self._pack({name: site for name, site in trace.items() if name in self.sites})
+
+    @torch.no_grad()
+    def sample_prior(self, num_samples: int = 1) -> Tensor:
+        """Draw u from the prior, ``(num_samples, N, L)``."""
+
+        def draw(_: Tensor) -> Tensor:
+            return self._pack(dict(self._latent(self._run(None))))
+
+        dummy = torch.zeros(num_samples)
+        try:
+            with pyro.validation_enabled(False):
+                return torch.vmap(draw, randomness="different")(dummy)
+        except (RuntimeError, ValueError, NotImplementedError):  # a sampler without a batching rule: one by one
+            return torch.stack([draw(d) for d in dummy])
+
+    def rows(self, index: Sequence[int] | Tensor) -> Target:
+        """Return the target of the data at ``index``.
+
+        Every tensor argument whose first dimension is N is indexed.
+
+        Raises:
+            ValueError: if the program is one posterior as a whole.
+        """
+        if not self.per_datum:
+            raise ValueError(say("a program whose latents lie in the data plate", "a whole posterior", "all its data"))
+        keep = torch.as_tensor(index).reshape(-1)
+        args = tuple(
+            arg[keep.to(arg.device)] if isinstance(arg, Tensor) and arg.dim() and len(arg) == self.num_data else arg
+            for arg in self.args
+        )
+        return Target(self.model, args, plate=self.plate)
+
+    def trace(self, u: Tensor) -> dict[str, dict[str, Any]]:
+        """Return the Pyro sample sites at one u ``(N, L)`` by name, each with ``fn`` and ``value``."""
+        return self._run(u)
+
+    # -- the program ---------------------------------------------------------------------------------------------
+
+    def _run(self, u: Tensor | None) -> dict[str, dict[str, Any]]:
+        substitute = _Substitute(self, u)
+        with _evaluating(self.model), substitute, pyro.validation_enabled(False):
+            try:
+                return _sites(poutine.trace(self.model).get_trace(*self.args))
+            except RuntimeError as error:
+                if "vmap" not in str(error):
+                    raise
+                raise ValueError(
+                    say(
+                        f"a program that torch.vmap can vectorise (last latent site reached: {substitute.last!r})",
+                        str(error).splitlines()[0][:200],
+                        "removing .item(), Python branches on values, dropout and sub-sampling",
+                    )
+                ) from error
+
+    def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        log_prior = u.new_zeros(self.num_data)
+        log_likelihood = u.new_zeros(self.num_data)
+        for site in self._run(u).values():
+            log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+            if site["is_observed"]:
+                log_likelihood = log_likelihood + self._reduce(site, log_prob)
+            else:
+                log_prior = log_prior + self._reduce(site, log_prob) + self._reduce(site, site["infer"]["log_det"])
+        return log_prior, log_likelihood
+
+    def _reduce(self, site: dict[str, Any], log_prob: Tensor) -> Tensor:
+        frame = _frame(site, self.plate) if self.per_datum else None
+        if frame is None:
+            return log_prob.sum()
+        per_datum = log_prob.movedim(frame.dim, 0)
+        return per_datum.reshape(per_datum.shape[0], -1).sum(-1)
+
+    def _vectorised(self, function: Callable[[Tensor], Any], u: Tensor) -> Any:
+        lead = u.shape[:-2]
+        if not lead:
+            return function(u)
+        flat = torch.vmap(function)(u.reshape(-1, *u.shape[-2:]))
+        return torch.utils._pytree.tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
+
+    def _can_share(self, u: Tensor) -> bool:
+        if self._shared is None:
+            probe = u.detach().reshape(-1, 1, self.latent_dim)[:1]
+            every = probe.expand(1, self.num_data, self.latent_dim)
+            try:
+                shared, apart = (self._vectorised(self._densities, v) for v in (probe, every))
+                self._shared = all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(shared, apart, strict=True))
+            except (RuntimeError, ValueError):
+                self._shared = False
+        return self._shared
+
+    # -- layout --------------------------------------------------------------------------------------------------
+
+    def _data_frame(self, trace: dict[str, Any], latent: dict[str, Any]) -> bool:
+        """Say whether every latent site lies in the data plate; check that plate."""
+        plates = {frame.name: frame for site in trace.values() for frame in site["cond_indep_stack"]}
+        if self.plate is None or not plates:
+            return False
+        if self.plate not in plates:
+            expected = f"a plate named {self.plate!r}"
+            raise ValueError(say(expected, f"plates {sorted(plates)}", f"plate={min(plates)!r}, or plate=None"))
+        frame = plates[self.plate]
+        for other in plates.values():
+            if other.size != other.full_size and other.full_size is not None:
+                got = f"{other.size} of {other.full_size} rows"
+                raise ValueError(say(f"the whole plate {other.name!r}", got, "a program without sub-sampling"))
+        if any(_frame(site, self.plate) is None for site in latent.values()):
+            return False
+        if frame.dim is None:
+            raise ValueError(
+                say(f"a vectorised plate {self.plate!r}", "a sequential one", "with pyro.plate(...) in place of for")
+            )
+        return True
+
+    def _num_data(self, trace: dict[str, Any]) -> int:
+        return next(int(f.size) for site in trace.values() for f in site["cond_indep_stack"] if f.name == self.plate)
+
+    def _check_sites(self, trace: dict[str, Any], latent: dict[str, Any]) -> None:
+        if not latent:
+            raise ValueError(
+                say("at least one latent site", f"observed sites {list(trace)}", "pyro.sample without obs")
+            )
+        if not self.observed:
+            raise ValueError(say("at least one observed site", f"latent sites {list(latent)}", "obs=x in pyro.sample"))
+        for name, site in latent.items():
+            if site["fn"].support.is_discrete:
+                got = f"the discrete {type(site['fn']).__name__}"
+                raise ValueError(say(f"a continuous latent site {name!r}", got, "summing it out of the model"))
+        for name in self.observed:
+            site = trace[name]
+            if self.per_datum and _frame(site, self.plate) is None:
+                remedy = "moving it inside, or plate=None for the posterior of the whole program"
+                raise ValueError(say(f"observed site {name!r} inside plate {self.plate!r}", "a site outside", remedy))
+            _check_support(name, site)
+
+    def _layout(self, latent: dict[str, Any]) -> dict[str, LatentSite]:
+        sites, start = {}, 0
+        for name, site in latent.items():
+            fn = site["fn"]
+            transform = biject_to(fn.support)
+            shape = list(transform.inverse_shape(fn.shape()))
+            axis = None
+            if self.per_datum:
+                axis = len(fn.batch_shape) + _frame(site, self.plate).dim
+                shape.insert(0, shape.pop(axis))
+            else:
+                shape.insert(0, 1)
+            width = int(torch.Size(shape[1:]).numel())
+            sites[name] = LatentSite(name, slice(start, start + width), tuple(shape), axis, transform)
+            start += width
+        return sites
+
+    def _unpack(self, u: Tensor, site: LatentSite) -> Tensor:
+        """Columns of u ``(..., N, L)`` as the site's unconstrained value ``(..., *shape)``."""
+        lead = u.shape[:-2]
+        value = u[..., site.columns].reshape(*lead, u.shape[-2], *site.shape[1:])
+        if site.axis is None:
+            return value.squeeze(len(lead))
+        return value.movedim(len(lead), len(lead) + site.axis)
+
+    def _pack(self, latent: dict[str, Any]) -> Tensor:
+        columns = []
+        for name, layout in self.sites.items():
+            site = latent[name]
+            value = biject_to(site["fn"].support).inv(site["value"])
+            if layout.axis is not None:
+                value = value.movedim(layout.axis, 0)
+            columns.append(value.reshape(layout.shape[0], -1))
+        return torch.cat(columns, -1)
+
+    def _data_axis_first(self, value: Tensor, site: LatentSite, lead: int) -> Tensor:
+        return value if site.axis is None else value.movedim(lead + site.axis, lead)
+
+    def _latent(self, trace: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        return ((name, site) for name, site in trace.items() if not site["is_observed"])
+
+
+class _Substitute(Messenger):
+    """Give latent sites the values that u holds; note each transform's log |det J| at its site."""
+
+    def __init__(self, target: Target, u: Tensor | None) -> None:
+        super().__init__()
+        self.target = target
+        self.u = u
+        self.last: str | None = None
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or poutine.util.site_is_subsample(msg):
+            return
+        self.last = msg["name"]
+        if self.u is None:
+            return
+        layout = self.target.sites.get(msg["name"])
+        if layout is None:
+            raise ValueError(
+                say(f"the latent sites of the first run, {list(self.target.sites)}", repr(msg["name"]), "fixed sites")
+            )
+        raw = self.target._unpack(self.u, layout)
+        transform = biject_to(msg["fn"].support)
+        value = transform(raw)
+        log_det = transform.log_abs_det_jacobian(raw, value)
+        batch = msg["fn"].batch_shape
+        extra = log_det.dim() - len(batch)
+        msg["value"] = value
+        msg["done"] = True
+        msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}
+
+
+def _sites(trace: Any) -> dict[str, dict[str, Any]]:
+    """The sample sites that carry a density."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and not poutine.util.site_is_subsample(site)
+        and not site["infer"].get("_deterministic", False)
+    }
+
+
+def _frame(site: dict[str, Any], plate: str | None) -> Any:
+    return next((frame for frame in site["cond_indep_stack"] if frame.name == plate), None)
+
+
+def _argument_name(position: int) -> str:
+    return "x" if position == 0 else f"argument {position} of the model"
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check_support(name: str, site: dict[str, Any]) -> None:
+    fn, value = site["fn"], site["value"]
+    support = getattr(fn, "support", None)
+    if support is None or not isinstance(value, Tensor):
+        return
+    event_dim = len(fn.event_shape)
+    if value.dim() and tuple(value.shape[value.dim() - event_dim :]) != tuple(fn.event_shape):
+        raise ValueError(
+            say(
+                f"data of event shape {tuple(fn.event_shape)} at site {name!r}, as the likelihood gives",
+                f"{tuple(value.shape)}",
+                "x.reshape, or a network of another size",
+            )
+        )
+    good = support.check(value)
+    if isinstance(site["mask"], Tensor):
+        good = good | ~site["mask"]
+    if bool(good.all()):
+        return
+    rows = (~good).reshape(good.shape[0] if good.dim() else 1, -1).any(-1).nonzero().flatten()
+    low, high = float(value.min()), float(value.max())
+    raise ValueError(
+        say(
+            f"values at site {name!r} in the support of {_base_name(fn)}, {_support_name(support)}",
+            f"values from {low:g} to {high:g} (first outside: row {int(rows[0])})",
+            _support_remedy(_base_name(fn), low, high),
+        )
+    )
+
+
+def _base_name(fn: Any) -> str:
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return type(fn).__name__
+
+
+def _support_name(support: Any) -> str:
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return "{0, 1}" if isinstance(support, type(constraints.boolean)) else str(support)
+
+
+def _support_remedy(family: str, low: float, high: float) -> str:
+    if family != "Bernoulli":
+        return "another likelihood, or transforming the data"
+    if low >= 0 and high <= 1:
+        return "(x > 0.5).float(), or fit(..., dynamic_binarisation=True) for probabilities"
+    return f"(x > {(low + high) / 2:g}).float(), or a likelihood for counts or real values"
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two supports are the same set, so that one transform serves every run."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        return a.shape == b.shape and bool((a == b).all())
+    if isinstance(a, constraints.Constraint):
+        one, two = vars(a), vars(b)
+        return one.keys() == two.keys() and all(_same(one[key], two[key]) for key in one)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(itertools.starmap(_same, zip(a, b, strict=True)))
+    return bool(a == b)

@@ -1,0 +1,122 @@
+"""The generative model p(z) p(x|z) as a Pyro program, and sampling from it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.checks import positive_integer, say
+from pyro_vae.likelihoods import Likelihood
+from pyro_vae.priors import Prior
+
+__all__ = ["Model", "Program"]
+
+
+class Program(nn.Module):
+    """A torch module that is also a Pyro program, with parameters of its own in Pyro's parameter store.
+
+    Each instance, a copy too, registers under a name of its own, so two models in one process never share
+    parameters by accident.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._store_name = _fresh_name(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._store_name = _fresh_name(self)
+
+    def register(self) -> None:
+        """Show the learnable parameters to Pyro, as ``pyro.module`` does, but silent about frozen ones."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                pyro.param(f"{self._store_name}$$${name}", parameter)
+
+
+def _fresh_name(module: nn.Module) -> str:
+    return f"{type(module).__name__}.{uuid.uuid4().hex}"
+
+
+class Model(Program):
+    r"""The latent-variable model :math:`p(x, z) = p(z)\, p(x|z)` as a Pyro program.
+
+    ``model(x)`` runs the program with sites ``latent`` and ``observed`` inside the plate ``plate``:
+
+    .. code-block:: python
+
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", prior())
+            pyro.sample("x", likelihood(z), obs=x)
+
+    ``model()`` without data samples one datum from the prior predictive, ``model(num_data=N)`` samples N.
+
+    Args:
+        prior: returns p(z), ``event_shape (L,)``.
+        likelihood: maps z to p(x|z).
+        latent: name of the latent site.
+        observed: name of the observed site.
+        plate: name of the data plate.
+
+    Raises:
+        TypeError: if a part is of the wrong kind.
+        ValueError: if two names coincide.
+
+    Example:
+        >>> from pyro_vae import likelihoods, networks, priors
+        >>> model = Model(priors.StandardNormal(2), likelihoods.Bernoulli(networks.mlp(2, 128, 64)))
+        >>> model.sample(5)["x"].shape
+        torch.Size([5, 64])
+    """
+
+    def __init__(
+        self, prior: Prior, likelihood: Likelihood, *, latent: str = "z", observed: str = "x", plate: str = "data"
+    ) -> None:
+        super().__init__()
+        if not isinstance(prior, Prior):
+            raise TypeError(say("a Prior first", type(prior).__name__, "pyro_vae.priors.StandardNormal(2)"))
+        if not isinstance(likelihood, Likelihood):
+            remedy = "pyro_vae.likelihoods.Bernoulli(network)"
+            raise TypeError(say("a Likelihood second", type(likelihood).__name__, remedy))
+        if len({latent, observed, plate}) < 3:
+            raise ValueError(say("three different names", f"{latent!r}, {observed!r}, {plate!r}", "renaming one"))
+        self.prior = prior
+        self.likelihood = likelihood
+        self.latent = latent
+        self.observed = observed
+        self.plate = plate
+
+    @property
+    def latent_dim(self) -> int:
+        """L, the dimension of z."""
+        return self.prior.latent_dim
+
+    def forward(self, x: Tensor | None = None, *, num_data: int = 1) -> Tensor:
+        """Run the program; return x, observed or sampled, ``(N, *D)``."""
+        self.register()
+        with pyro.plate(self.plate, num_data if x is None else len(x)):
+            z = pyro.sample(self.latent, self.prior())
+            return pyro.sample(self.observed, self.likelihood(z), obs=x)
+
+    @torch.no_grad()
+    def sample(self, num_samples: int = 1) -> dict[str, Tensor]:
+        """Draw z and x from the model.
+
+        Args:
+            num_samples: how many pairs.
+
+        Returns:
+            The two sites by name, ``(num_samples, L)`` and ``(num_samples, *D)``.
+        """
+        num_samples = positive_integer(num_samples, "num_samples")
+        trace = pyro.poutine.trace(self).get_trace(num_data=num_samples)
+        return {name: torch.as_tensor(trace.nodes[name]["value"]) for name in (self.latent, self.observed)}
+
+    def decode(self, z: Tensor) -> dist.TorchDistribution:
+        """Return p(x|z) for z ``(..., L)``."""
+        return self.likelihood(z)

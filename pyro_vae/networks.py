@@ -1,0 +1,132 @@
+"""Plain torch networks for likelihoods and guides. They are a convenience: users bring their own.
+
+A network of a likelihood maps z ``(..., L)`` to parameters ``(..., P)``; a network of a guide maps x ``(N, *D)``
+to parameters ``(N, P)``. Leading dimensions pass through.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from pyro_vae.checks import positive_integer, say
+
+__all__ = ["ConvDecoder", "ConvEncoder", "mlp"]
+
+
+def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
+    """Return a multilayer perceptron with layers of the given sizes.
+
+    The activation stands between the layers, none after the last. The default is smooth, so that Hamiltonian
+    trajectories and quadrature converge at their best rates; ``mlp(L, D)`` is a linear map. Inputs ``(..., sizes[0])``,
+    outputs ``(..., sizes[-1])``.
+
+    Raises:
+        TypeError: if a size is no whole number.
+        ValueError: if fewer than two sizes are given, or one is not positive.
+
+    Example:
+        >>> import torch
+        >>> mlp(2, 128, 64)(torch.zeros(5, 2)).shape
+        torch.Size([5, 64])
+    """
+    if len(sizes) < 2:
+        raise ValueError(say("at least two layer sizes", f"{sizes}", "mlp(2, 128, 64)"))
+    widths = [positive_integer(size, "a layer size") for size in sizes]
+    layers: list[nn.Module] = []
+    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(widths)):
+        if i > 0:
+            layers.append(activation())
+        layers.append(nn.Linear(fan_in, fan_out))
+    return nn.Sequential(*layers)
+
+
+class ConvEncoder(nn.Module):
+    """A convolutional encoder for square images.
+
+    Strided 3x3 convolutions halve the image once per entry of ``channels``; a linear layer gives the parameters.
+
+    Shapes: x ``(..., in_channels, image_size, image_size)`` or flat ``(..., in_channels * image_size**2)`` to
+    ``(..., out_features)``.
+
+    Raises:
+        ValueError: if ``image_size`` cannot be halved ``len(channels)`` times.
+
+    Example:
+        >>> import torch
+        >>> ConvEncoder(28, out_features=40)(torch.zeros(5, 784)).shape
+        torch.Size([5, 40])
+    """
+
+    def __init__(
+        self, image_size: int, *, out_features: int, in_channels: int = 1, channels: Sequence[int] = (32, 64)
+    ) -> None:
+        super().__init__()
+        self.image_shape = (in_channels, image_size, image_size)
+        small = _halved(image_size, len(channels))
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in zip((in_channels, *channels), channels, strict=False):
+            layers += [nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels[-1] * small**2, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the parameters ``(..., out_features)``."""
+        event_dim = 3 if x.shape[-3:] == self.image_shape else 1
+        lead = x.shape[: x.dim() - event_dim]
+        out: Tensor = self.layers(x.reshape(-1, *self.image_shape))
+        return out.reshape(*lead, -1)
+
+
+class ConvDecoder(nn.Module):
+    """The mirror of :class:`ConvEncoder`: z ``(..., L)`` to flat images.
+
+    Shapes: ``(..., latent_dim)`` to ``(..., out_channels * image_size**2)``; pass ``flat=False`` for
+    ``(..., out_channels, image_size, image_size)``.
+
+    Raises:
+        ValueError: if ``image_size`` cannot be halved ``len(channels)`` times.
+
+    Example:
+        >>> import torch
+        >>> ConvDecoder(28, latent_dim=20)(torch.zeros(5, 20)).shape
+        torch.Size([5, 784])
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        *,
+        latent_dim: int,
+        out_channels: int = 1,
+        channels: Sequence[int] = (64, 32),
+        flat: bool = True,
+    ) -> None:
+        super().__init__()
+        small = _halved(image_size, len(channels))
+        self.image_shape = (out_channels, image_size, image_size)
+        self.flat = flat
+        layers: list[nn.Module] = [
+            nn.Linear(latent_dim, channels[0] * small**2),
+            nn.SiLU(),
+            nn.Unflatten(-1, (channels[0], small, small)),
+        ]
+        for i, (fan_in, fan_out) in enumerate(zip(channels, (*channels[1:], out_channels), strict=False)):
+            if i > 0:
+                layers.append(nn.SiLU())
+            layers.append(nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return one image a row of z."""
+        out: Tensor = self.layers(z.reshape(-1, z.shape[-1]))
+        return out.reshape(*z.shape[:-1], *((-1,) if self.flat else self.image_shape))
+
+
+def _halved(image_size: int, times: int) -> int:
+    if image_size % 2**times or image_size < 2**times:
+        raise ValueError(
+            say(f"an image size divisible by {2**times} (one halving a channel)", f"{image_size}", "fewer channels")
+        )
+    return image_size // 2**times
