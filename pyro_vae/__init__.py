@@ -4,8 +4,30 @@ Legend of dimensions, the same everywhere: ``C`` chains, ``S`` draws, ``N`` data
 dimension, ``K`` importance samples. Log densities and evidences are in nats per datum, with every constant.
 """
 
-from pyro_vae import guides, likelihoods, networks, priors
+from pyro_vae import datasets, guides, likelihoods, networks, priors
+from pyro_vae.inference.analytic import AnalyticPosterior, analytic
+from pyro_vae.inference.optimum import LaplacePosterior, ModePosterior, laplace, maximum_a_posteriori
+from pyro_vae.inference.quadrature import QuadraturePosterior, quadrature
 from pyro_vae.inference.target import Target
+from pyro_vae.inference.variational import History, fit
 from pyro_vae.model import Model
 
-__all__ = ["Model", "Target", "guides", "likelihoods", "networks", "priors"]
+__all__ = [
+    "AnalyticPosterior",
+    "History",
+    "LaplacePosterior",
+    "ModePosterior",
+    "Model",
+    "QuadraturePosterior",
+    "Target",
+    "analytic",
+    "datasets",
+    "fit",
+    "guides",
+    "laplace",
+    "likelihoods",
+    "maximum_a_posteriori",
+    "networks",
+    "priors",
+    "quadrature",
+]

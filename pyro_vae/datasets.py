@@ -76,7 +76,7 @@ def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    order = np.random.RandomState(0).permutation(len(images))  # noqa: NPY002  the legacy stream is frozen for ever
+    order = np.random.RandomState(0).permutation(len(images))  # the legacy stream is frozen for ever
     rows = order[_split_rows(split, len(images), 1437)]
     return images[rows], labels[rows]
 
@@ -179,7 +179,7 @@ def mnist(folder: str | Path, split: str = "train") -> Tensor:
         ValueError: if a file is no idx file or is truncated, or the split is unknown.
     """
     images = _mnist_part(Path(folder), split, "images-idx3-ubyte")
-    return torch.as_tensor(images.reshape(len(images), -1), dtype=torch.get_default_dtype()) / 255
+    return _intensities(images)
 
 
 def mnist_labels(folder: str | Path, split: str = "train") -> Tensor:
@@ -190,6 +190,10 @@ def mnist_labels(folder: str | Path, split: str = "train") -> Tensor:
         ValueError: if a file is no idx file or is truncated, or the split is unknown.
     """
     return torch.as_tensor(_mnist_part(Path(folder), split, "labels-idx1-ubyte").astype(np.int64))
+
+
+def _intensities(images: np.ndarray) -> Tensor:
+    return torch.tensor(images.reshape(len(images), -1), dtype=torch.get_default_dtype()) / 255
 
 
 def _mnist_part(folder: Path, split: str, what: str) -> np.ndarray:
@@ -241,9 +245,9 @@ def frey_faces(path: str | Path, split: str = "train") -> Tensor:
         ValueError: if it cannot be read, or the split is unknown.
     """
     images = _load_array(Path(path), "images")
-    order = np.random.RandomState(0).permutation(len(images))  # noqa: NPY002  the legacy stream is frozen for ever
+    order = np.random.RandomState(0).permutation(len(images))  # the legacy stream is frozen for ever
     images = images[order[_split_rows(split, len(images), len(images) - 365)]]
-    return torch.as_tensor(images.reshape(len(images), -1), dtype=torch.get_default_dtype()) / 255
+    return _intensities(images)
 
 
 def read(path: str | Path, *, key: str | None = None) -> Tensor:
