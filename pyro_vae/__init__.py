@@ -5,7 +5,18 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 """
 
 from pyro_vae import guides, likelihoods, networks, priors
+from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.mcmc.reference import pyro_mcmc
 from pyro_vae.inference.target import Target
 from pyro_vae.model import Model
 
-__all__ = ["Model", "Target", "guides", "likelihoods", "networks", "priors"]
+__all__ = [
+    "Draws",
+    "Model",
+    "Target",
+    "guides",
+    "likelihoods",
+    "networks",
+    "priors",
+    "pyro_mcmc",
+]
