@@ -6,16 +6,20 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 
 from pyro_vae import guides, likelihoods, networks, priors
 from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.mcmc.hmc import HMC
 from pyro_vae.inference.mcmc.reference import pyro_mcmc
+from pyro_vae.inference.mcmc.run import mcmc
 from pyro_vae.inference.target import Target
 from pyro_vae.model import Model
 
 __all__ = [
+    "HMC",
     "Draws",
     "Model",
     "Target",
     "guides",
     "likelihoods",
+    "mcmc",
     "networks",
     "priors",
     "pyro_mcmc",

@@ -134,6 +134,12 @@ class Target:
         log_prior, log_likelihood = self.log_parts(u)
         return log_prior + beta * log_likelihood
 
+    def log_det(self, u: Tensor) -> Tensor:
+        """Return log |det dT/du| of the transforms to the constrained scale, ``(..., N)``."""
+        return self._vectorised(
+            lambda v: sum(self._reduce(site, site["infer"]["log_det"]) for _, site in self._latent(self._run(v))), u
+        )
+
     def value_and_grad(self, u: Tensor, *, beta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
         """Return log_joint ``(..., N)`` and its gradient with respect to u ``(..., N, L)``, both detached."""
         u = u.detach().requires_grad_()
