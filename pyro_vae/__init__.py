@@ -4,23 +4,38 @@ Legend of dimensions, the same everywhere: ``C`` chains, ``S`` draws, ``N`` data
 dimension, ``K`` importance samples. Log densities and evidences are in nats per datum, with every constant.
 """
 
-from pyro_vae import guides, likelihoods, networks, priors
+from pyro_vae import datasets, guides, likelihoods, networks, priors
+from pyro_vae.inference.analytic import AnalyticPosterior, analytic
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.hmc import HMC
 from pyro_vae.inference.mcmc.reference import pyro_mcmc
 from pyro_vae.inference.mcmc.run import mcmc
+from pyro_vae.inference.optimum import LaplacePosterior, ModePosterior, laplace, maximum_a_posteriori
+from pyro_vae.inference.quadrature import QuadraturePosterior, quadrature
 from pyro_vae.inference.target import Target
+from pyro_vae.inference.variational import History, fit
 from pyro_vae.model import Model
 
 __all__ = [
     "HMC",
+    "AnalyticPosterior",
     "Draws",
+    "History",
+    "LaplacePosterior",
+    "ModePosterior",
     "Model",
+    "QuadraturePosterior",
     "Target",
+    "analytic",
+    "datasets",
+    "fit",
     "guides",
+    "laplace",
     "likelihoods",
+    "maximum_a_posteriori",
     "mcmc",
     "networks",
     "priors",
     "pyro_mcmc",
+    "quadrature",
 ]

@@ -22,7 +22,7 @@ from torch.distributions import Transform, biject_to, constraints
 from pyro_vae import checks
 from pyro_vae.checks import say
 
-__all__ = ["LatentSite", "Target"]
+__all__ = ["LatentSite", "Program", "Target", "check_support", "sample_sites"]
 
 Program = Callable[..., Any]
 
@@ -68,6 +68,7 @@ class Target:
         latent_dim: L.
         sites: the latent sites by name, in the program's order.
         observed: names of the observed sites.
+        origin: u = 0, ``(N, L)``, in the program's dtype and on its device.
 
     Raises:
         TypeError: if ``model`` is not callable or ``x`` not made of tensors.
@@ -93,7 +94,8 @@ class Target:
             elif not isinstance(x, tuple):
                 checks.tensor(arg)
         self.plate = plate
-        traces = [self._run(None), self._run(None)]  # two, to see which supports move
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # looking takes nothing from the random stream
+            traces = [self._run(None), self._run(None)]  # two, to see which supports move
         first = traces[0]
         latent = {name: site for name, site in first.items() if not site["is_observed"]}
         self.observed = [name for name, site in first.items() if site["is_observed"]]
@@ -104,6 +106,8 @@ class Target:
         self.latent_dim = sum(site.columns.stop - site.columns.start for site in self.sites.values())
         self._static = all(_same(traces[0][s]["fn"].support, traces[1][s]["fn"].support) for s in latent)
         self._shared: bool | None = None
+        value = next(iter(latent.values()))["value"]
+        self.origin = value.new_zeros(self.num_data, self.latent_dim)
 
     # -- densities -----------------------------------------------------------------------------------------------
 
@@ -134,11 +138,14 @@ class Target:
         log_prior, log_likelihood = self.log_parts(u)
         return log_prior + beta * log_likelihood
 
-    def log_det(self, u: Tensor) -> Tensor:
-        """Return log |det dT/du| of the transforms to the constrained scale, ``(..., N)``."""
-        return self._vectorised(
-            lambda v: sum(self._reduce(site, site["infer"]["log_det"]) for _, site in self._latent(self._run(v))), u
-        )
+    def log_jacobian(self, u: Tensor) -> Tensor:
+        """Return log |det dz/du|, ``(..., N)``: what log_prior adds to the prior's density over z."""
+
+        def log_det(v: Tensor) -> Tensor:
+            terms = [self._reduce(site, site["infer"]["log_det"]) for _, site in self._latent(self._run(v))]
+            return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+
+        return self._vectorised(log_det, u)
 
     def value_and_grad(self, u: Tensor, *, beta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
         """Return log_joint ``(..., N)`` and its gradient with respect to u ``(..., N, L)``, both detached."""
@@ -170,7 +177,7 @@ class Target:
         if set(values) != set(self.sites):
             raise ValueError(say(f"values of the latent sites {list(self.sites)}", f"{list(values)}", "naming each"))
         conditioned = poutine.condition(self.model, data=values)
-        trace = _sites(poutine.trace(conditioned).get_trace(*self.args))
+        trace = sample_sites(poutine.trace(conditioned).get_trace(*self.args))
         return self._pack({name: site for name, site in trace.items() if name in self.sites})
 
     @torch.no_grad()
@@ -214,7 +221,7 @@ class Target:
         substitute = _Substitute(self, u)
         with _evaluating(self.model), substitute, pyro.validation_enabled(False):
             try:
-                return _sites(poutine.trace(self.model).get_trace(*self.args))
+                return sample_sites(poutine.trace(self.model).get_trace(*self.args))
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
@@ -304,7 +311,7 @@ class Target:
             if self.per_datum and _frame(site, self.plate) is None:
                 remedy = "moving it inside, or plate=None for the posterior of the whole program"
                 raise ValueError(say(f"observed site {name!r} inside plate {self.plate!r}", "a site outside", remedy))
-            _check_support(name, site)
+            check_support(name, site)
 
     def _layout(self, latent: dict[str, Any]) -> dict[str, LatentSite]:
         sites, start = {}, 0
@@ -379,8 +386,8 @@ class _Substitute(Messenger):
         msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}
 
 
-def _sites(trace: Any) -> dict[str, dict[str, Any]]:
-    """The sample sites that carry a density."""
+def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
+    """Return the sample sites of a Pyro trace that carry a density, by name."""
     return {
         name: site
         for name, site in trace.nodes.items()
@@ -410,7 +417,12 @@ def _evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-def _check_support(name: str, site: dict[str, Any]) -> None:
+def check_support(name: str, site: dict[str, Any]) -> None:
+    """Check that an observed site's value fits its distribution's shape and support.
+
+    Raises:
+        ValueError: if it does not; the first offending row is named.
+    """
     fn, value = site["fn"], site["value"]
     support = getattr(fn, "support", None)
     if support is None or not isinstance(value, Tensor):

@@ -94,13 +94,17 @@ class LogDensity:
 
 def _compiled(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Callable[..., Any] | None:
     """Trace and compile; None if that fails or changes the values."""
+
+    def traced(*args: Tensor) -> Any:  # make_fx wants no optional arguments
+        return function(*args)
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from torch._inductor.compile_fx import compile_fx
             from torch.fx.experimental.proxy_tensor import make_fx
 
-            graph = make_fx(lambda *args: function(*args))(*inputs)
+            graph = make_fx(traced)(*inputs)
             fast: Any = compile_fx(graph, list(inputs))
 
         def call(*args: Tensor) -> Any:

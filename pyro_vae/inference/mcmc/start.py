@@ -97,7 +97,7 @@ class GuideSampler:
         draws = [self._one() for _ in range(num_samples)]
         u = torch.stack([self.target.pack(values) for values, _ in draws])
         log_q = torch.stack([density for _, density in draws])
-        return u, log_q + self.target.log_det(u)
+        return u, log_q + self.target.log_jacobian(u)
 
     def metric(self, *, dense: bool, num_samples: int = 128) -> Metric:
         """Return the metric of the guide's covariances, from draws."""

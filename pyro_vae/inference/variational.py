@@ -1,0 +1,409 @@
+"""Stochastic variational inference: learn the model and the guide by maximising the ELBO."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import ELBO, Trace_ELBO
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from pyro_vae import checks
+from pyro_vae.checks import say
+from pyro_vae.inference.target import Program, check_support, sample_sites
+
+__all__ = ["History", "check_guide", "fit"]
+
+Data = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class History:
+    """What a training run recorded.
+
+    Attributes:
+        train_elbo: minus the loss a datum, one value an epoch, nats; at full KL weight also during warm-up.
+        validation_elbo: the same on held-out data; empty without them.
+        best_epoch: the epoch (from 0) with the highest validation ELBO; of the training ELBO without held-out data.
+        stopped_early: whether patience ended the run.
+        seconds: wall time.
+        num_steps: gradient steps taken.
+    """
+
+    train_elbo: list[float] = field(default_factory=list)
+    validation_elbo: list[float] = field(default_factory=list)
+    best_epoch: int = 0
+    stopped_early: bool = False
+    seconds: float = 0.0
+    num_steps: int = 0
+
+
+def fit(
+    model: Program,
+    guide: Program,
+    x: Tensor | Data,
+    *,
+    epochs: int = 100,
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    loss: ELBO | None = None,
+    optimiser: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None,
+    validation: Tensor | Data | float | None = 0.1,
+    patience: int | None = None,
+    kl_warmup: int = 0,
+    clip_norm: float | None = None,
+    dynamic_binarisation: bool = False,
+    plate: str = "data",
+    seed: int | None = None,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+) -> History:
+    r"""Learn model and guide together by stochastic variational inference.
+
+    Maximises :math:`\mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x, z) - \log q(z|x)] = \log p(x) - KL(q(z|x) \| p(z|x))`
+    over mini-batches with Adam. Parameters are updated in place; model and guide end in evaluation mode.
+
+    Source: Kingma & Welling 2014, algorithm 1.
+
+    Args:
+        model: a Pyro program; called as ``model(batch)``, or ``model(*batch)`` for a tuple of tensors.
+        guide: its guide, called the same way.
+        x: training data ``(N, *D)``, or a tuple of tensors that run over the same data.
+        epochs: passes over the data.
+        batch_size: data a step; the last batch of an epoch may be smaller.
+        lr: Adam's learning rate.
+        loss: any Pyro ELBO; ``Trace_ELBO()`` if None.
+        optimiser: makes a torch optimiser of the parameters; Adam if None.
+        validation: held-out data, or the share of x to hold out (rows at random), or None for none.
+        patience: stop once the validation ELBO has not risen for so many epochs, and give back the best weights.
+            None runs all epochs and keeps the last weights.
+        kl_warmup: epochs over which the weight of the latent sites' log densities rises from 1 / kl_warmup to 1.
+        clip_norm: clip the gradient's norm to this.
+        dynamic_binarisation: x holds probabilities; every epoch draws new binary data from them.
+        plate: name of the data plate.
+        seed: sets Pyro's seed first.
+        device: "auto" takes a CUDA device if there is one.
+        progress: show a progress bar.
+
+    Returns:
+        The history of the run.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if data are empty, not finite, outside a site's support, or fewer than a batch; if the guide does
+            not fit the model; if mini-batches are asked for with a latent outside the data plate.
+        FloatingPointError: if the loss becomes NaN or infinite: site and epoch are named, and the weights are those
+            of the last good epoch.
+
+    Example:
+        >>> from pyro_vae import Model, guides, likelihoods, networks, priors
+        >>> x = (torch.rand(64, 20, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+        >>> model = Model(priors.StandardNormal(2), likelihoods.Bernoulli(networks.mlp(2, 16, 20)))
+        >>> guide = guides.DiagonalGaussian(networks.mlp(20, 16, 4))
+        >>> history = fit(model, guide, x, epochs=3, batch_size=32, progress=False)
+        >>> len(history.train_elbo), len(history.validation_elbo)
+        (3, 3)
+    """
+    start = time.perf_counter()
+    if seed is not None:
+        pyro.set_rng_seed(seed)
+    loss = Trace_ELBO() if loss is None else loss
+    if not isinstance(loss, ELBO):
+        raise TypeError(say("a Pyro ELBO object as loss", f"{loss!r}", "loss=pyro.infer.Trace_ELBO()"))
+    checks.positive_integer(epochs, "epochs")
+    where = _device(device, model, guide)
+    train, held_out = _split(_data(x, where), validation, where)
+    _check_batches(model, guide, train, batch_size, plate=plate, binary=dynamic_binarisation)
+    run = _Run(model, guide, loss, binary=dynamic_binarisation)
+    parameters = run.parameters(tuple(part[:batch_size] for part in train))
+    run.optimiser = torch.optim.Adam(parameters, lr=lr) if optimiser is None else optimiser(parameters)
+    run.clip_norm = math.inf if clip_norm is None else clip_norm
+    if held_out is not None and dynamic_binarisation:
+        held_out = run.binarise(held_out)
+
+    scores = _Scores(kl_warmup, patience)
+    best = good = run.state()
+    num_steps = 0
+    bar = _bar(epochs, progress)
+    for epoch in bar:
+        rows = run.binarise(train) if dynamic_binarisation else train
+        run.kl_weight = min(1.0, (epoch + 1) / kl_warmup) if kl_warmup else 1.0
+        try:
+            elbo = run.epoch(rows, batch_size)
+        except FloatingPointError as error:
+            run.restore(good)
+            remedy = f"a smaller lr than {lr:g}, clip_norm=10, or data on the scale of 1"
+            raise FloatingPointError(say("a finite loss", f"{error} in epoch {epoch}", remedy)) from None
+        num_steps += -(-len(train[0]) // batch_size)
+        if run.kl_weight < 1.0:  # the objective of a warm-up epoch is no ELBO: measure it
+            run.kl_weight = 1.0
+            elbo = run.elbo(rows, batch_size)
+        good = run.state()
+        if scores.add(epoch, elbo, None if held_out is None else run.elbo(held_out, batch_size)):
+            best = good
+        bar.set_postfix(elbo=f"{scores.latest:.2f}")
+        if scores.exhausted(epoch):
+            break
+    bar.close()
+    if patience is not None:
+        run.restore(best)
+    return History(
+        scores.train, scores.validation, scores.best_epoch, scores.stopped, time.perf_counter() - start, num_steps
+    )
+
+
+class _Scores:
+    """The ELBO of every epoch, the best of them, and when patience has run out."""
+
+    def __init__(self, kl_warmup: int, patience: int | None) -> None:
+        self.kl_warmup = kl_warmup
+        self.patience = patience
+        self.train: list[float] = []
+        self.validation: list[float] = []
+        self.best_epoch = 0
+        self.stopped = False
+        self._best = -math.inf
+
+    @property
+    def latest(self) -> float:
+        """The score that patience looks at."""
+        return (self.validation or self.train)[-1]
+
+    def add(self, epoch: int, train: float, validation: float | None) -> bool:
+        """Note an epoch; return whether it is the best since the warm-up ended."""
+        self.train.append(train)
+        if validation is not None:
+            self.validation.append(validation)
+        if epoch + 1 < self.kl_warmup or self.latest <= self._best:
+            return False
+        self._best, self.best_epoch = self.latest, epoch
+        return True
+
+    def exhausted(self, epoch: int) -> bool:
+        """Say whether patience has run out."""
+        waited = epoch - max(self.best_epoch, self.kl_warmup - 1)
+        self.stopped = self.patience is not None and waited >= self.patience
+        return self.stopped
+
+
+class _Run:
+    """One model, guide and loss, and what a training loop does with them."""
+
+    optimiser: torch.optim.Optimizer
+    clip_norm: float
+
+    def __init__(self, model: Program, guide: Program, loss: Any, *, binary: bool) -> None:
+        self.loss = loss  # Pyro types its ELBOs' loss and loss_and_grads nowhere
+        self.binary = binary
+        self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
+        self.kl_weight = 1.0
+        self.model = self._weighted(model)
+        self.guide = self._weighted(guide)
+        self._parameters: list[Tensor] = []
+
+    def _weighted(self, program: Program) -> Program:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            if self.kl_weight == 1.0:
+                return program(*args, **kwargs)
+            with _KLWeight(self.kl_weight):
+                return program(*args, **kwargs)
+
+        return run
+
+    def parameters(self, batch: Data) -> list[Tensor]:
+        """The unconstrained parameters that the loss depends on; runs it once, so that lazy ones appear."""
+        with pyro.validation_enabled(False), torch.random.fork_rng(devices=[]), poutine.trace(param_only=True) as seen:
+            self.loss.loss(self.model, self.guide, *(self.binarise(batch) if self.binary else batch))
+        values: list[Any] = [site["value"] for site in seen.trace.nodes.values()]
+        found = {id(p): p for p in (value.unconstrained() for value in values if value is not None)}
+        found |= {id(p): p for module in self.modules for p in module.parameters() if p.requires_grad}
+        if not found:
+            raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
+        self._parameters = list(found.values())
+        return self._parameters
+
+    def epoch(self, data: Data, batch_size: int) -> float:
+        """One pass over the data; return the mean objective a datum, nats."""
+        for module in self.modules:
+            module.train()
+        total = sum(self.step(batch) for batch in _batches(data, batch_size, shuffle=True))
+        for module in self.modules:
+            module.eval()
+        return -total / len(data[0])
+
+    def step(self, batch: Data) -> float:
+        """One gradient step; return the batch's loss.
+
+        Raises:
+            FloatingPointError: if the loss or its gradient is not finite, before the weights have moved.
+        """
+        self.optimiser.zero_grad()
+        with pyro.validation_enabled(False):
+            value = float(self.loss.loss_and_grads(self.model, self.guide, *batch))
+        for p in self._parameters:
+            if p.grad is not None:
+                p.grad /= len(batch[0])
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
+        if not (math.isfinite(value) and bool(norm.isfinite())):
+            raise FloatingPointError(self.broken_site(batch))
+        self.optimiser.step()
+        return value
+
+    @torch.no_grad()
+    def elbo(self, data: Data, batch_size: int) -> float:
+        """The mean ELBO a datum in nats, under the same noise at every call."""
+        with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+            torch.manual_seed(0)
+            losses = [self.loss.loss(self.model, self.guide, *b) for b in _batches(data, batch_size, shuffle=False)]
+        return -float(sum(losses)) / len(data[0])
+
+    def binarise(self, data: Data) -> Data:
+        """Draw binary data from the probabilities in the first tensor."""
+        return (torch.bernoulli(data[0]), *data[1:])
+
+    def broken_site(self, batch: Data) -> str:
+        """Name the first site whose density is not finite at the present weights."""
+        with torch.no_grad(), pyro.validation_enabled(False):
+            guide = poutine.trace(self.guide).get_trace(*batch)
+            model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*batch)
+            for trace, side in ((guide, "guide"), (model, "model")):
+                for name, site in sample_sites(trace).items():
+                    density = site["fn"].log_prob(site["value"])
+                    if not bool(torch.isfinite(density).all()):
+                        kind = "NaN" if bool(density.isnan().any()) else "infinite"
+                        return f"a {kind} log density at site {name!r} of the {side}"
+        last = list(sample_sites(model))[-1]
+        return f"a gradient that is not finite, with finite densities up to site {last!r}"
+
+    def state(self) -> list[Tensor]:
+        """Copies of the parameters and of the modules' buffers."""
+        return [tensor.detach().clone() for tensor in self._tensors()]
+
+    @torch.no_grad()
+    def restore(self, state: list[Tensor]) -> None:
+        """Put copies back, and the modules into evaluation mode."""
+        for tensor, saved in zip(self._tensors(), state, strict=True):
+            tensor.copy_(saved)
+        for module in self.modules:
+            module.eval()
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self._parameters, *(buffer for module in self.modules for buffer in module.buffers())]
+
+
+class _KLWeight(Messenger):
+    """Scale the log densities of latent sites, in model and guide alike, and with them the KL term."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not poutine.util.site_is_subsample(msg):
+            msg["scale"] = msg["scale"] * self.weight
+
+
+def check_guide(model: Program, guide: Program, *args: Any) -> None:
+    """Check that a guide samples the model's latent sites, in the same shapes.
+
+    Raises:
+        ValueError: if a site is missing, unknown, or of another shape.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        proposed = {n: s for n, s in sample_sites(poutine.trace(guide).get_trace(*args)).items() if not _auxiliary(s)}
+        latent = {
+            n: s
+            for n, s in sample_sites(poutine.trace(model).get_trace(*args)).items()
+            if not s["is_observed"]
+        }  # fmt: skip
+    if set(proposed) != set(latent):
+        remedy = "the same names in both (latent= of Model and guide)"
+        raise ValueError(say(f"a guide over the latent sites {sorted(latent)}", f"{sorted(proposed)}", remedy))
+    for name, site in latent.items():
+        want, got = tuple(site["value"].shape), tuple(proposed[name]["value"].shape)
+        if want != got:
+            remedy = "the latent dimension of the prior for the guide"
+            raise ValueError(say(f"guide values of shape {want} at site {name!r}", f"{got}", remedy))
+
+
+def _auxiliary(site: dict[str, Any]) -> bool:
+    return bool(site["infer"].get("is_auxiliary", False)) or bool(site["is_observed"])
+
+
+def _check_batches(model: Program, guide: Program, train: Data, batch_size: int, *, plate: str, binary: bool) -> None:
+    size = checks.positive_integer(batch_size, "batch_size")
+    if size > len(train[0]):
+        got = f"batch_size={size} for {len(train[0])} training data"
+        raise ValueError(say("a batch no larger than the data", got, f"batch_size={len(train[0])}"))
+    batch = tuple(part[:size] for part in train)
+    whole = train
+    if binary:
+        low, high = float(train[0].min()), float(train[0].max())
+        if low < 0 or high > 1:
+            raise ValueError(say("probabilities in [0, 1]", f"values from {low:g} to {high:g}", "x / x.max()"))
+        batch = (torch.bernoulli(batch[0]), *batch[1:])
+        whole = batch
+    check_guide(model, guide, *batch)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        sites = sample_sites(poutine.trace(model).get_trace(*whole))
+    for name, site in sites.items():
+        if site["is_observed"]:
+            check_support(name, site)
+        elif size < len(train[0]) and all(frame.name != plate for frame in site["cond_indep_stack"]):
+            remedy = f"batch_size={len(train[0])}, or plate= with the data plate's name"
+            raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
+
+
+def _data(x: Tensor | Data, device: torch.device | None) -> Data:
+    parts = x if isinstance(x, tuple) else (x,)
+    for i, part in enumerate(parts):
+        checks.finite(checks.tensor(part, "x" if i == 0 else f"x[{i}]"), "x" if i == 0 else f"x[{i}]")
+        checks.same_length(parts[0], part, "x", f"x[{i}]")
+    return tuple(part.to(device) if device is not None else part for part in parts)
+
+
+def _split(x: Data, validation: Tensor | Data | float | None, device: torch.device | None) -> tuple[Data, Data | None]:
+    if validation is None:
+        return x, None
+    if isinstance(validation, (Tensor, tuple)):
+        return x, _data(validation, device)
+    if not 0 <= validation < 1:
+        raise ValueError(say("validation data, or a share of x in [0, 1)", f"{validation}", "validation=0.1"))
+    held = int(validation * len(x[0]))
+    if held == 0:
+        return x, None
+    order = torch.randperm(len(x[0])).to(x[0].device)
+    return tuple(part[order[held:]] for part in x), tuple(part[order[:held]] for part in x)
+
+
+def _device(device: str | torch.device, *programs: Program) -> torch.device | None:
+    """The device to train on, to which modules are moved; None leaves everything where it is."""
+    if device == "auto":
+        if not torch.cuda.is_available():
+            return None
+        device = "cuda"
+    where = torch.device(device)
+    for program in programs:
+        if isinstance(program, nn.Module):
+            program.to(where)
+    return where
+
+
+def _batches(data: Data, batch_size: int, *, shuffle: bool) -> Iterator[Data]:
+    N = len(data[0])
+    order = torch.randperm(N).to(data[0].device) if shuffle else torch.arange(N, device=data[0].device)
+    for rows in order.split(batch_size):
+        yield tuple(part[rows] for part in data)
+
+
+def _bar(epochs: int, progress: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(range(epochs), disable=not progress, unit="epoch", desc="SVI")
