@@ -7,7 +7,11 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 from pyro_vae import datasets, guides, likelihoods, networks, priors
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
 from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.mcmc.gibbs import GaussianGibbs, Gibbs
 from pyro_vae.inference.mcmc.hmc import HMC
+from pyro_vae.inference.mcmc.independence import IndependenceMH
+from pyro_vae.inference.mcmc.mala import MALA
+from pyro_vae.inference.mcmc.random_walk import RandomWalk
 from pyro_vae.inference.mcmc.reference import pyro_mcmc
 from pyro_vae.inference.mcmc.run import mcmc
 from pyro_vae.inference.optimum import LaplacePosterior, ModePosterior, laplace, maximum_a_posteriori
@@ -18,13 +22,18 @@ from pyro_vae.model import Model
 
 __all__ = [
     "HMC",
+    "MALA",
     "AnalyticPosterior",
     "Draws",
+    "GaussianGibbs",
+    "Gibbs",
     "History",
+    "IndependenceMH",
     "LaplacePosterior",
     "ModePosterior",
     "Model",
     "QuadraturePosterior",
+    "RandomWalk",
     "Target",
     "analytic",
     "datasets",

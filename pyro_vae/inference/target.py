@@ -180,6 +180,18 @@ class Target:
         trace = sample_sites(poutine.trace(conditioned).get_trace(*self.args))
         return self._pack({name: site for name, site in trace.items() if name in self.sites})
 
+    def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
+        """Return u ``(S, N, L)`` for S values a latent site, each as the program would sample it."""
+        if not self._static:
+            count = len(next(iter(values.values())))
+            return torch.stack([self.pack({name: value[s] for name, value in values.items()}) for s in range(count)])
+        columns = []
+        for name, site in self.sites.items():
+            raw = site.transform.inv(values[name])
+            raw = raw if site.axis is None else raw.movedim(1 + site.axis, 1)
+            columns.append(raw.reshape(len(raw), site.shape[0], -1))
+        return torch.cat(columns, -1)
+
     @torch.no_grad()
     def sample_prior(self, num_samples: int = 1) -> Tensor:
         """Draw u from the prior, ``(num_samples, N, L)``."""

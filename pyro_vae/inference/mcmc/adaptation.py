@@ -71,44 +71,44 @@ class DualAveraging:
 
 
 class Moments:
-    """Running mean and (co)variance of draws ``(C, N, L)``, one a posterior (Welford 1962; Chan et al. 1979)."""
+    """Running mean and (co)variance of draws ``(..., C, N, L)``, pooled over chains (Chan, Golub & LeVeque 1979)."""
 
     def __init__(self, like: Tensor, *, dense: bool) -> None:
-        N, L = like.shape[-2:]
+        L = like.shape[-1]
         self.dense = dense
         self.count = 0
-        self.mean = like.new_zeros(N, L)
-        self.scatter = like.new_zeros(N, L, L) if dense else like.new_zeros(N, L)
+        self.mean = torch.zeros_like(like[..., :1, :, :])  # (..., 1, N, L)
+        self.scatter = self.mean.new_zeros(*self.mean.shape, L) if dense else torch.zeros_like(self.mean)
 
     def update(self, u: Tensor) -> None:
         """Take one draw of every chain."""
-        n = u.shape[0]
-        centre = u.mean(0)
+        n = u.shape[-3]
+        centre = u.mean(-3, keepdim=True)
         total = self.count + n
         away, shift = u - centre, centre - self.mean
         weight = self.count * n / total
         if self.dense:
-            self.scatter += torch.einsum("cnl,cnk->nlk", away, away) + weight * shift[:, :, None] * shift[:, None, :]
+            within = torch.einsum("...cnl,...cnk->...nlk", away, away).unsqueeze(-4)
+            self.scatter += within + weight * shift[..., :, None] * shift[..., None, :]
         else:
-            self.scatter += away.square().sum(0) + weight * shift.square()
+            self.scatter += away.square().sum(-3, keepdim=True) + weight * shift.square()
         self.mean += shift * n / total
         self.count = total
 
     def metric(self) -> Metric:
-        """The metric, shrunk a little towards the variances' (dense) or a small multiple of one (Stan's rule)."""
+        """The metric: a little shrunk, as in Stan, and towards the diagonal if it is dense."""
         n = self.count
         covariance = self.scatter / max(1, n - 1)
         keep = n / (n + 5)
         if not self.dense:
             return Metric((keep * covariance + 1e-3 * (1 - keep)).sqrt())
+        # towards the diagonal, so that few draws of many dimensions still give a positive definite matrix
         diagonal = covariance.diagonal(dim1=-2, dim2=-1)
-        # towards the diagonal, so that few draws still give a positive definite matrix at any scale
-        L = covariance.shape[-1]
-        strength = n / (n + 5 + L)
+        strength = n / (n + 5 + covariance.shape[-1])
         shrunk = strength * covariance + torch.diag_embed((1 - strength) * diagonal + 1e-3 * (1 - keep))
         factor, failed = torch.linalg.cholesky_ex(shrunk)
         safe = torch.diag_embed((diagonal + 1e-3 * (1 - keep)).sqrt())
-        return Metric(torch.where(failed[:, None, None] > 0, safe, factor), dense=True)
+        return Metric(torch.where(failed[..., None, None] > 0, safe, factor), dense=True)
 
 
 def windows(num_steps: int) -> list[int]:
@@ -195,9 +195,8 @@ class Warmup:
             self._averaging.update(info.acceptance.mean(-2, keepdim=True))
             self.tuning = self.tuning.but(step_size=self._averaging.step_size)
         if self._ends and step > self._first:
-            u = self.kernel.draw(state)
-            self._moments = self._moments or Moments(u, dense=self.kernel.full_mass)
-            self._moments.update(u)
+            self._moments = self._moments or Moments(state.u, dense=self.kernel.full_mass)
+            self._moments.update(state.u)
         if step in self._ends and self._moments is not None:
             self.tuning = self.tuning.but(metric=self._moments.metric())
             self._moments = None

@@ -51,7 +51,7 @@ def leapfrog(
     Returns:
         The state and the momentum at the end.
     """
-    u, log_density, grad = state
+    u, log_density, grad = state[:3]
     epsilon = step_size[..., None]
     r = r + 0.5 * epsilon * metric.pull(grad)
     for step in range(num_steps):
@@ -87,12 +87,12 @@ def hmc_transition(
         >>> state.u.shape, bool((info.acceptance > 0.99).all())
         (torch.Size([2, 3, 2]), True)
     """
-    metric = metric or Metric(torch.ones_like(state.u[..., :1, :, :].reshape(-1, *state.u.shape[-2:])[0]))
+    metric = metric or Metric(torch.ones_like(state.u[..., :1, :, :]))
     r = torch.randn_like(state.u)
     end, r_end = leapfrog(state, r, value_and_grad, step_size=step_size, num_steps=num_steps, metric=metric)
     log_ratio = end.log_density - state.log_density + 0.5 * (r.square() - r_end.square()).sum(-1)
     moved, info = accept(state, end, log_ratio)
-    return moved, info._replace(proposal=(end.u, r_end))
+    return moved, info._replace(end=(end.u, r_end))
 
 
 class HMC(Kernel):

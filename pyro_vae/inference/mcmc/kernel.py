@@ -39,11 +39,13 @@ class State(NamedTuple):
         u: ``(..., C, N, L)``, unconstrained.
         log_density: log p(u), ``(..., C, N)``, in nats.
         grad: its gradient, ``(..., C, N, L)``; zero-sized for a kernel without gradients.
+        memory: what else a kernel carries along with u, ``(..., C, N, any)``.
     """
 
     u: Tensor
     log_density: Tensor
     grad: Tensor
+    memory: Tensor | None = None
 
 
 class Info(NamedTuple):
@@ -52,12 +54,12 @@ class Info(NamedTuple):
     Attributes:
         acceptance: acceptance probability, ``(..., C, N)``.
         diverging: whether the move diverged, ``(..., C, N)``.
-        proposal: what was proposed, ``(..., C, N, L)``, and the whitened velocity there; ChEES adapts on it.
+        end: where HMC's trajectory ended and the whitened velocity there, ``(..., C, N, L)`` each; ChEES adapts on it.
     """
 
     acceptance: Tensor
     diverging: Tensor
-    proposal: tuple[Tensor, Tensor] | None = None
+    end: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Metric:
     :math:`\tfrac12 \|r\|^2`, and the force on r is :math:`F^\top \nabla \log p(u)`.
 
     Attributes:
-        factor: ``(N, L)`` standard deviations, or ``(N, L, L)`` lower triangular.
+        factor: ``(..., 1, N, L)`` standard deviations, or ``(..., 1, N, L, L)`` lower triangular.
         dense: which of the two.
     """
 
@@ -84,9 +86,15 @@ class Metric:
         r"""Return :math:`F^\top g` for g ``(..., N, L)``."""
         return (self.factor.mT @ gradient[..., None])[..., 0] if self.dense else self.factor * gradient
 
-    def variance(self) -> Tensor:
-        """Return the diagonal of F F', ``(N, L)``."""
-        return self.factor.square().sum(-1) if self.dense else self.factor.square()
+    def whiten(self, u: Tensor) -> Tensor:
+        r"""Return :math:`F^{-1} u` for u ``(..., N, L)``."""
+        if not self.dense:
+            return u / self.factor
+        return torch.linalg.solve_triangular(self.factor, u[..., None], upper=False)[..., 0]
+
+    def scale(self) -> Tensor:
+        """Return the standard deviations, ``(..., 1, N, L)``."""
+        return self.factor.square().sum(-1).sqrt() if self.dense else self.factor
 
 
 @dataclass(frozen=True)
@@ -169,6 +177,11 @@ class Kernel:
     def begin(self, target: Any, guide: Any) -> None:
         """Prepare for a run on ``target``, with draws of a guide if there is one; drop what ``adapt`` remembers."""
 
+    def first_tuning(self, u: Tensor, metric: Metric) -> Tuning:
+        """Return the tuning to start from, for chains at u ``(C, N, L)``."""
+        step_size = torch.full((1, u.shape[-2]), float(self.step_size), dtype=u.dtype, device=u.device)
+        return Tuning(step_size, metric, self.trajectory)
+
     def report(self, info: Info) -> Info:
         """Return the part of what a step reports that ``Draws`` shows, ``(C, N)``."""
         return info
@@ -198,6 +211,7 @@ def accept(state: State, proposal: State, log_ratio: Tensor, *, threshold: float
         torch.where(wide, proposal.u, state.u),
         torch.where(taken, proposal.log_density, state.log_density),
         torch.where(wide, proposal.grad, state.grad) if state.grad.numel() else state.grad,
+        None if proposal.memory is None or state.memory is None else torch.where(wide, proposal.memory, state.memory),
     )
     return moved, Info(log_ratio.clamp(max=0).exp(), log_ratio < -threshold)
 

@@ -100,14 +100,12 @@ def mcmc(
     sampler = None if guide is None else GuideSampler(target, guide)
     u = _initial(target, initial, plan.num_chains, sampler)
     metric = (
-        Metric(torch.ones_like(u[0]))
+        Metric(torch.ones_like(u[:1]))
         if sampler is None or not kernel.adapt_mass_matrix
         else sampler.metric(dense=kernel.full_mass)
     )
-    step_size = torch.full((1, target.num_data), float(kernel.step_size), dtype=u.dtype, device=u.device)
     kernel.begin(target, sampler)
-    tuning = Tuning(step_size, metric, kernel.trajectory)
-    kept = _sample(kernel, density, u, tuning, plan, progress=progress)
+    kept = _sample(kernel, density, u, kernel.first_tuning(u, metric), plan, progress=progress)
     return Draws(
         _constrained(target, kept.u),
         acceptance=kept.acceptance / kept.u.shape[1],

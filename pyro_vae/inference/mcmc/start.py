@@ -90,13 +90,24 @@ class GuideSampler:
             raise ValueError(say("a guide program for several sites", "a distribution", f"sites {list(target.sites)}"))
         self.target = target
         self.guide = guide
+        # a guide that names its distribution runs its network once, not once a draw
+        one_site = len(target.sites) == 1 and target.per_datum
+        with torch.no_grad():
+            posterior = guide.posterior(*target.args) if one_site and hasattr(guide, "posterior") else guide
+        self.distribution = posterior if hasattr(posterior, "log_prob") else None
 
     @torch.no_grad()
     def sample(self, num_samples: int) -> tuple[Tensor, Tensor]:
         """Return u ``(num_samples, N, L)`` and log q(u), the Jacobian included, ``(num_samples, N)``."""
-        draws = [self._one() for _ in range(num_samples)]
-        u = torch.stack([self.target.pack(values) for values, _ in draws])
-        log_q = torch.stack([density for _, density in draws])
+        if self.distribution is not None:
+            value = self.distribution.sample((num_samples,))
+            log_q = self.distribution.log_prob(value)
+            values = {next(iter(self.target.sites)): value}
+        else:
+            draws = [self._one() for _ in range(num_samples)]
+            values = {name: torch.stack([v[name] for v, _ in draws]) for name in self.target.sites}
+            log_q = torch.stack([density for _, density in draws])
+        u = self.target.unconstrain(values)
         return u, log_q + self.target.log_jacobian(u)
 
     def metric(self, *, dense: bool, num_samples: int = 128) -> Metric:
@@ -110,9 +121,6 @@ class GuideSampler:
 
     def _one(self) -> tuple[dict[str, Tensor], Tensor]:
         """One value a site, and log q of them ``(N,)``, on the constrained scale."""
-        if hasattr(self.guide, "log_prob"):
-            value = self.guide.sample()
-            return {next(iter(self.target.sites)): value}, self.guide.log_prob(value)
         with poutine.block(), pyro.validation_enabled(False):
             trace = poutine.trace(self.guide).get_trace(*self.target.args)
         sites = {
