@@ -28,7 +28,8 @@ class DualAveraging:
 
     and the answer is the running mean of :math:`\log \epsilon_t` with weights :math:`t^{-\kappa}`.
 
-    Source: Hoffman & Gelman 2014, section 3.2, with their gamma, t_0 and kappa.
+    Source: Hoffman & Gelman 2014, section 3.2, with their t_0 and kappa. Their gamma of 0.05 lets one chain explore; the
+    mean over several chains is less noisy, and 0.2 comes closer to the target in a short warm-up.
 
     Args:
         step_size: the step sizes to start from, any shape.
@@ -43,7 +44,7 @@ class DualAveraging:
     """
 
     def __init__(
-        self, step_size: Tensor, target: float, *, gamma: float = 0.05, t0: float = 10.0, kappa: float = 0.75
+        self, step_size: Tensor, target: float, *, gamma: float = 0.2, t0: float = 10.0, kappa: float = 0.75
     ) -> None:
         self.target, self.gamma, self.t0, self.kappa = target, gamma, t0, kappa
         self.mu = step_size.log()

@@ -68,18 +68,19 @@ class LogDensity:
         return value, grad
 
     @torch.no_grad()
-    def tempered(self, u: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return log p(u), log p(x|u), each ``(..., N)``, and the gradient of log p(u) + beta log p(x|u)."""
+    def parts_and_grads(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return log p(u) and log p(x|u), each ``(..., N)``, and their gradients, for tempering."""
         self.num_gradients += 1
-        prior, likelihood, grad = self._call("tempered", self._tempered, u, beta)
-        return prior, likelihood, grad
+        prior, likelihood, prior_grad, likelihood_grad = self._call("parts_and_grads", self._parts_and_grads, u)
+        return prior, likelihood, prior_grad, likelihood_grad
 
-    def _tempered(self, u: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _parts_and_grads(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         u = u.detach().requires_grad_()
         with torch.enable_grad():
             prior, likelihood = self.target.log_parts(u)
-            (grad,) = torch.autograd.grad((prior + beta * likelihood).sum(), u)
-        return prior.detach(), likelihood.detach(), grad
+            (prior_grad,) = torch.autograd.grad(prior.sum(), u, retain_graph=True)
+            (likelihood_grad,) = torch.autograd.grad(likelihood.sum(), u)
+        return prior.detach(), likelihood.detach(), prior_grad, likelihood_grad
 
     def _call(self, name: str, function: Callable[..., Any], *inputs: Tensor) -> Any:
         if not self.compile:
