@@ -28,8 +28,8 @@ class DualAveraging:
 
     and the answer is the running mean of :math:`\log \epsilon_t` with weights :math:`t^{-\kappa}`.
 
-    Source: Hoffman & Gelman 2014, section 3.2, with their t_0 and kappa. Their gamma of 0.05 lets one chain explore; the
-    mean over several chains is less noisy, and 0.2 comes closer to the target in a short warm-up.
+    Source: Hoffman & Gelman 2014, section 3.2, with their t_0 and kappa. Their gamma of 0.05 lets one chain explore;
+    the mean over several chains is less noisy, and 0.2 comes closer to the target in a short warm-up.
 
     Args:
         step_size: the step sizes to start from, any shape.

@@ -145,6 +145,8 @@ class Kernel:
         adapt_step_size: whether warm-up changes the step size.
         adapt_mass_matrix: whether warm-up changes the metric.
         full_mass: a dense metric.
+        trajectory: HMC's first trajectory length.
+        replicas: how many copies of a chain move with it, such as temperatures.
     """
 
     model: Any = None
@@ -155,6 +157,7 @@ class Kernel:
     adapt_mass_matrix: bool = True
     full_mass: bool = False
     trajectory: float = 0.0
+    replicas: int = 1
 
     def init(self, u: Tensor, density: Density) -> State:
         """Return the state at u."""

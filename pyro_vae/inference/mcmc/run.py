@@ -22,7 +22,7 @@ from pyro_vae.inference.mcmc.memory import check_memory
 from pyro_vae.inference.mcmc.start import GuideSampler, starting_points
 from pyro_vae.inference.target import Target
 
-__all__ = ["mcmc"]
+__all__ = ["mcmc", "sample_target"]
 
 _COMPILE_FROM = 300  # steps from which compilation, about a second, pays
 
@@ -82,7 +82,34 @@ def mcmc(
         >>> draws.samples["z"].shape
         torch.Size([4, 100, 10, 2])
     """
-    kernel = HMC() if kernel is None else kernel
+    return sample_target(
+        Target(model, x, plate=plate),
+        HMC() if kernel is None else kernel,
+        num_samples=num_samples,
+        warmup_steps=warmup_steps,
+        num_chains=num_chains,
+        guide=guide,
+        initial=initial,
+        thinning=thinning,
+        compile=compile,
+        progress=progress,
+    )
+
+
+def sample_target(
+    target: Target,
+    kernel: Kernel,
+    *,
+    num_samples: int,
+    warmup_steps: int | None,
+    num_chains: int,
+    guide: Any = None,
+    initial: Tensor | dict[str, Tensor] | None = None,
+    thinning: int = 1,
+    compile: bool | None = None,  # noqa: A002
+    progress: bool = False,
+) -> Draws:
+    """Sample a target: :func:`mcmc` for a program that has already been seen as densities."""
     if not isinstance(kernel, Kernel):
         raise TypeError(say("a kernel", type(kernel).__name__, "kernel=pv.HMC()"))
     plan = _Plan(
@@ -93,17 +120,13 @@ def mcmc(
         num_chains=checks.positive_integer(num_chains, "num_chains"),
         thinning=checks.positive_integer(thinning, "thinning"),
     )
-    target = Target(model, x, plate=plate)
-    check_memory(target, plan.num_chains, plan.num_samples)
+    check_memory(target, plan.num_chains * kernel.replicas, plan.num_samples)
     started = time.perf_counter()
     density = LogDensity(target, compile=plan.steps >= _COMPILE_FROM if compile is None else compile)
     sampler = None if guide is None else GuideSampler(target, guide)
     u = _initial(target, initial, plan.num_chains, sampler)
-    metric = (
-        Metric(torch.ones_like(u[:1]))
-        if sampler is None or not kernel.adapt_mass_matrix
-        else sampler.metric(dense=kernel.full_mass)
-    )
+    informed = sampler is not None and kernel.adapt_mass_matrix
+    metric = sampler.metric(dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
     kernel.begin(target, sampler)
     kept = _sample(kernel, density, u, kernel.first_tuning(u, metric), plan, progress=progress)
     return Draws(
@@ -116,7 +139,7 @@ def mcmc(
         seconds=time.perf_counter() - started,
         compile_seconds=density.compile_seconds,
         complete=kept.u.shape[1] == plan.num_samples,
-        plate=plate if target.per_datum else None,
+        plate=target.plate if target.per_datum else None,
         kernel=type(kernel).__name__,
     )
 

@@ -61,6 +61,7 @@ class ParallelTempering(Kernel):
         falls = all(0 <= low < high for high, low in zip(self.betas, self.betas[1:], strict=False))
         if self.betas[0] != 1 or not falls:
             raise ValueError(say("betas that fall from 1 towards 0", f"{self.betas}", "betas=(1.0, 0.3, 0.1, 0.0)"))
+        self.replicas = len(self.betas)
         self.inner = HMC(**arguments)
         self.target_accept_prob = self.inner.target_accept_prob
         self.adapt_step_size = self.inner.adapt_step_size
