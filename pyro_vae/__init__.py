@@ -4,7 +4,7 @@ Legend of dimensions, the same everywhere: ``C`` chains, ``S`` draws, ``N`` data
 dimension, ``K`` importance samples. Log densities and evidences are in nats per datum, with every constant.
 """
 
-from pyro_vae import datasets, guides, likelihoods, networks, priors
+from pyro_vae import datasets, guides, infer, likelihoods, networks, priors
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.reference import pyro_mcmc
@@ -27,6 +27,7 @@ __all__ = [
     "datasets",
     "fit",
     "guides",
+    "infer",
     "laplace",
     "likelihoods",
     "maximum_a_posteriori",
