@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
 from pyro.distributions.util import is_identically_zero, scale_and_mask
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, JitTrace_ELBO, JitTraceMeanField_ELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine.runtime import _PYRO_STACK
-from pyro.poutine.trace_messenger import TraceMessenger
 from pyro.util import warn_if_nan
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -20,7 +21,7 @@ from pyro_vae import checks
 from pyro_vae.inference.specialise import Call, Specialiser
 from pyro_vae.inference.tracing import Graph, NotTraceableError
 
-__all__ = ["CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO"]
+__all__ = ["CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO", "compiled_twin"]
 
 
 class _Compiled(Trace_ELBO):
@@ -29,7 +30,7 @@ class _Compiled(Trace_ELBO):
     def __init__(self, num_particles: int = 1, *, backend: str = "inductor", **kwargs: Any) -> None:
         super().__init__(num_particles=num_particles, **kwargs)
         checks.among(backend, ["inductor", "eager"], "backend")
-        self._graphs = Specialiser(self._traceable_loss, type(self).__name__, backend)
+        self._graphs = Specialiser(self._loss_of_call, backend, self._warn)
 
     @property
     def num_graphs(self) -> int:
@@ -66,29 +67,34 @@ class _Compiled(Trace_ELBO):
         self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradient: bool
     ) -> Tensor | tuple[Graph, list[Tensor]]:
         """Return a graph and its results, or, where there is none to trust yet, Pyro's own differentiable loss."""
-        eager = super().differentiable_loss
         call = Call.of(model, guide, args, kwargs, gradient)
-        if not _transparent_handlers():
-            self._graphs.say(f"{type(self).__name__} leaves calls inside other Pyro handlers to Pyro")
-            return eager(model, guide, *args, **kwargs)
         kind = self._graphs.find(call)
         if kind is None:
-
-            def reference() -> Tensor:
-                args, kwargs = call.arguments(call.leaves)
-                return eager(model, guide, *args, **kwargs)
-
-            if call.kind is None:
-                self._graphs.refuse_arguments()
-                return eager(model, guide, *args, **kwargs)
+            inputs = (args, kwargs) if call.kind is None else call.arguments(call.leaves)
+            reference = partial(self.eager_loss, model, guide, *inputs[0], **inputs[1])
             return self._graphs.observe(call, reference, gradient=gradient)
         _show_parameters(kind.graph)
         return kind.graph, self._graphs.run(call, kind, _as_it_is, kind.graph.inputs(call.leaves))
 
-    def _traceable_loss(self, call: Call, leaves: Sequence[Tensor]) -> Tensor:
+    def _loss_of_call(self, call: Call, leaves: Sequence[Tensor]) -> Tensor:
         args, kwargs = call.arguments(leaves)
+        return self.traceable_loss(call.model, call.guide, *args, **kwargs)
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"{type(self).__name__}: {message}", UserWarning, stacklevel=7)
+
+    def eager_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return Pyro's own differentiable loss."""
+        return super().differentiable_loss(model, guide, *args, **kwargs)
+
+    def traceable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return minus the ELBO, computed by tensor operations alone.
+
+        Raises:
+            NotTraceableError: if a site has no reparametrised sample.
+        """
         total: Any = 0.0
-        for model_trace, guide_trace in self._get_traces(call.model, call.guide, args, kwargs):
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
             total = total - self._elbo_particle(model_trace, guide_trace) / self.num_particles
         if not isinstance(total, Tensor):
             raise NotTraceableError("its loss is no tensor")
@@ -169,6 +175,27 @@ class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801
         return elbo
 
 
+def compiled_twin(elbo: ELBO, *, backend: str = "inductor") -> CompiledTrace_ELBO | CompiledTraceMeanField_ELBO:
+    """Return the compiled ELBO that gives what one of Pyro's gives.
+
+    Raises:
+        NotTraceableError: if there is none.
+    """
+    twins: dict[type[ELBO], type[CompiledTrace_ELBO] | type[CompiledTraceMeanField_ELBO]] = {
+        Trace_ELBO: CompiledTrace_ELBO,
+        JitTrace_ELBO: CompiledTrace_ELBO,
+        TraceMeanField_ELBO: CompiledTraceMeanField_ELBO,
+        JitTraceMeanField_ELBO: CompiledTraceMeanField_ELBO,
+    }
+    if isinstance(elbo, (CompiledTrace_ELBO, CompiledTraceMeanField_ELBO)):
+        return elbo
+    if type(elbo) not in twins:
+        raise NotTraceableError(f"{type(elbo).__name__} has no compiled twin")
+    twin = twins[type(elbo)](elbo.num_particles, backend=backend, vectorize_particles=elbo.vectorize_particles)
+    twin.max_plate_nesting = elbo.max_plate_nesting
+    return twin
+
+
 class _Differentiable(torch.autograd.Function):
     """A loss with a gradient that is known already."""
 
@@ -215,11 +242,6 @@ def _kl(name: str, prior: Any, posterior: Any) -> Any:
 
 def _as_it_is(graph: Graph) -> Any:
     return lambda inputs: list(graph.module(*inputs))
-
-
-def _transparent_handlers() -> bool:
-    """Whether the handlers around this call only look on, as that of ``SVI.step`` does."""
-    return all(isinstance(frame, TraceMessenger) and frame.param_only for frame in _PYRO_STACK)
 
 
 def _show_parameters(graph: Graph) -> None:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 __all__ = ["Guard"]
 
 _SCALARS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device)
-_LIBRARIES = frozenset({"torch", "pyro", "zuko", "numpy", "math", "functools", "builtins"})
+_LIBRARIES = frozenset({"torch", "pyro", "zuko", "numpy", "math", "functools", "builtins", "collections", "weakref"})
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}  # hooks and the like
 
 
 class Guard:
@@ -95,6 +96,8 @@ class Guard:
 
     def _visit_slots(self, slots: dict[str, Any]) -> Iterator[Any]:
         for key, value in slots.items():
+            if key in _OF_EVERY_MODULE:
+                continue
             if isinstance(value, _SCALARS):
                 self._scalar_slots.append((slots, key))
             elif isinstance(value, Tensor):

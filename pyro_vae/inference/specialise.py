@@ -7,7 +7,6 @@ loss and gradients on inputs it was not traced on is used from then on, and only
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +14,8 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -43,7 +44,8 @@ class Call:
         model: the model.
         guide: the guide.
         leaves: the tensors among the arguments, as new tensor objects, so that none is mistaken for a global.
-        kind: what must be equal for two calls to share a graph; None if the arguments cannot be told apart.
+        kind: what must be equal for two calls to share a graph; None if this call must not be traced.
+        obstacle: why it must not.
     """
 
     model: Any
@@ -53,6 +55,7 @@ class Call:
     spec: Any
     rest: list[Any]
     roles: list[bool]
+    obstacle: str | None
 
     @classmethod
     def of(cls, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *further: Any) -> Call:
@@ -63,7 +66,14 @@ class Call:
         rest = [None if isinstance(value, Tensor) else value for value in values]
         plain = all(type(t) in (Tensor, torch.nn.Parameter) and t.layout == torch.strided for t in tensors)
         kind: tuple[Any, ...] | None = None
-        if plain and all(isinstance(value, _SCALARS) for value in rest) and not any(t.requires_grad for t in tensors):
+        obstacle: str | None = None
+        if not all(isinstance(frame, TraceMessenger) and frame.param_only for frame in _PYRO_STACK):
+            obstacle = "it runs inside other Pyro handlers"
+        elif any(t.requires_grad for t in tensors):
+            obstacle = "an argument needs a gradient"
+        elif not plain or not all(isinstance(value, _SCALARS) for value in rest):
+            obstacle = "an argument is neither a plain tensor nor a number, flag or string"
+        else:
             kind = (
                 model,
                 guide,
@@ -75,7 +85,7 @@ class Call:
                 torch.is_autocast_enabled("cuda"),
                 *further,
             )
-        return cls(model, guide, [t.detach() for t in tensors], kind, spec, rest, roles)
+        return cls(model, guide, [t.detach() for t in tensors], kind, spec, rest, roles, obstacle)
 
     def arguments(self, leaves: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Put arguments together again, with other tensors."""
@@ -112,14 +122,16 @@ class Specialiser:
 
     Args:
         loss: the loss of a call on given tensors, as traceable tensor code.
-        name: who speaks in warnings.
         backend: "inductor" compiles graphs with Inductor, "eager" runs them operation by operation.
+        tell: is told, once each, in a clause, why a program or call is left to Pyro, or to its graph uncompiled.
     """
 
-    def __init__(self, loss: Callable[[Call, Sequence[Tensor]], Tensor], name: str, backend: str) -> None:
+    def __init__(
+        self, loss: Callable[[Call, Sequence[Tensor]], Tensor], backend: str, tell: Callable[[str], None]
+    ) -> None:
         self.loss = loss
-        self.name = name
         self.backend = backend
+        self.tell = tell
         self._shelves: dict[Any, _Shelf] = {}
         self._said: set[str] = set()
         self._last: Kind | None = None
@@ -141,7 +153,9 @@ class Specialiser:
 
     def observe(self, call: Call, reference: Callable[[], Tensor], *, gradient: bool) -> Tensor:
         """Run Pyro's own loss for this call, and use the occasion to record, trace or check a graph for the next."""
-        shelf = self._shelf(call)
+        shelf = None if call.kind is None else self._shelf(call)
+        if call.kind is None:
+            self.say(f"this call is left to Pyro: {call.obstacle}")
         if shelf is None or shelf.refused is not None:
             return reference()
         store = pyro.get_param_store()
@@ -166,13 +180,13 @@ class Specialiser:
         shelf.refused = reason
         shelf.kinds.clear()
         shelf.recordings.clear()
-        self.say(f"{self.name} leaves this program to Pyro: {reason}")
+        self.say(f"this program is left to Pyro: {reason}")
 
     def say(self, message: str) -> None:
-        """Warn, once for each message."""
+        """Tell it, once for each message."""
         if message not in self._said:
             self._said.add(message)
-            warnings.warn(message, UserWarning, stacklevel=4)
+            self.tell(message)
 
     def run(self, call: Call, kind: Kind, compose: Compose, inputs: list[Tensor]) -> list[Tensor]:
         """Run the graph, composed with what belongs to it, and compiled once that pays.
@@ -204,7 +218,7 @@ class Specialiser:
             except Exception as error:  # noqa: BLE001  a compiler may raise anything, and the graph runs without it
                 missing = str(error).partition("\n")[0]
         self.backend = "eager"
-        self.say(f"{self.name} runs its graphs without Inductor: {missing}")
+        self.say(f"graphs run without Inductor: {missing}")
         return run
 
     def _trace(self, shelf: _Shelf, call: Call, recording: Recording, *, gradient: bool) -> None:
@@ -250,19 +264,15 @@ class Specialiser:
         """How many graphs are trusted."""
         return sum(kind.checked for shelf in self._shelves.values() for kind in shelf.kinds)
 
-    def refuse_arguments(self) -> None:
-        """Say that a call's arguments keep it from being traced."""
-        self.say(f"{self.name} leaves this call to Pyro: an argument is no plain tensor or number, or needs a gradient")
-
     def _shelf(self, call: Call) -> _Shelf | None:
         if call.kind not in self._shelves and len(self._shelves) >= _KINDS:
-            self.say(f"{self.name} leaves further kinds of input to Pyro: more than {_KINDS} shapes or values came")
+            self.say(f"further kinds of input are left to Pyro: more than {_KINDS} shapes or values of arguments came")
             return None
         return self._shelves.setdefault(call.kind, _Shelf())
 
 
 def _agree(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
-    """Whether results differ by rounding only, on the scale of the largest; NaN and infinities agree with themselves."""
+    """Whether results differ by rounding only, on the scale of the largest; NaN and infinity equal themselves."""
     if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in wanted]:
         return False
     largest = max((float(t.nan_to_num(0.0, 0.0, 0.0).abs().max()) for t in wanted if t.numel()), default=0.0)

@@ -123,6 +123,7 @@ class Graph:
 
     Attributes:
         module: maps the arguments' tensors, then ``tensors``, then the noise, to the loss and the gradients.
+        num_arguments: how many tensors the arguments hold.
         tensors: the tensors read from outside.
         wanted: those that the gradients belong to, in the order of the module's outputs.
         written: those that a run changes in place (the running means of batch norm, for instance).
@@ -131,11 +132,17 @@ class Graph:
     """
 
     module: fx.GraphModule
+    num_arguments: int
     tensors: list[Tensor]
     wanted: list[Tensor]
     written: list[Tensor]
     parameters: dict[str, Tensor]
     draws: list[Callable[[], Tensor]] = field(default_factory=list)
+
+    @property
+    def num_inputs(self) -> int:
+        """How many tensors the module takes."""
+        return self.num_arguments + len(self.tensors) + len(self.draws)
 
     def inputs(self, arguments: Sequence[Tensor]) -> list[Tensor]:
         """Return the module's inputs, with fresh noise."""
@@ -194,7 +201,7 @@ def trace(loss: Loss, arguments: Sequence[Tensor], recording: Recording, *, grad
     draws = _hoist_noise(module)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return Graph(module, tensors, used, recording.written, recording.parameters, draws)
+    return Graph(module, len(arguments), tensors, used, recording.written, recording.parameters, draws)
 
 
 def _marked_batch_norm() -> dict[Any, Any]:

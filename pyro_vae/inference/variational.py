@@ -12,11 +12,11 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.kl_weight import KLWeight
 from pyro_vae.inference.target import Program, check_support, sample_sites
 
 __all__ = ["History", "check_guide", "fit"]
@@ -212,7 +212,7 @@ class _Run:
         def run(*args: Any, **kwargs: Any) -> Any:
             if self.kl_weight == 1.0:
                 return program(*args, **kwargs)
-            with _KLWeight(self.kl_weight):
+            with KLWeight(self.kl_weight):
                 return program(*args, **kwargs)
 
         return run
@@ -296,18 +296,6 @@ class _Run:
 
     def _tensors(self) -> list[Tensor]:
         return [*self._parameters, *(buffer for module in self.modules for buffer in module.buffers())]
-
-
-class _KLWeight(Messenger):
-    """Scale the log densities of latent sites, in model and guide alike, and with them the KL term."""
-
-    def __init__(self, weight: float) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and not poutine.util.site_is_subsample(msg):
-            msg["scale"] = msg["scale"] * self.weight
 
 
 def check_guide(model: Program, guide: Program, *args: Any) -> None:
