@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -27,10 +27,17 @@ __all__ = ["CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO", "compiled_twin"]
 class _Compiled(Trace_ELBO):
     """What compiled ELBOs share; the class beside it says what a particle's ELBO is."""
 
-    def __init__(self, num_particles: int = 1, *, backend: str = "inductor", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_particles: int = 1,
+        *,
+        backend: str = "inductor",
+        tell: Callable[[str], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_particles=num_particles, **kwargs)
         checks.among(backend, ["inductor", "eager"], "backend")
-        self._graphs = Specialiser(self._loss_of_call, backend, self._warn)
+        self._graphs = Specialiser(self._loss_of_call, backend, self._warn if tell is None else tell)
 
     @property
     def num_graphs(self) -> int:
@@ -123,6 +130,7 @@ class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBO
     Args:
         num_particles: as in ``Trace_ELBO``.
         backend: "inductor", or "eager" to run the graph operation by operation, without any compilation.
+        tell: is told once, in a clause, why a program or call is left to Pyro; a warning says it if None.
         kwargs: what else ``Trace_ELBO`` takes (``vectorize_particles``, ``max_plate_nesting``).
 
     Raises:
@@ -155,6 +163,7 @@ class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801
     Args:
         num_particles: as in ``TraceMeanField_ELBO``.
         backend: "inductor", or "eager" to run the graph operation by operation, without any compilation.
+        tell: is told once, in a clause, why a program or call is left to Pyro; a warning says it if None.
         kwargs: what else ``TraceMeanField_ELBO`` takes.
 
     Raises:
@@ -175,7 +184,9 @@ class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801
         return elbo
 
 
-def compiled_twin(elbo: ELBO, *, backend: str = "inductor") -> CompiledTrace_ELBO | CompiledTraceMeanField_ELBO:
+def compiled_twin(
+    elbo: ELBO, *, backend: str = "inductor", tell: Callable[[str], None] | None = None
+) -> CompiledTrace_ELBO | CompiledTraceMeanField_ELBO:
     """Return the compiled ELBO that gives what one of Pyro's gives.
 
     Raises:
@@ -191,8 +202,10 @@ def compiled_twin(elbo: ELBO, *, backend: str = "inductor") -> CompiledTrace_ELB
         return elbo
     if type(elbo) not in twins:
         raise NotTraceableError(f"{type(elbo).__name__} has no compiled twin")
-    twin = twins[type(elbo)](elbo.num_particles, backend=backend, vectorize_particles=elbo.vectorize_particles)
-    twin.max_plate_nesting = elbo.max_plate_nesting
+    twin = twins[type(elbo)](
+        elbo.num_particles, backend=backend, tell=tell, vectorize_particles=elbo.vectorize_particles
+    )
+    twin.max_plate_nesting, twin.retain_graph = elbo.max_plate_nesting, elbo.retain_graph
     return twin
 
 
