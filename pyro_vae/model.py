@@ -96,12 +96,12 @@ class Model(Program):
         """L, the dimension of z."""
         return self.prior.latent_dim
 
-    def forward(self, x: Tensor | None = None, *, num_data: int = 1) -> Tensor:
-        """Run the program; return x, observed or sampled, ``(N, *D)``."""
+    def forward(self, x: Tensor | None = None, *covariates: Tensor, num_data: int = 1) -> Tensor:
+        """Run the program; return x, observed or sampled, ``(N, *D)``; the likelihood sees the covariates too."""
         self.register()
         with pyro.plate(self.plate, num_data if x is None else len(x)):
-            z = pyro.sample(self.latent, self.prior())
-            return pyro.sample(self.observed, self.likelihood(z), obs=x)
+            z = self.prior.draw(self.latent)
+            return pyro.sample(self.observed, self.likelihood(z, *covariates), obs=x)
 
     @torch.no_grad()
     def sample(self, num_samples: int = 1) -> dict[str, Tensor]:
@@ -111,11 +111,16 @@ class Model(Program):
             num_samples: how many pairs.
 
         Returns:
-            The two sites by name, ``(num_samples, L)`` and ``(num_samples, *D)``.
+            The sites by name: ``(num_samples, L)`` the latent, ``(num_samples, *D)`` the observed.
         """
         num_samples = positive_integer(num_samples, "num_samples")
         trace = pyro.poutine.trace(self).get_trace(num_data=num_samples)
-        return {name: torch.as_tensor(trace.nodes[name]["value"]) for name in (self.latent, self.observed)}
+        sites = [name for name in trace.stochastic_nodes if name != self.plate]
+        return {name: torch.as_tensor(trace.nodes[name]["value"]) for name in sites}
+
+    def log_joint(self, x: Tensor, z: Tensor, *covariates: Tensor) -> Tensor:
+        """Return log p(x, z) for z ``(..., N, L)``, ``(..., N)`` in nats; for priors with p(z) in closed form."""
+        return self.prior().log_prob(z) + self.likelihood(z, *covariates).log_prob(x)
 
     def decode(self, z: Tensor) -> dist.TorchDistribution:
         """Return p(x|z) for z ``(..., L)``."""

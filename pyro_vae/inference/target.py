@@ -317,7 +317,7 @@ class Target:
         sites, start = {}, 0
         for name, site in latent.items():
             fn = site["fn"]
-            transform = biject_to(fn.support)
+            transform = _bijection(fn.support)
             shape = list(transform.inverse_shape(fn.shape()))
             axis = None
             if self.per_datum:
@@ -342,7 +342,7 @@ class Target:
         columns = []
         for name, layout in self.sites.items():
             site = latent[name]
-            value = biject_to(site["fn"].support).inv(site["value"])
+            value = _bijection(site["fn"].support).inv(site["value"])
             if layout.axis is not None:
                 value = value.movedim(layout.axis, 0)
             columns.append(value.reshape(layout.shape[0], -1))
@@ -376,7 +376,7 @@ class _Substitute(Messenger):
                 say(f"the latent sites of the first run, {list(self.target.sites)}", repr(msg["name"]), "fixed sites")
             )
         raw = self.target._unpack(self.u, layout)
-        transform = biject_to(msg["fn"].support)
+        transform = _bijection(msg["fn"].support)
         value = transform(raw)
         log_det = transform.log_abs_det_jacobian(raw, value)
         batch = msg["fn"].batch_shape
@@ -470,6 +470,13 @@ def _support_remedy(family: str, low: float, high: float) -> str:
     if low >= 0 and high <= 1:
         return "(x > 0.5).float(), or fit(..., dynamic_binarisation=True) for probabilities"
     return f"(x > {(low + high) / 2:g}).float(), or a likelihood for counts or real values"
+
+
+def _bijection(support: Any) -> Transform:
+    """The transform from real numbers to a support; torch registers none for that of a mixture."""
+    if type(support).__name__ == "MixtureSameFamilyConstraint":  # older torch gives the components' own support
+        support = support.base_constraint
+    return biject_to(support)
 
 
 def _same(a: Any, b: Any) -> bool:
