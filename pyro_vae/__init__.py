@@ -6,6 +6,8 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 
 from pyro_vae import datasets, guides, likelihoods, networks, priors
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
+from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.mcmc.reference import pyro_mcmc
 from pyro_vae.inference.optimum import LaplacePosterior, ModePosterior, laplace, maximum_a_posteriori
 from pyro_vae.inference.quadrature import QuadraturePosterior, quadrature
 from pyro_vae.inference.target import Target
@@ -14,6 +16,7 @@ from pyro_vae.model import Model
 
 __all__ = [
     "AnalyticPosterior",
+    "Draws",
     "History",
     "LaplacePosterior",
     "ModePosterior",
@@ -29,5 +32,6 @@ __all__ = [
     "maximum_a_posteriori",
     "networks",
     "priors",
+    "pyro_mcmc",
     "quadrature",
 ]

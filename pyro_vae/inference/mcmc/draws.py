@@ -1,0 +1,227 @@
+"""What MCMC returns: the draws, the sampler's statistics, and how far they can be trusted."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_vae import checks
+from pyro_vae.checks import say
+from pyro_vae.inference.mcmc import diagnostics
+
+__all__ = ["Draws"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Draws:
+    """Draws of N posteriors from C chains each, by latent site, on the constrained scale.
+
+    Diagnostics are computed when first asked for, with ArviZ' definitions; each is a dictionary by site whose values
+    have the shape of the site without chains and draws, ``(N, *event)``, ``(N, L)`` for a latent vector.
+
+    Attributes:
+        samples: by site, ``(C, S, N, *event)``; N = 1 for the posterior of a whole program.
+        diverging: whether the move to each draw diverged, ``(C, S, N)``; None where a kernel knows no divergence.
+        acceptance: mean acceptance probability of the kept draws, ``(C, N)``.
+        step_size: the kernel's step size while draws were kept, ``(N,)`` or ``(C, N)``; None where it has none.
+        num_gradients: gradients of the batched log joint evaluated, warm-up included (one counts for all chains and
+            data together); None if not counted.
+        num_evaluations: the same for the log joint without its gradient.
+        seconds: wall-clock time of warm-up and sampling, compilation included.
+        compile_seconds: the part of ``seconds`` spent on compilation.
+        complete: False if sampling was interrupted; the draws are then those kept until that moment.
+        plate: name of the data plate; None for the posterior of a whole program.
+        kernel: the kernel's name.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> draws = Draws({"z": torch.randn(4, 500, 3, 2)}, acceptance=torch.full((4, 3), 0.8), plate="data")
+        >>> draws.rhat["z"].shape, draws.mean()["z"].shape
+        (torch.Size([3, 2]), torch.Size([3, 2]))
+        >>> draws.verdict
+        '3 of 3 posteriors converged (R-hat < 1.01, ESS > 400)'
+    """
+
+    samples: dict[str, Tensor]
+    acceptance: Tensor
+    diverging: Tensor | None = None
+    step_size: Tensor | None = None
+    num_gradients: int | None = None
+    num_evaluations: int | None = None
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
+    complete: bool = True
+    plate: str | None = None
+    kernel: str = ""
+
+    # -- sizes ---------------------------------------------------------------------------------------------------
+
+    @property
+    def num_chains(self) -> int:
+        """C."""
+        return next(iter(self.samples.values())).shape[0]
+
+    @property
+    def num_samples(self) -> int:
+        """S, draws kept a chain."""
+        return next(iter(self.samples.values())).shape[1]
+
+    @property
+    def num_data(self) -> int:
+        """N, posteriors."""
+        return next(iter(self.samples.values())).shape[2]
+
+    # -- diagnostics ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def rhat(self) -> dict[str, Tensor]:
+        """Rank-normalised split R-hat by site, ``(N, *event)``; NaN for a number that never moves."""
+        return {name: diagnostics.rhat(value) for name, value in self.samples.items()}
+
+    @cached_property
+    def ess_bulk(self) -> dict[str, Tensor]:
+        """Effective sample size of the bulk by site, ``(N, *event)``."""
+        return {name: diagnostics.ess_bulk(value) for name, value in self.samples.items()}
+
+    @cached_property
+    def ess_tail(self) -> dict[str, Tensor]:
+        """Effective sample size of the 5 % and 95 % quantiles by site, ``(N, *event)``."""
+        return {name: diagnostics.ess_tail(value) for name, value in self.samples.items()}
+
+    @cached_property
+    def mcse(self) -> dict[str, Tensor]:
+        """Monte Carlo standard error of the mean by site, ``(N, *event)``, in units of the site."""
+        return {name: diagnostics.mcse_mean(value) for name, value in self.samples.items()}
+
+    @cached_property
+    def mcse_std(self) -> dict[str, Tensor]:
+        """Monte Carlo standard error of the standard deviation by site, ``(N, *event)``, in units of the site."""
+        return {name: diagnostics.mcse_std(value) for name, value in self.samples.items()}
+
+    @property
+    def divergences(self) -> Tensor:
+        """How many kept draws of each posterior diverged, ``(N,)``."""
+        if self.diverging is None:
+            return torch.zeros(self.num_data, dtype=torch.long)
+        return self.diverging.sum((0, 1))
+
+    def converged(self, *, max_rhat: float = 1.01, min_ess: float = 400.0) -> Tensor:
+        """Say of each posterior whether every number's R-hat and effective sample sizes are good enough, ``(N,)``.
+
+        The thresholds are those of Vehtari et al. 2021. A number that is the same in every draw (the zeros of a
+        triangular factor) is not judged; a NaN among the draws never passes.
+        """
+        good = torch.ones(self.num_data, dtype=torch.bool, device=self.acceptance.device)
+        for name, value in self.samples.items():
+            fixed = (value == value[:1, :1]).all(1).all(0)
+            fine = (self.rhat[name] < max_rhat) & (self.ess_bulk[name] > min_ess) & (self.ess_tail[name] > min_ess)
+            good = good & (fine | fixed).reshape(self.num_data, -1).all(-1)
+        return good
+
+    @property
+    def verdict(self) -> str:
+        """One line: how many posteriors converged, which did not, what diverged, whether sampling was cut short."""
+        good = self.converged()
+        parts = [f"{int(good.sum()):,} of {self.num_data:,} posteriors converged (R-hat < 1.01, ESS > 400)"]
+        if not bool(good.all()):
+            parts.append(f"these did not: {_listed((~good).nonzero().flatten())}")
+        if bool(self.divergences.any()):
+            rows = self.divergences.nonzero().flatten()
+            parts.append(f"{int(self.divergences.sum()):,} divergent draws, in posteriors {_listed(rows)}")
+        if not self.complete:
+            parts.append(f"interrupted after {self.num_samples:,} draws a chain")
+        return "; ".join(parts)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.samples.items())
+        return f"Draws({shapes}; {self.num_chains} chains of {self.num_samples} draws)"
+
+    # -- moments -------------------------------------------------------------------------------------------------
+
+    def mean(self) -> dict[str, Tensor]:
+        """Posterior means by site, ``(N, *event)``."""
+        return {name: value.mean((0, 1)) for name, value in self.samples.items()}
+
+    def std(self) -> dict[str, Tensor]:
+        """Posterior standard deviations by site, ``(N, *event)``."""
+        return {name: value.flatten(0, 1).std(0) for name, value in self.samples.items()}
+
+    def thin(self, every: int) -> Draws:
+        """Return every ``every``-th draw of each chain."""
+        every = checks.positive_integer(every, "every")
+        samples = {name: value[:, every - 1 :: every] for name, value in self.samples.items()}
+        diverging = None if self.diverging is None else self.diverging[:, every - 1 :: every]
+        return self._replaced(samples=samples, diverging=diverging)
+
+    def rows(self, index: Any) -> Draws:
+        """Return the draws of the posteriors at ``index`` (anything that indexes a tensor's first dimension)."""
+        return self._replaced(
+            samples={name: value[:, :, index] for name, value in self.samples.items()},
+            diverging=None if self.diverging is None else self.diverging[:, :, index],
+            acceptance=self.acceptance[:, index],
+            step_size=None if self.step_size is None else self.step_size[..., index],
+        )
+
+    def _replaced(self, **changes: Any) -> Draws:
+        return replace(self, **changes)
+
+    # -- other forms ---------------------------------------------------------------------------------------------
+
+    def site(self, name: str | None = None) -> str:
+        """Return ``name``, or the only site's name.
+
+        Raises:
+            ValueError: if there is no such site, or several and none is named.
+        """
+        if name is None:
+            if len(self.samples) == 1:
+                return next(iter(self.samples))
+            raise ValueError(say("the name of one site", f"{len(self.samples)} sites", f"site={min(self.samples)!r}"))
+        return checks.among(name, self.samples, "site")
+
+    def to_empirical(self, site: str | None = None) -> dist.Empirical:
+        """Return one site's draws, equally weighted, as Pyro's ``Empirical``: ``batch_shape (N,)``, event the site's.
+
+        Args:
+            site: its name; not needed if there is but one.
+        """
+        pooled = self.samples[self.site(site)].flatten(0, 1).movedim(0, 1)  # (N, C S, *event)
+        return dist.Empirical(pooled, pooled.new_zeros(pooled.shape[:2]))
+
+    def to_arviz(self) -> Any:
+        """Return ArviZ' InferenceData (DataTree from ArviZ 1 on): groups ``posterior`` and ``sample_stats``.
+
+        Dimensions are ``chain, draw`` and, if there is a data plate, its name.
+        """
+        with warnings.catch_warnings():  # ArviZ 0.23 announces version 1 on import
+            warnings.simplefilter("ignore", FutureWarning)
+            import arviz
+        from_dict: Any = arviz.from_dict
+
+        plate = [] if self.plate is None else [self.plate]
+
+        def shaped(value: Tensor) -> Any:
+            return (value if plate else value.squeeze(2)).cpu().numpy()
+
+        posterior = {name: shaped(value) for name, value in self.samples.items()}
+        statistics = {} if self.diverging is None else {"diverging": shaped(self.diverging)}
+        dims = {
+            name: plate + [f"{name}_dim_{i}" for i in range(value.dim() - 3)] for name, value in self.samples.items()
+        }
+        if self.diverging is not None:
+            dims["diverging"] = plate
+        groups = {"posterior": posterior, "sample_stats": statistics}
+        if int(arviz.__version__.split(".")[0]) >= 1:
+            return from_dict(groups, dims=dims)
+        return from_dict(**groups, dims=dims)
+
+
+def _listed(rows: Tensor, most: int = 8) -> str:
+    shown = ", ".join(str(int(row)) for row in rows[:most])
+    return shown if len(rows) <= most else f"{shown} and {len(rows) - most:,} more"
