@@ -5,6 +5,7 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 """
 
 from pyro_vae import datasets, guides, likelihoods, networks, priors
+from pyro_vae.inference import objectives
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.reference import pyro_mcmc
@@ -31,6 +32,7 @@ __all__ = [
     "likelihoods",
     "maximum_a_posteriori",
     "networks",
+    "objectives",
     "priors",
     "pyro_mcmc",
     "quadrature",

@@ -1,7 +1,6 @@
 """The one table of parts: a new prior, likelihood or guide is one line here and inherits every test."""
 
 import torch
-from torch import nn
 from torch.distributions import biject_to
 
 from pyro_vae import guides, likelihoods, priors
@@ -63,7 +62,7 @@ def _categories(N, D):
 
 
 def _levels(N, D):
-    return torch.randint(256, (N, D)).to(torch.get_default_dtype())
+    return torch.randint(16, (N, D)).to(torch.get_default_dtype())
 
 
 def _mixed(N, D):
@@ -88,7 +87,7 @@ LIKELIHOODS = {  # name: (L, D -> likelihood, N, D -> data)
     ),
     "Laplace": (lambda L, D: likelihoods.Laplace(mlp(L, 2 * D)), _real),
     "categorical": (lambda L, D: likelihoods.Categorical(mlp(L, 3 * D), num_categories=3), _categories),
-    "discretised logistic": (lambda L, D: likelihoods.DiscretisedLogistic(mlp(L, 2 * D)), _levels),
+    "discretised logistic": (lambda L, D: likelihoods.DiscretisedLogistic(mlp(L, 2 * D), levels=16), _levels),
     "Poisson": (lambda L, D: likelihoods.Poisson(mlp(L, D)), _counts),
     "negative binomial": (lambda L, D: likelihoods.NegativeBinomial(mlp(L, 2 * D)), _counts),
     "zero-inflated": (lambda L, D: likelihoods.ZeroInflatedNegativeBinomial(mlp(L, 3 * D)), _counts),
@@ -100,27 +99,49 @@ def _per_datum(family):
     return lambda L, D, N, model: family(N, latent_dim=L)
 
 
+def encoder(*sizes):
+    """Counts and levels squashed first: an untrained guide stays near its prior."""
+    return torch.nn.Sequential(torch.nn.Softsign(), mlp(*sizes))
+
+
+def _unconstrained(model):
+    """What a refinement over real numbers climbs: the model, or its density through the prior's transform."""
+    if not isinstance(model.prior, priors.Uniform):
+        return model
+
+    def log_joint(x, u):
+        transform = biject_to(model.prior().support)
+        z = transform(u)
+        return model.log_joint(x, z) + transform.log_abs_det_jacobian(u, z)
+
+    return log_joint
+
+
 GUIDES = {  # name: (L, D, N, model) -> guide
-    "diagonal": lambda L, D, N, model: guides.DiagonalGaussian(mlp(D, 2 * L)),
+    "diagonal": lambda L, D, N, model: guides.DiagonalGaussian(encoder(D, 2 * L)),
     "full covariance": lambda L, D, N, model: guides.FullCovarianceGaussian(
-        mlp(D, 2 * L + L * (L - 1) // 2), latent_dim=L
+        encoder(D, 2 * L + L * (L - 1) // 2), latent_dim=L
     ),
-    "low rank": lambda L, D, N, model: guides.LowRankGaussian(mlp(D, 3 * L), latent_dim=L),
-    "mixture": lambda L, D, N, model: guides.MixtureOfGaussians(mlp(D, 3 + 6 * L), latent_dim=L),
-    "inverse autoregressive": lambda L, D, N, model: guides.InverseAutoregressive(mlp(D, 4), latent_dim=L, hidden=(8,)),
-    "planar": lambda L, D, N, model: guides.Planar(mlp(D, 4), latent_dim=L, num_transforms=2),
-    "coupling": lambda L, D, N, model: guides.Coupling(mlp(D, 4), latent_dim=L, num_transforms=2, hidden=(8,)),
-    "neural spline": lambda L, D, N, model: guides.NeuralSpline(mlp(D, 4), latent_dim=L, num_transforms=1, hidden=(8,)),
+    "low rank": lambda L, D, N, model: guides.LowRankGaussian(encoder(D, 3 * L), latent_dim=L),
+    "mixture": lambda L, D, N, model: guides.MixtureOfGaussians(encoder(D, 3 + 6 * L), latent_dim=L),
+    "inverse autoregressive": lambda L, D, N, model: guides.InverseAutoregressive(
+        encoder(D, 4), latent_dim=L, hidden=(8,)
+    ),
+    "planar": lambda L, D, N, model: guides.Planar(encoder(D, 4), latent_dim=L, num_transforms=2),
+    "coupling": lambda L, D, N, model: guides.Coupling(encoder(D, 4), latent_dim=L, num_transforms=2, hidden=(8,)),
+    "neural spline": lambda L, D, N, model: guides.NeuralSpline(
+        encoder(D, 4), latent_dim=L, num_transforms=1, hidden=(8,)
+    ),
     "per-datum diagonal": _per_datum(guides.PerDatumDiagonalGaussian),
     "per-datum full": _per_datum(guides.PerDatumFullCovarianceGaussian),
     "semi-amortised": lambda L, D, N, model: guides.SemiAmortised(
-        guides.DiagonalGaussian(mlp(D, 2 * L)), model, num_steps=1, num_particles=2
+        guides.DiagonalGaussian(encoder(D, 2 * L)), _unconstrained(model), num_steps=1, num_particles=2
     ),
 }
 
 TWO_LEVEL_GUIDES = {
-    "bottom-up": lambda L, D, N, model: guides.BottomUp(mlp(D, 2 * L), mlp(L, 2), latent_dim=L, top_dim=1),
-    "top-down": lambda L, D, N, model: guides.TopDown(mlp(D, 2), mlp(1 + D, 2 * L), latent_dim=L, top_dim=1),
+    "bottom-up": lambda L, D, N, model: guides.BottomUp(encoder(D, 2 * L), mlp(L, 2), latent_dim=L, top_dim=1),
+    "top-down": lambda L, D, N, model: guides.TopDown(encoder(D, 2), encoder(1 + D, 2 * L), latent_dim=L, top_dim=1),
 }
 
 

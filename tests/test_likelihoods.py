@@ -32,7 +32,7 @@ def support_grid(make, data):
         x = torch.sigmoid(torch.sinh(t / 2))
         inside = (x > 1e-15) & (x < 1 - 1e-15)
         return x[inside], (x * (1 - x) * torch.cosh(t / 2) / 2 * (t[1] - t[0]))[inside]
-    count = {"_binary": 2, "_categories": 3, "_levels": 256, "_counts": 4000}[kind]
+    count = {"_binary": 2, "_categories": 3, "_levels": 16, "_counts": 4000}[kind]
     return torch.arange(count, dtype=torch.get_default_dtype()), torch.ones(count)
 
 

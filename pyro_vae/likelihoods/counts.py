@@ -54,7 +54,7 @@ class NegativeBinomial(Likelihood):
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         log_mean, raw = split_last(self.network(z), 2, "log mean and inverse dispersion")
         r = softplus(raw) + _FLOOR
-        return dist.NegativeBinomial(r, logits=_rate(log_mean, library).log() - r.log()).to_event(1)
+        return dist.NegativeBinomial(r, logits=_logits(log_mean, library, r)).to_event(1)
 
 
 class ZeroInflatedNegativeBinomial(Likelihood):
@@ -83,7 +83,7 @@ class ZeroInflatedNegativeBinomial(Likelihood):
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         log_mean, raw, gate = split_last(self.network(z), 3, "log mean, inverse dispersion and gate")
         r = softplus(raw) + _FLOOR
-        logits = _rate(log_mean, library).log() - r.log()
+        logits = _logits(log_mean, library, r)
         return dist.ZeroInflatedNegativeBinomial(r, logits=logits, gate_logits=gate).to_event(1)
 
 
@@ -93,3 +93,9 @@ _FLOOR = 1e-2  # under a learnt inverse dispersion
 def _rate(log_rate: Tensor, library: Tensor | None) -> Tensor:
     rate = torch.exp(log_rate.clamp(-30.0, 30.0))  # a wild first step must not end the training
     return rate if library is None else library.unsqueeze(-1) * rate
+
+
+def _logits(log_mean: Tensor, library: Tensor | None, r: Tensor) -> Tensor:
+    """log(m / r), kept off where single-precision probabilities round to 1: m stays below three million r."""
+    log_size = 0.0 if library is None else library.log().unsqueeze(-1)
+    return (log_mean + log_size - r.log()).clamp(-30.0, 15.0)
