@@ -6,6 +6,7 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 
 from pyro_vae import datasets, guides, likelihoods, networks, priors
 from pyro_vae.evaluation.comparison import Comparison, compare
+from pyro_vae.evaluation.imputation import impute
 from pyro_vae.inference import objectives
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
 from pyro_vae.inference.mcmc.draws import Draws
@@ -31,6 +32,7 @@ __all__ = [
     "datasets",
     "fit",
     "guides",
+    "impute",
     "laplace",
     "likelihoods",
     "maximum_a_posteriori",

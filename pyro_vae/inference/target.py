@@ -22,7 +22,7 @@ from torch.distributions import Transform, biject_to, constraints
 from pyro_vae import checks
 from pyro_vae.checks import say
 
-__all__ = ["LatentSite", "Program", "Target", "check_support", "sample_sites"]
+__all__ = ["LatentSite", "Program", "Target", "check_support", "may_miss", "sample_sites"]
 
 Program = Callable[..., Any]
 
@@ -94,7 +94,8 @@ class Target:
         self.args: tuple[Any, ...] = x if isinstance(x, tuple) else (x,)
         for position, arg in enumerate(self.args):
             if isinstance(arg, Tensor):
-                checks.finite(checks.tensor(arg, _argument_name(position), min_dim=0), _argument_name(position))
+                name = _argument_name(position)
+                checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=may_miss(model, position))
             elif not isinstance(x, tuple):
                 checks.tensor(arg)
         self.plate = plate
@@ -448,6 +449,11 @@ def _evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def may_miss(model: Any, position: int) -> bool:
+    """Whether NaN in this argument marks a missing entry: in the data, where the model says so."""
+    return position == 0 and bool(getattr(model, "missing", False))
 
 
 def check_support(name: str, site: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.target import Program, check_support, sample_sites
+from pyro_vae.inference.target import Program, check_support, may_miss, sample_sites
 
 __all__ = ["History", "check_guide", "fit"]
 
@@ -119,7 +119,7 @@ def fit(
         raise TypeError(say("a Pyro ELBO object as loss", f"{loss!r}", "loss=pyro.infer.Trace_ELBO()"))
     checks.positive_integer(epochs, "epochs")
     where = _device(device, model, guide)
-    train, held_out = _split(_data(x, where), validation, where)
+    train, held_out = _split(_data(x, where, model), validation, where, model)
     _check_batches(model, guide, train, batch_size, plate=plate, binary=dynamic_binarisation)
     run = _Run(model, guide, loss, binary=dynamic_binarisation)
     parameters = run.parameters(tuple(part[:batch_size] for part in train))
@@ -361,19 +361,22 @@ def _check_batches(model: Program, guide: Program, train: Data, batch_size: int,
             raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
 
 
-def _data(x: Tensor | Data, device: torch.device | None) -> Data:
+def _data(x: Tensor | Data, device: torch.device | None, model: Program) -> Data:
     parts = x if isinstance(x, tuple) else (x,)
     for i, part in enumerate(parts):
-        checks.finite(checks.tensor(part, "x" if i == 0 else f"x[{i}]"), "x" if i == 0 else f"x[{i}]")
+        name = "x" if i == 0 else f"x[{i}]"
+        checks.finite(checks.tensor(part, name), name, missing=may_miss(model, i))
         checks.same_length(parts[0], part, "x", f"x[{i}]")
     return tuple(part.to(device) if device is not None else part for part in parts)
 
 
-def _split(x: Data, validation: Tensor | Data | float | None, device: torch.device | None) -> tuple[Data, Data | None]:
+def _split(
+    x: Data, validation: Tensor | Data | float | None, device: torch.device | None, model: Program
+) -> tuple[Data, Data | None]:
     if validation is None:
         return x, None
     if isinstance(validation, (Tensor, tuple)):
-        return x, _data(validation, device)
+        return x, _data(validation, device, model)
     if not 0 <= validation < 1:
         raise ValueError(say("validation data, or a share of x in [0, 1)", f"{validation}", "validation=0.1"))
     held = int(validation * len(x[0]))
