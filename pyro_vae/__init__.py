@@ -5,6 +5,7 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 """
 
 from pyro_vae import datasets, guides, likelihoods, networks, priors
+from pyro_vae.evaluation.collapse import Collapse, CollapseWarning, collapse
 from pyro_vae.evaluation.comparison import Comparison, compare
 from pyro_vae.evaluation.imputation import impute
 from pyro_vae.inference import objectives
@@ -19,6 +20,8 @@ from pyro_vae.model import Model
 
 __all__ = [
     "AnalyticPosterior",
+    "Collapse",
+    "CollapseWarning",
     "Comparison",
     "Draws",
     "History",
@@ -28,6 +31,7 @@ __all__ = [
     "QuadraturePosterior",
     "Target",
     "analytic",
+    "collapse",
     "compare",
     "datasets",
     "fit",

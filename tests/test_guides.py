@@ -251,3 +251,11 @@ def test_refinement_raises_the_elbo():
 def test_bad_input_is_a_sentence(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+def test_a_guide_outside_the_priors_support_is_told_the_transform():
+    model = pv.Model(priors.Uniform(2), likelihoods.Gaussian(mlp(2, D), scale=1.0))
+    with pytest.raises(ValueError, match=r"guides.Transformed\(guide, torch.distributions.biject_to"):
+        pv.fit(model, guides.DiagonalGaussian(mlp(D, 4)), torch.randn(80, D), progress=False)
+    with pytest.raises(ValueError, match="shape"):
+        pv.fit(model, guides.DiagonalGaussian(mlp(D, 6)), torch.randn(80, D), progress=False)

@@ -311,10 +311,10 @@ class _KLWeight(Messenger):
 
 
 def check_guide(model: Program, guide: Program, *args: Any) -> None:
-    """Check that a guide samples the model's latent sites, in the same shapes.
+    """Check that a guide samples the model's latent sites, in the same shapes and in the prior's support.
 
     Raises:
-        ValueError: if a site is missing, unknown, or of another shape.
+        ValueError: if a site is missing, unknown, of another shape, or of another support.
     """
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         proposed = {n: s for n, s in sample_sites(poutine.trace(guide).get_trace(*args)).items() if not _auxiliary(s)}
@@ -331,6 +331,12 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
         if want != got:
             remedy = "the latent dimension of the prior for the guide"
             raise ValueError(say(f"guide values of shape {want} at site {name!r}", f"{got}", remedy))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
+        if not inside:
+            remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
+            outside = str(proposed[name]["fn"].support)
+            raise ValueError(say(f"a guide over {site['fn'].support}, as the prior at site {name!r}", outside, remedy))
 
 
 def _auxiliary(site: dict[str, Any]) -> bool:

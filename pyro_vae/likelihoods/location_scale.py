@@ -27,6 +27,7 @@ class _LocationScale(Likelihood):
         scale: str | float | Tensor = "network",
         data_dim: int | None = None,
         min_scale: float = 1e-3,
+        initial_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -37,7 +38,10 @@ class _LocationScale(Likelihood):
         if scale == "learned":
             if data_dim is None:
                 raise ValueError(say('data_dim with scale="learned"', "none", "data_dim=x.shape[-1]"))
-            self.raw_scale = nn.Parameter(torch.full((data_dim,), math.log(math.expm1(1.0))))
+            if not initial_scale > self.min_scale:
+                got = f"{initial_scale} and min_scale={min_scale}"
+                raise ValueError(say("an initial_scale above min_scale", got, "initial_scale=float(x.std())"))
+            self.raw_scale = nn.Parameter(torch.full((data_dim,), math.log(math.expm1(initial_scale - self.min_scale))))
         elif isinstance(scale, str):
             if scale != "network":
                 raise ValueError(say('scale "network", "learned" or a number', repr(scale), "scale=1.0"))
@@ -74,6 +78,7 @@ class Gaussian(_LocationScale):
         scale: see above.
         data_dim: D; needed by ``scale="learned"`` only.
         min_scale: the floor under a learnt sigma, in units of the data.
+        initial_scale: where ``scale="learned"`` starts, in units of the data.
 
     Raises:
         ValueError: on an unknown ``scale``, one that is not positive, or a missing ``data_dim``.
@@ -96,6 +101,7 @@ class Laplace(_LocationScale):
         scale: b, one of the three kinds that :class:`Gaussian` describes.
         data_dim: D; needed by ``scale="learned"`` only.
         min_scale: the floor under a learnt b, in units of the data.
+        initial_scale: where ``scale="learned"`` starts, in units of the data.
 
     Raises:
         ValueError: on an unknown ``scale``, one that is not positive, or a missing ``data_dim``.
@@ -119,6 +125,7 @@ class StudentT(_LocationScale):
         scale: s, one of the three kinds that :class:`Gaussian` describes.
         data_dim: D; needed by ``scale="learned"`` only.
         min_scale: the floor under a learnt s, in units of the data.
+        initial_scale: where ``scale="learned"`` starts, in units of the data.
 
     Raises:
         ValueError: on an unknown ``scale``, one that is not positive, a missing ``data_dim``, or ``df`` that is not
@@ -137,8 +144,9 @@ class StudentT(_LocationScale):
         scale: str | float | Tensor = "network",
         data_dim: int | None = None,
         min_scale: float = 1e-3,
+        initial_scale: float = 1.0,
     ) -> None:
-        super().__init__(network, scale=scale, data_dim=data_dim, min_scale=min_scale)
+        super().__init__(network, scale=scale, data_dim=data_dim, min_scale=min_scale, initial_scale=initial_scale)
         if df is not None and not (df > 0 and math.isfinite(df)):
             raise ValueError(say("positive degrees of freedom, or None to learn them", f"{df}", "df=4.0"))
         self.df = df
