@@ -6,6 +6,7 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -219,7 +220,7 @@ class Target:
         dummy = torch.zeros(num_samples)
         try:
             with pyro.validation_enabled(False):
-                return torch.vmap(draw, randomness="different")(dummy)
+                return _vmap(draw, dummy, randomness="different")
         except (RuntimeError, ValueError, NotImplementedError):  # a sampler without a batching rule: one by one
             return torch.stack([draw(d) for d in dummy])
 
@@ -285,7 +286,7 @@ class Target:
         lead = u.shape[:-2]
         if not lead:
             return function(u)
-        flat = torch.vmap(function)(u.reshape(-1, *u.shape[-2:]))
+        flat = _vmap(function, u.reshape(-1, *u.shape[-2:]))
         return torch.utils._pytree.tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
 
     def _can_share(self, u: Tensor) -> bool:
@@ -417,6 +418,12 @@ class _Substitute(Messenger):
         msg["value"] = value
         msg["done"] = True
         msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}
+
+
+def _vmap(function: Callable[[Tensor], Any], x: Tensor, *, randomness: str = "error") -> Any:
+    with warnings.catch_warnings():  # an operation without a batching rule is slow, not wrong
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        return torch.vmap(function, randomness=randomness)(x)
 
 
 def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
