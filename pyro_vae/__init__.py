@@ -7,8 +7,17 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 from pyro_vae import datasets, guides, infer, likelihoods, networks, priors
 from pyro_vae.evaluation.comparison import Comparison, compare
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
+from pyro_vae.inference.mcmc.chees import ChEES
 from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.mcmc.gibbs import GaussianGibbs, Gibbs
+from pyro_vae.inference.mcmc.hmc import HMC
+from pyro_vae.inference.mcmc.independence import IndependenceMH
+from pyro_vae.inference.mcmc.mala import MALA
+from pyro_vae.inference.mcmc.nuts import NUTS
+from pyro_vae.inference.mcmc.random_walk import RandomWalk
 from pyro_vae.inference.mcmc.reference import pyro_mcmc
+from pyro_vae.inference.mcmc.run import mcmc
+from pyro_vae.inference.mcmc.tempering import ParallelTempering
 from pyro_vae.inference.optimum import LaplacePosterior, ModePosterior, laplace, maximum_a_posteriori
 from pyro_vae.inference.quadrature import QuadraturePosterior, quadrature
 from pyro_vae.inference.target import Target
@@ -16,14 +25,23 @@ from pyro_vae.inference.variational import History, fit
 from pyro_vae.model import Model
 
 __all__ = [
+    "HMC",
+    "MALA",
+    "NUTS",
     "AnalyticPosterior",
+    "ChEES",
     "Comparison",
     "Draws",
+    "GaussianGibbs",
+    "Gibbs",
     "History",
+    "IndependenceMH",
     "LaplacePosterior",
     "ModePosterior",
     "Model",
+    "ParallelTempering",
     "QuadraturePosterior",
+    "RandomWalk",
     "Target",
     "analytic",
     "compare",
@@ -34,6 +52,7 @@ __all__ = [
     "laplace",
     "likelihoods",
     "maximum_a_posteriori",
+    "mcmc",
     "networks",
     "priors",
     "pyro_mcmc",
