@@ -106,7 +106,8 @@ class HMC(Kernel):
     Args:
         model: the Pyro program, in Pyro's manner; leave it out for :func:`pyro_vae.mcmc`.
         step_size: where adaptation starts, in standard deviations of the metric.
-        trajectory_length: T, the mean length of a trajectory in standard deviations; pi / 2 decorrelates a Gaussian.
+        trajectory_length: T, the mean length of a trajectory in standard deviations; 2 if not given (pi / 2
+            decorrelates a Gaussian, and a little more makes up for the jitter).
         num_steps: a fixed number of leapfrog steps in place of T.
         adapt_step_size: adapt the step size during warm-up.
         adapt_mass_matrix: adapt the mass matrix during warm-up.
@@ -143,7 +144,7 @@ class HMC(Kernel):
             raise ValueError(say("a positive step_size", f"{step_size}", "step_size=1.0"))
         self.model = model
         self.step_size = step_size
-        self.trajectory = math.pi / 2 if trajectory_length is None else trajectory_length
+        self.trajectory = 2.0 if trajectory_length is None else trajectory_length
         self.num_steps = None if num_steps is None else checks.positive_integer(num_steps, "num_steps")
         self.adapt_step_size = adapt_step_size
         self.adapt_mass_matrix = adapt_mass_matrix
