@@ -6,6 +6,7 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -201,7 +202,8 @@ class Target:
 
         dummy = torch.zeros(num_samples)
         try:
-            with pyro.validation_enabled(False):
+            with pyro.validation_enabled(False), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "There is a performance drop")  # an operator that vmap runs in a loop
                 return torch.vmap(draw, randomness="different")(dummy)
         except (RuntimeError, ValueError, NotImplementedError):  # a sampler without a batching rule: one by one
             return torch.stack([draw(d) for d in dummy])
@@ -249,12 +251,27 @@ class Target:
         log_prior = u.new_zeros(self.num_data)
         log_likelihood = u.new_zeros(self.num_data)
         for site in self._run(u).values():
-            log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+            log_prob = self._log_prob(site)
             if site["is_observed"]:
                 log_likelihood = log_likelihood + self._reduce(site, log_prob)
             else:
                 log_prior = log_prior + self._reduce(site, log_prob) + self._reduce(site, site["infer"]["log_det"])
         return log_prior, log_likelihood
+
+    def _log_prob(self, site: dict[str, Any]) -> Tensor:
+        try:
+            return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            where = f"site {site['name']!r}, {type(site['fn']).__name__} of shape {tuple(site['fn'].shape())}"
+            raise ValueError(
+                say(
+                    "densities that torch.vmap can vectorise",
+                    f"{where}: {str(error).splitlines()[0][:200]}",
+                    "another distribution at that site, or the same density as pyro.factor",
+                )
+            ) from error
 
     def _reduce(self, site: dict[str, Any], log_prob: Tensor) -> Tensor:
         frame = _frame(site, self.plate) if self.per_datum else None

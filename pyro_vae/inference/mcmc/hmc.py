@@ -5,7 +5,6 @@ Source: Duane, Kennedy, Pendleton & Roweth 1987; Neal 2011, "MCMC using Hamilton
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -113,7 +112,8 @@ class HMC(Kernel):
         adapt_mass_matrix: adapt the mass matrix during warm-up.
         full_mass: a dense mass matrix; worth it for correlated posteriors and small L.
         target_accept_prob: the acceptance probability to aim at.
-        jitter: the step size varies uniformly by this fraction to both sides, from step to step and chain to chain.
+        jitter: the step size varies uniformly by this fraction to both sides, from step to step and chain to chain; a
+            fixed number of steps wants 0.3.
 
     Raises:
         ValueError: for numbers outside their range, or both a trajectory length and a number of steps.
@@ -134,7 +134,7 @@ class HMC(Kernel):
         adapt_mass_matrix: bool = True,
         full_mass: bool = False,
         target_accept_prob: float = 0.8,
-        jitter: float = 0.1,
+        jitter: float = 0.2,
     ) -> None:
         if trajectory_length is not None and num_steps is not None:
             raise ValueError(say("trajectory_length or num_steps", "both", "leaving one out"))
