@@ -5,6 +5,7 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 """
 
 from pyro_vae import datasets, guides, infer, likelihoods, networks, priors
+from pyro_vae.evaluation.comparison import Comparison, compare
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
 from pyro_vae.inference.mcmc.chees import ChEES
 from pyro_vae.inference.mcmc.draws import Draws
@@ -29,6 +30,7 @@ __all__ = [
     "NUTS",
     "AnalyticPosterior",
     "ChEES",
+    "Comparison",
     "Draws",
     "GaussianGibbs",
     "Gibbs",
@@ -42,6 +44,7 @@ __all__ = [
     "RandomWalk",
     "Target",
     "analytic",
+    "compare",
     "datasets",
     "fit",
     "guides",

@@ -41,7 +41,7 @@ class LogDensity:
         (torch.Size([4, 5]), torch.Size([4, 5, 2]), 1)
     """
 
-    def __init__(self, target: Target, *, compile: bool = False) -> None:  # noqa: A002
+    def __init__(self, target: Target, *, compile: bool = False) -> None:
         self.target = target
         self.compile = compile
         self.num_gradients = 0

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.adaptation import Warmup
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.hmc import HMC
 from pyro_vae.inference.mcmc.kernel import Kernel, Metric, Tuning
 from pyro_vae.inference.mcmc.memory import check_memory
-from pyro_vae.inference.mcmc.start import GuideSampler, starting_points
+from pyro_vae.inference.mcmc.start import guide_metric, starting_points
 from pyro_vae.inference.target import Target
 
 __all__ = ["mcmc", "sample_target"]
@@ -39,7 +40,7 @@ def mcmc(
     guide: Any = None,
     initial: Tensor | dict[str, Tensor] | None = None,
     thinning: int = 1,
-    compile: bool | None = None,  # noqa: A002
+    compile: bool | None = None,
     progress: bool = False,
 ) -> Draws:
     """Sample the posteriors p(z|x_n) of all data at once by Markov chain Monte Carlo.
@@ -106,7 +107,7 @@ def sample_target(
     guide: Any = None,
     initial: Tensor | dict[str, Tensor] | None = None,
     thinning: int = 1,
-    compile: bool | None = None,  # noqa: A002
+    compile: bool | None = None,
     progress: bool = False,
 ) -> Draws:
     """Sample a target: :func:`mcmc` for a program that has already been seen as densities."""
@@ -126,7 +127,7 @@ def sample_target(
     sampler = None if guide is None else GuideSampler(target, guide)
     u = _initial(target, initial, plan.num_chains, sampler)
     informed = sampler is not None and kernel.adapt_mass_matrix
-    metric = sampler.metric(dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
+    metric = guide_metric(sampler, dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
     kernel.begin(target, sampler)
     kept = _sample(kernel, density, u, kernel.first_tuning(u, metric), plan, progress=progress)
     return Draws(
