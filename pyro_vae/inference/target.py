@@ -267,12 +267,27 @@ class Target:
         log_prior = u.new_zeros(self.num_data)
         log_likelihood = u.new_zeros(self.num_data)
         for site in self._run(u).values():
-            log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+            log_prob = self._log_prob(site)
             if site["is_observed"]:
                 log_likelihood = log_likelihood + self.reduce(site, log_prob)
             else:
                 log_prior = log_prior + self.reduce(site, log_prob) + self.reduce(site, site["infer"]["log_det"])
         return log_prior, log_likelihood
+
+    def _log_prob(self, site: dict[str, Any]) -> Tensor:
+        try:
+            return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            where = f"site {site['name']!r}, {type(site['fn']).__name__} of shape {tuple(site['fn'].shape())}"
+            raise ValueError(
+                say(
+                    "densities that torch.vmap can vectorise",
+                    f"{where}: {str(error).splitlines()[0][:200]}",
+                    "another distribution at that site, or the same density as pyro.factor",
+                )
+            ) from error
 
     def reduce(self, site: dict[str, Any], log_prob: Tensor) -> Tensor:
         """Sum a site's log probabilities a datum, ``(N,)``; over all of it for a whole program."""
