@@ -16,8 +16,13 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae import likelihoods as likelihoods
     from pyro_vae import networks as networks
     from pyro_vae import priors as priors
+    from pyro_vae.evaluation.collapse import Collapse as Collapse
+    from pyro_vae.evaluation.collapse import CollapseWarning as CollapseWarning
+    from pyro_vae.evaluation.collapse import collapse as collapse
     from pyro_vae.evaluation.comparison import Comparison as Comparison
     from pyro_vae.evaluation.comparison import compare as compare
+    from pyro_vae.evaluation.imputation import impute as impute
+    from pyro_vae.inference import objectives as objectives
     from pyro_vae.inference.analytic import AnalyticPosterior as AnalyticPosterior
     from pyro_vae.inference.analytic import analytic as analytic
     from pyro_vae.inference.mcmc.chees import ChEES as ChEES
@@ -50,8 +55,13 @@ _HOMES = {
     "likelihoods": "pyro_vae.likelihoods",
     "networks": "pyro_vae.networks",
     "priors": "pyro_vae.priors",
+    "Collapse": "pyro_vae.evaluation.collapse",
+    "CollapseWarning": "pyro_vae.evaluation.collapse",
+    "collapse": "pyro_vae.evaluation.collapse",
     "Comparison": "pyro_vae.evaluation.comparison",
     "compare": "pyro_vae.evaluation.comparison",
+    "impute": "pyro_vae.evaluation.imputation",
+    "objectives": "pyro_vae.inference.objectives",
     "AnalyticPosterior": "pyro_vae.inference.analytic",
     "analytic": "pyro_vae.inference.analytic",
     "ChEES": "pyro_vae.inference.mcmc.chees",
@@ -85,7 +95,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])
-    value = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
+    value = getattr(home, name, home)  # a module is its own home
     globals()[name] = value
     return value
 

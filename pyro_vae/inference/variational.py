@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.engine import Engine
-from pyro_vae.inference.target import Program, check_support, sample_sites
+from pyro_vae.inference.target import Program, check_support, may_miss, sample_sites
 from pyro_vae.inference.training_run import Data, Scores, TrainingRun
 from pyro_vae.inference.training_state import Checkpoint
 
@@ -129,7 +129,7 @@ def fit(
         raise TypeError(say("a Pyro ELBO object as loss", f"{loss!r}", "loss=pyro.infer.Trace_ELBO()"))
     checks.positive_integer(epochs, "epochs")
     where = _device(device, model, guide)
-    train, held_out = _split(_data(x, where), validation, where)
+    train, held_out = _split(_data(x, where, model), validation, where, model)
     _check_batches(model, guide, train, batch_size, plate=plate, binary=dynamic_binarisation)
     run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
     parameters = run.parameters(tuple(part[:batch_size] for part in train))
@@ -228,10 +228,10 @@ def _train(
 
 
 def check_guide(model: Program, guide: Program, *args: Any) -> None:
-    """Check that a guide samples the model's latent sites, in the same shapes.
+    """Check that a guide samples the model's latent sites, in the same shapes and in the prior's support.
 
     Raises:
-        ValueError: if a site is missing, unknown, or of another shape.
+        ValueError: if a site is missing, unknown, of another shape, or of another support.
     """
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         proposed = {n: s for n, s in sample_sites(poutine.trace(guide).get_trace(*args)).items() if not _auxiliary(s)}
@@ -248,6 +248,12 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
         if want != got:
             remedy = "the latent dimension of the prior for the guide"
             raise ValueError(say(f"guide values of shape {want} at site {name!r}", f"{got}", remedy))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
+        if not inside:
+            remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
+            outside = str(proposed[name]["fn"].support)
+            raise ValueError(say(f"a guide over {site['fn'].support}, as the prior at site {name!r}", outside, remedy))
 
 
 def _auxiliary(site: dict[str, Any]) -> bool:
@@ -278,19 +284,22 @@ def _check_batches(model: Program, guide: Program, train: Data, batch_size: int,
             raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
 
 
-def _data(x: Tensor | Data, device: torch.device | None) -> Data:
+def _data(x: Tensor | Data, device: torch.device | None, model: Program) -> Data:
     parts = x if isinstance(x, tuple) else (x,)
     for i, part in enumerate(parts):
-        checks.finite(checks.tensor(part, "x" if i == 0 else f"x[{i}]"), "x" if i == 0 else f"x[{i}]")
+        name = "x" if i == 0 else f"x[{i}]"
+        checks.finite(checks.tensor(part, name), name, missing=may_miss(model, i))
         checks.same_length(parts[0], part, "x", f"x[{i}]")
     return tuple(part.to(device) if device is not None else part for part in parts)
 
 
-def _split(x: Data, validation: Tensor | Data | float | None, device: torch.device | None) -> tuple[Data, Data | None]:
+def _split(
+    x: Data, validation: Tensor | Data | float | None, device: torch.device | None, model: Program
+) -> tuple[Data, Data | None]:
     if validation is None:
         return x, None
     if isinstance(validation, (Tensor, tuple)):
-        return x, _data(validation, device)
+        return x, _data(validation, device, model)
     if not 0 <= validation < 1:
         raise ValueError(say("validation data, or a share of x in [0, 1)", f"{validation}", "validation=0.1"))
     held = int(validation * len(x[0]))
