@@ -5,6 +5,7 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 """
 
 from pyro_vae import datasets, guides, likelihoods, networks, priors
+from pyro_vae.evaluation.comparison import Comparison, compare
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.reference import pyro_mcmc
@@ -16,6 +17,7 @@ from pyro_vae.model import Model
 
 __all__ = [
     "AnalyticPosterior",
+    "Comparison",
     "Draws",
     "History",
     "LaplacePosterior",
@@ -24,6 +26,7 @@ __all__ = [
     "QuadraturePosterior",
     "Target",
     "analytic",
+    "compare",
     "datasets",
     "fit",
     "guides",

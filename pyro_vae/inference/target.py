@@ -37,6 +37,7 @@ class LatentSite:
         shape: shape of its unconstrained value with the data axis first, ``(N, ...)``.
         axis: position of the data axis inside the unconstrained value; None outside the data plate.
         transform: from unconstrained to constrained values, at the first run of the program.
+        value_dim: how many dimensions one constrained value has, the data axis among them.
     """
 
     name: str
@@ -44,6 +45,7 @@ class LatentSite:
     shape: tuple[int, ...]
     axis: int | None
     transform: Transform
+    value_dim: int
 
 
 class Target:
@@ -68,6 +70,8 @@ class Target:
         latent_dim: L.
         sites: the latent sites by name, in the program's order.
         observed: names of the observed sites.
+        per_datum: whether there are N posteriors, or one of the whole program.
+        plain: whether u is the value of the one latent site itself.
         origin: u = 0, ``(N, L)``, in the program's dtype and on its device.
 
     Raises:
@@ -105,6 +109,7 @@ class Target:
         self.sites = self._layout(latent)
         self.latent_dim = sum(site.columns.stop - site.columns.start for site in self.sites.values())
         self._static = all(_same(traces[0][s]["fn"].support, traces[1][s]["fn"].support) for s in latent)
+        self.plain = self.per_datum and len(latent) == 1 and all(_is_real(s["fn"].support) for s in latent.values())
         self._shared: bool | None = None
         value = next(iter(latent.values()))["value"]
         self.origin = value.new_zeros(self.num_data, self.latent_dim)
@@ -142,7 +147,7 @@ class Target:
         """Return log |det dz/du|, ``(..., N)``: what log_prior adds to the prior's density over z."""
 
         def log_det(v: Tensor) -> Tensor:
-            terms = [self._reduce(site, site["infer"]["log_det"]) for _, site in self._latent(self._run(v))]
+            terms = [self.reduce(site, site["infer"]["log_det"]) for _, site in self._latent(self._run(v))]
             return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
 
         return self._vectorised(log_det, u)
@@ -179,6 +184,30 @@ class Target:
         conditioned = poutine.condition(self.model, data=values)
         trace = sample_sites(poutine.trace(conditioned).get_trace(*self.args))
         return self._pack({name: site for name, site in trace.items() if name in self.sites})
+
+    def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
+        """Return u ``(..., N, L)`` of values shaped as constrain returns them: its inverse.
+
+        Raises:
+            ValueError: if a latent site is missing, or one is unknown.
+        """
+        if set(values) != set(self.sites):
+            raise ValueError(say(f"values of the latent sites {list(self.sites)}", f"{list(values)}", "naming each"))
+        first = next(iter(self.sites.values()))
+        lead = values[first.name].shape[: values[first.name].dim() - first.value_dim]
+        flat = {
+            name: self._data_axis_back(values[name].reshape(-1, *values[name].shape[len(lead) :]), site)
+            for name, site in self.sites.items()
+        }
+        if not self._static:
+            rows = [self.pack({name: value[i] for name, value in flat.items()}) for i in range(lead.numel())]
+            return torch.stack(rows).reshape(*lead, self.num_data, self.latent_dim)
+        columns = []
+        for name, site in self.sites.items():
+            raw = site.transform.inv(flat[name])
+            raw = raw.unsqueeze(1) if site.axis is None else raw.movedim(1 + site.axis, 1)
+            columns.append(raw.reshape(len(raw), self.num_data, -1))
+        return torch.cat(columns, -1).reshape(*lead, self.num_data, self.latent_dim)
 
     @torch.no_grad()
     def sample_prior(self, num_samples: int = 1) -> Tensor:
@@ -239,12 +268,13 @@ class Target:
         for site in self._run(u).values():
             log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
             if site["is_observed"]:
-                log_likelihood = log_likelihood + self._reduce(site, log_prob)
+                log_likelihood = log_likelihood + self.reduce(site, log_prob)
             else:
-                log_prior = log_prior + self._reduce(site, log_prob) + self._reduce(site, site["infer"]["log_det"])
+                log_prior = log_prior + self.reduce(site, log_prob) + self.reduce(site, site["infer"]["log_det"])
         return log_prior, log_likelihood
 
-    def _reduce(self, site: dict[str, Any], log_prob: Tensor) -> Tensor:
+    def reduce(self, site: dict[str, Any], log_prob: Tensor) -> Tensor:
+        """Sum a site's log probabilities a datum, ``(N,)``; over all of it for a whole program."""
         frame = _frame(site, self.plate) if self.per_datum else None
         if frame is None:
             return log_prob.sum()
@@ -326,7 +356,7 @@ class Target:
             else:
                 shape.insert(0, 1)
             width = int(torch.Size(shape[1:]).numel())
-            sites[name] = LatentSite(name, slice(start, start + width), tuple(shape), axis, transform)
+            sites[name] = LatentSite(name, slice(start, start + width), tuple(shape), axis, transform, len(fn.shape()))
             start += width
         return sites
 
@@ -350,6 +380,9 @@ class Target:
 
     def _data_axis_first(self, value: Tensor, site: LatentSite, lead: int) -> Tensor:
         return value if site.axis is None else value.movedim(lead + site.axis, lead)
+
+    def _data_axis_back(self, value: Tensor, site: LatentSite) -> Tensor:
+        return value if site.axis is None else value.movedim(1, 1 + site.axis)
 
     def _latent(self, trace: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         return ((name, site) for name, site in trace.items() if not site["is_observed"])
@@ -470,6 +503,12 @@ def _support_remedy(family: str, low: float, high: float) -> str:
     if low >= 0 and high <= 1:
         return "(x > 0.5).float(), or fit(..., dynamic_binarisation=True) for probabilities"
     return f"(x > {(low + high) / 2:g}).float(), or a likelihood for counts or real values"
+
+
+def _is_real(support: Any) -> bool:
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support is constraints.real
 
 
 def _same(a: Any, b: Any) -> bool:

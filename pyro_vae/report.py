@@ -1,0 +1,102 @@
+"""One HTML file that opens offline: headings, words, figures and tables, readable on a phone and in print."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Section", "write_report"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report.
+
+    Attributes:
+        heading: its title.
+        text: paragraphs of plain text, separated by blank lines; shown above the figure and the table.
+        figure: a matplotlib figure, or None.
+        table: a pandas DataFrame, or None.
+        code: shown as it is, in a fixed-width font, or empty.
+    """
+
+    heading: str
+    text: str = ""
+    figure: Any = None
+    table: Any = None
+    code: str = ""
+
+
+def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
+    """Write a report and return its path.
+
+    Args:
+        path: the HTML file; its folder is made.
+        title: of the page.
+        sections: from top to bottom.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    body = "\n".join(_section(section) for section in sections)
+    page = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _section(section: Section) -> str:
+    parts = [f"<h2>{html.escape(section.heading)}</h2>"]
+    parts += [f"<p>{html.escape(text.strip())}</p>" for text in section.text.split("\n\n") if text.strip()]
+    if section.figure is not None:
+        parts.append(_figure(section.figure, section.heading))
+    if section.table is not None:
+        parts.append(f'<div class="wide">{section.table.to_html(float_format=_number, na_rep="–", border=0)}</div>')
+    if section.code:
+        parts.append(f'<div class="wide"><pre>{html.escape(section.code)}</pre></div>')
+    return f"<section>\n{chr(10).join(parts)}\n</section>"
+
+
+def _figure(figure: Any, caption: str) -> str:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=150)
+    data = base64.b64encode(out.getvalue()).decode()
+    return f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 17px/1.55 Georgia, 'Times New Roman', serif; color: #222; background: #fff; max-width: 52rem;
+  margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin: 2.2rem 0 0.4rem; }
+img { max-width: 100%; height: auto; display: block; margin: 0.8rem auto; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font: 14px/1.4 system-ui, sans-serif; margin: 0.8rem 0; }
+th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th:first-child, tbody th { text-align: left; }
+pre { font: 13px/1.4 ui-monospace, monospace; background: #f6f6f4; padding: 0.7rem; }
+@media print { body { max-width: none; font-size: 11pt; } section { break-inside: avoid; }
+  .wide { overflow: visible; } }
+"""
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<h1>{title}</h1>
+{body}
+</body>
+</html>
+"""
