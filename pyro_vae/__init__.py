@@ -4,11 +4,20 @@ Legend of dimensions, the same everywhere: ``C`` chains, ``S`` draws, ``N`` data
 dimension, ``K`` importance samples. Log densities and evidences are in nats per datum, with every constant.
 """
 
-from pyro_vae import datasets, guides, likelihoods, networks, priors
+from pyro_vae import datasets, guides, infer, likelihoods, networks, priors
 from pyro_vae.evaluation.comparison import Comparison, compare
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
+from pyro_vae.inference.mcmc.chees import ChEES
 from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.mcmc.gibbs import GaussianGibbs, Gibbs
+from pyro_vae.inference.mcmc.hmc import HMC
+from pyro_vae.inference.mcmc.independence import IndependenceMH
+from pyro_vae.inference.mcmc.mala import MALA
+from pyro_vae.inference.mcmc.nuts import NUTS
+from pyro_vae.inference.mcmc.random_walk import RandomWalk
 from pyro_vae.inference.mcmc.reference import pyro_mcmc
+from pyro_vae.inference.mcmc.run import mcmc
+from pyro_vae.inference.mcmc.tempering import ParallelTempering
 from pyro_vae.inference.optimum import LaplacePosterior, ModePosterior, laplace, maximum_a_posteriori
 from pyro_vae.inference.quadrature import QuadraturePosterior, quadrature
 from pyro_vae.inference.target import Target
@@ -16,23 +25,34 @@ from pyro_vae.inference.variational import History, fit
 from pyro_vae.model import Model
 
 __all__ = [
+    "HMC",
+    "MALA",
+    "NUTS",
     "AnalyticPosterior",
+    "ChEES",
     "Comparison",
     "Draws",
+    "GaussianGibbs",
+    "Gibbs",
     "History",
+    "IndependenceMH",
     "LaplacePosterior",
     "ModePosterior",
     "Model",
+    "ParallelTempering",
     "QuadraturePosterior",
+    "RandomWalk",
     "Target",
     "analytic",
     "compare",
     "datasets",
     "fit",
     "guides",
+    "infer",
     "laplace",
     "likelihoods",
     "maximum_a_posteriori",
+    "mcmc",
     "networks",
     "priors",
     "pyro_mcmc",

@@ -7,16 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.guides import Guide
+from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.draws import Draws
-from pyro_vae.inference.target import Target, sample_sites
+from pyro_vae.inference.target import Target
 
 __all__ = ["Answer", "answer"]
 
@@ -62,13 +60,8 @@ def answer(target: Target, posterior: Any, *, num_samples: int = 1000) -> Answer
         found = _of_draws(target, posterior)
     elif isinstance(posterior, torch.distributions.Distribution):
         found = _of_distribution(target, posterior, num_samples)
-    elif isinstance(posterior, Guide) and target.plain:
-        start = time.perf_counter()
-        q = posterior.posterior(*target.args)
-        seconds = time.perf_counter() - start
-        found = _of_distribution(target, q, num_samples, seconds)
     elif callable(posterior):
-        found = _of_program(target, posterior, num_samples)
+        found = _of_guide(target, posterior, num_samples)
     else:
         expected = "a guide, a distribution over u or Draws"
         raise TypeError(say(expected, type(posterior).__name__, "the result of laplace, quadrature, mcmc or a guide"))
@@ -100,25 +93,10 @@ def _of_draws(target: Target, draws: Draws) -> Answer:
     return Answer(u, None, u.mean(0), u.std(0), ess, draws.seconds)
 
 
-def _of_program(target: Target, guide: Any, num_samples: int) -> Answer:
-    """Any Pyro program over the latent sites: the values it samples, and its density there."""
+def _of_guide(target: Target, guide: Any, num_samples: int) -> Answer:
     start = time.perf_counter()
-    with pyro.validation_enabled(False):
-        pairs = [_run_guide(target, guide) for _ in range(num_samples)]
-    u, log_q = (torch.stack(part) for part in zip(*pairs, strict=True))
-    log_q = log_q + target.log_jacobian(u)
+    sampler = GuideSampler(target, guide)
+    if sampler.distribution is not None:
+        return _of_distribution(target, sampler.distribution, num_samples, time.perf_counter() - start)
+    u, log_q = sampler.sample(num_samples)
     return Answer(u, log_q, u.mean(0), u.std(0), None, (time.perf_counter() - start) / num_samples)
-
-
-def _run_guide(target: Target, guide: Any) -> tuple[Tensor, Tensor]:
-    """One draw of u ``(N, L)`` and its log density over the sites' own scale ``(N,)``."""
-    trace = sample_sites(poutine.trace(guide).get_trace(*target.args))
-    sites = {name: site for name, site in trace.items() if not site["is_observed"]}
-    if set(target.sites) - set(sites):
-        remedy = "the same names in model and guide"
-        raise ValueError(say(f"a guide over the sites {list(target.sites)}", f"{list(sites)}", remedy))
-    u = target.pack({name: sites[name]["value"] for name in target.sites})
-    log_q = target.origin.new_zeros(target.num_data)
-    for site in sites.values():
-        log_q = log_q + target.reduce(site, site["fn"].log_prob(site["value"]))
-    return u, log_q

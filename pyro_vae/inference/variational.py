@@ -12,11 +12,12 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.engine import Engine
+from pyro_vae.inference.kl_weight import KLWeight
 from pyro_vae.inference.target import Program, check_support, sample_sites
 
 __all__ = ["History", "check_guide", "fit"]
@@ -35,6 +36,7 @@ class History:
         stopped_early: whether patience ended the run.
         seconds: wall time.
         num_steps: gradient steps taken.
+        engine: what took the steps, and why, in words.
     """
 
     train_elbo: list[float] = field(default_factory=list)
@@ -43,6 +45,7 @@ class History:
     stopped_early: bool = False
     seconds: float = 0.0
     num_steps: int = 0
+    engine: str = ""
 
 
 def fit(
@@ -62,6 +65,7 @@ def fit(
     dynamic_binarisation: bool = False,
     plate: str = "data",
     seed: int | None = None,
+    compile: bool | str = "auto",
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> History:
@@ -89,6 +93,9 @@ def fit(
         dynamic_binarisation: x holds probabilities; every epoch draws new binary data from them.
         plate: name of the data plate.
         seed: sets Pyro's seed first.
+        compile: whether a step (loss, gradient, clipping, Adam) runs as one compiled graph, see
+            :class:`~pyro_vae.inference.compiled_step.CompiledStep`. "auto" does so where the run is long enough to win
+            back the compilation, and falls back on Pyro where that cannot be done; ``history.engine`` says which.
         device: "auto" takes a CUDA device if there is one.
         progress: show a progress bar.
 
@@ -97,6 +104,7 @@ def fit(
 
     Raises:
         TypeError: if an argument is of the wrong kind.
+        NotTraceableError: if ``compile=True`` and the program cannot be compiled.
         ValueError: if data are empty, not finite, outside a site's support, or fewer than a batch; if the guide does
             not fit the model; if mini-batches are asked for with a latent outside the data plate.
         FloatingPointError: if the loss becomes NaN or infinite: site and epoch are named, and the weights are those
@@ -125,13 +133,25 @@ def fit(
     parameters = run.parameters(tuple(part[:batch_size] for part in train))
     run.optimiser = torch.optim.Adam(parameters, lr=lr) if optimiser is None else optimiser(parameters)
     run.clip_norm = math.inf if clip_norm is None else clip_norm
+    bar = _bar(epochs, progress)
+    planned = epochs * -(-len(train[0]) // batch_size)
+    run.engine = Engine(
+        model,
+        guide,
+        loss,
+        compile=compile,
+        planned=planned,
+        custom=optimiser is not None,
+        tell=bar.write if progress else _silent,
+        lr=lr,
+        clip_norm=clip_norm,
+    )
     if held_out is not None and dynamic_binarisation:
         held_out = run.binarise(held_out)
 
     scores = _Scores(kl_warmup, patience)
     best = good = run.state()
     num_steps = 0
-    bar = _bar(epochs, progress)
     for epoch in bar:
         rows = run.binarise(train) if dynamic_binarisation else train
         run.kl_weight = min(1.0, (epoch + 1) / kl_warmup) if kl_warmup else 1.0
@@ -155,7 +175,13 @@ def fit(
     if patience is not None:
         run.restore(best)
     return History(
-        scores.train, scores.validation, scores.best_epoch, scores.stopped, time.perf_counter() - start, num_steps
+        scores.train,
+        scores.validation,
+        scores.best_epoch,
+        scores.stopped,
+        time.perf_counter() - start,
+        num_steps,
+        run.engine.description,
     )
 
 
@@ -197,6 +223,7 @@ class _Run:
     """One model, guide and loss, and what a training loop does with them."""
 
     optimiser: torch.optim.Optimizer
+    engine: Engine
     clip_norm: float
 
     def __init__(self, model: Program, guide: Program, loss: Any, *, binary: bool) -> None:
@@ -204,6 +231,7 @@ class _Run:
         self.binary = binary
         self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
         self.kl_weight = 1.0
+        self.programs = (model, guide)
         self.model = self._weighted(model)
         self.guide = self._weighted(guide)
         self._parameters: list[Tensor] = []
@@ -212,7 +240,7 @@ class _Run:
         def run(*args: Any, **kwargs: Any) -> Any:
             if self.kl_weight == 1.0:
                 return program(*args, **kwargs)
-            with _KLWeight(self.kl_weight):
+            with KLWeight(self.kl_weight):
                 return program(*args, **kwargs)
 
         return run
@@ -244,6 +272,13 @@ class _Run:
         Raises:
             FloatingPointError: if the loss or its gradient is not finite, before the weights have moved.
         """
+        if self.engine.step is not None:
+            with pyro.validation_enabled(False):
+                loss = self.engine.step(*batch, kl_weight=self.kl_weight, scale=1 / len(batch[0]))
+            value, norm = float(loss), self.engine.step.grad_norm
+            if not (math.isfinite(value) and bool(norm.isfinite())):
+                raise FloatingPointError(self.broken_site(batch))
+            return value
         self.optimiser.zero_grad()
         with pyro.validation_enabled(False):
             value = float(self.loss.loss_and_grads(self.model, self.guide, *batch))
@@ -261,7 +296,8 @@ class _Run:
         """The mean ELBO a datum in nats, under the same noise at every call."""
         with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
             torch.manual_seed(0)
-            losses = [self.loss.loss(self.model, self.guide, *b) for b in _batches(data, batch_size, shuffle=False)]
+            loss: Any = self.engine.evaluation
+            losses = [loss.loss(*self.programs, *batch) for batch in _batches(data, batch_size, shuffle=False)]
         return -float(sum(losses)) / len(data[0])
 
     def binarise(self, data: Data) -> Data:
@@ -296,18 +332,6 @@ class _Run:
 
     def _tensors(self) -> list[Tensor]:
         return [*self._parameters, *(buffer for module in self.modules for buffer in module.buffers())]
-
-
-class _KLWeight(Messenger):
-    """Scale the log densities of latent sites, in model and guide alike, and with them the KL term."""
-
-    def __init__(self, weight: float) -> None:
-        super().__init__()
-        self.weight = weight
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and not poutine.util.site_is_subsample(msg):
-            msg["scale"] = msg["scale"] * self.weight
 
 
 def check_guide(model: Program, guide: Program, *args: Any) -> None:
@@ -407,3 +431,7 @@ def _bar(epochs: int, progress: bool) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(range(epochs), disable=not progress, unit="epoch", desc="SVI")
+
+
+def _silent(message: str) -> None:
+    """Say nothing."""

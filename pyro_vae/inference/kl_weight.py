@@ -1,0 +1,27 @@
+"""The weight of the KL term, as a Pyro handler."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+__all__ = ["KLWeight"]
+
+
+class KLWeight(Messenger):
+    """Scale the log densities of latent sites, in model and guide alike, and with them the KL term.
+
+    Args:
+        weight: the factor, a number or a tensor with one element.
+    """
+
+    def __init__(self, weight: float | Tensor) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not poutine.util.site_is_subsample(msg):
+            msg["scale"] = msg["scale"] * self.weight

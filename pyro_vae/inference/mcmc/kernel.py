@@ -1,0 +1,230 @@
+r"""What every Markov kernel shares: the state of the chains, what a step reports, the metric, and the recipe.
+
+A kernel moves C chains of N posteriors at once: the state is u ``(..., C, N, L)``, and nothing in it mixes chains or
+data. Leading dimensions, where there are any, are temperatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import say
+
+__all__ = ["Density", "Info", "Kernel", "Metric", "State", "Tuning", "ValueAndGrad", "accept"]
+
+ValueAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class Density(Protocol):
+    """The log density that a kernel leaves invariant; see :class:`pyro_vae.inference.mcmc.density.LogDensity`."""
+
+    def value(self, u: Tensor) -> Tensor:
+        """Return log p(u), ``(..., N)`` for u ``(..., N, L)``."""
+        ...
+
+    def value_and_grad(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log p(u) ``(..., N)`` and its gradient ``(..., N, L)``."""
+        ...
+
+
+class State(NamedTuple):
+    """Where the chains are.
+
+    Attributes:
+        u: ``(..., C, N, L)``, unconstrained.
+        log_density: log p(u), ``(..., C, N)``, in nats.
+        grad: its gradient, ``(..., C, N, L)``; zero-sized for a kernel without gradients.
+        memory: what else a kernel carries along with u, ``(..., C, N, any)``.
+    """
+
+    u: Tensor
+    log_density: Tensor
+    grad: Tensor
+    memory: Tensor | None = None
+
+
+class Info(NamedTuple):
+    """What a step reports.
+
+    Attributes:
+        acceptance: acceptance probability, ``(..., C, N)``.
+        diverging: whether the move diverged, ``(..., C, N)``.
+        end: where HMC's trajectory ended and the whitened velocity there, ``(..., C, N, L)`` each; ChEES adapts on it.
+    """
+
+    acceptance: Tensor
+    diverging: Tensor
+    end: tuple[Tensor, Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    r"""A factor F of the covariance that each posterior is believed to have, :math:`\Sigma_n = F_n F_n^\top`.
+
+    HMC with mass matrix :math:`\Sigma^{-1}` and momentum p is written in the whitened momentum
+    :math:`r = F^\top p \sim N(0, I)`: the velocity is :math:`\Sigma p = F r`, the kinetic energy
+    :math:`\tfrac12 \|r\|^2`, and the force on r is :math:`F^\top \nabla \log p(u)`.
+
+    Attributes:
+        factor: ``(..., 1, N, L)`` standard deviations, or ``(..., 1, N, L, L)`` lower triangular.
+        dense: which of the two.
+    """
+
+    factor: Tensor
+    dense: bool = False
+
+    def spread(self, r: Tensor) -> Tensor:
+        """Return F r for r ``(..., N, L)``."""
+        return (self.factor @ r[..., None])[..., 0] if self.dense else self.factor * r
+
+    def pull(self, gradient: Tensor) -> Tensor:
+        r"""Return :math:`F^\top g` for g ``(..., N, L)``."""
+        return (self.factor.mT @ gradient[..., None])[..., 0] if self.dense else self.factor * gradient
+
+    def whiten(self, u: Tensor) -> Tensor:
+        r"""Return :math:`F^{-1} u` for u ``(..., N, L)``."""
+        if not self.dense:
+            return u / self.factor
+        return torch.linalg.solve_triangular(self.factor, u[..., None], upper=False)[..., 0]
+
+    def scale(self) -> Tensor:
+        """Return the standard deviations, ``(..., 1, N, L)``."""
+        return self.factor.square().sum(-1).sqrt() if self.dense else self.factor
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What warm-up sets, and what stays fixed while draws are kept.
+
+    Attributes:
+        step_size: one a posterior, pooled over its chains, ``(..., 1, N)``.
+        metric: the believed covariances.
+        trajectory: length of HMC's trajectories in whitened units (standard deviations).
+    """
+
+    step_size: Tensor
+    metric: Metric
+    trajectory: float = 0.0
+
+    def but(self, **changes: Any) -> Tuning:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+
+class Kernel:
+    """Base class of Markov kernels that leave p(u) invariant.
+
+    To write one, subclass it and define ``step``, in pure tensor code over ``(..., C, N, L)``; the run loop starts the
+    chains, adapts ``tuning.step_size`` towards ``target_accept_prob`` and ``tuning.metric`` to the posteriors'
+    covariances during warm-up, and keeps both fixed afterwards:
+
+        >>> class RandomWalk(Kernel):
+        ...     uses_gradient = False
+        ...     target_accept_prob = 0.35
+        ...     def step(self, state, density, tuning):
+        ...         noise = tuning.metric.spread(torch.randn_like(state.u))
+        ...         proposal = state.u + tuning.step_size[..., None] * noise
+        ...         log_density = density.value(proposal)
+        ...         moved = State(proposal, log_density, state.grad)
+        ...         return accept(state, moved, log_density - state.log_density)
+        >>> import pyro_vae as pv
+        >>> model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Bernoulli(torch.nn.Linear(1, 3)))
+        >>> pv.mcmc(model, torch.ones(2, 3), kernel=RandomWalk(), num_samples=50, warmup_steps=50, compile=False)
+        Draws(z: (4, 50, 2, 1); 4 chains of 50 draws)
+
+    Attributes:
+        model: the Pyro program, if it was given to the kernel as Pyro's kernels take it.
+        uses_gradient: whether the state carries the gradient.
+        target_accept_prob: what the step size aims at; None for a kernel without step size.
+        step_size: the step size to start from.
+        adapt_step_size: whether warm-up changes the step size.
+        adapt_mass_matrix: whether warm-up changes the metric.
+        full_mass: a dense metric.
+        trajectory: HMC's first trajectory length.
+        replicas: how many copies of a chain move with it, such as temperatures.
+    """
+
+    model: Any = None
+    uses_gradient: bool = True
+    target_accept_prob: float | None = 0.8
+    step_size: float = 1.0
+    adapt_step_size: bool = True
+    adapt_mass_matrix: bool = True
+    full_mass: bool = False
+    trajectory: float = 0.0
+    replicas: int = 1
+
+    def init(self, u: Tensor, density: Density) -> State:
+        """Return the state at u."""
+        if self.uses_gradient:
+            return State(u, *density.value_and_grad(u))
+        return State(u, density.value(u), u.new_zeros(0))
+
+    def step(self, state: State, density: Density, tuning: Tuning) -> tuple[State, Info]:
+        """Move every chain once."""
+        raise NotImplementedError(f"{type(self).__name__} must define step(self, state, density, tuning)")
+
+    def try_step(self, state: State, density: Density, tuning: Tuning) -> Tensor:
+        """Return the acceptance probability ``(..., C, N)`` of one short step, for finding a first step size."""
+        return self.step(state, density, tuning)[1].acceptance
+
+    def adapt(self, tuning: Tuning, before: State, info: Info) -> Tuning:
+        """Adapt what is the kernel's own, after a step of warm-up; the step size and metric are adapted elsewhere."""
+        return tuning
+
+    def begin(self, target: Any, guide: Any) -> None:
+        """Prepare for a run on ``target``, with draws of a guide if there is one; drop what ``adapt`` remembers."""
+
+    def first_tuning(self, u: Tensor, metric: Metric) -> Tuning:
+        """Return the tuning to start from, for chains at u ``(C, N, L)``."""
+        step_size = torch.full((1, u.shape[-2]), float(self.step_size), dtype=u.dtype, device=u.device)
+        return Tuning(step_size, metric, self.trajectory)
+
+    def report(self, info: Info) -> Info:
+        """Return the part of what a step reports that ``Draws`` shows, ``(C, N)``."""
+        return info
+
+    def reported_step_size(self, tuning: Tuning) -> Tensor:
+        """Return the step sizes that ``Draws`` shows, ``(N,)``."""
+        return tuning.step_size.reshape(-1)
+
+    def draw(self, state: State) -> Tensor:
+        """Return the draw ``(C, N, L)`` that the state stands for."""
+        return state.u
+
+
+def accept(state: State, proposal: State, log_ratio: Tensor, *, threshold: float = 1000.0) -> tuple[State, Info]:
+    r"""The Metropolis-Hastings decision: take the proposal with probability :math:`\min(1, e^{\text{log_ratio}})`.
+
+    Args:
+        state: where the chains are.
+        proposal: where they would go.
+        log_ratio: log of the acceptance ratio, ``(..., C, N)``; NaN rejects.
+        threshold: a ratio below ``exp(-threshold)`` counts as a divergence, in nats.
+    """
+    log_ratio = torch.nan_to_num(log_ratio, nan=-torch.inf)
+    taken = -torch.empty_like(log_ratio).exponential_() < log_ratio  # log of a uniform number, never -inf
+    wide = taken[..., None]
+    moved = State(
+        torch.where(wide, proposal.u, state.u),
+        torch.where(taken, proposal.log_density, state.log_density),
+        torch.where(wide, proposal.grad, state.grad) if state.grad.numel() else state.grad,
+        None if proposal.memory is None or state.memory is None else torch.where(wide, proposal.memory, state.memory),
+    )
+    return moved, Info(log_ratio.clamp(max=0).exp(), log_ratio < -threshold)
+
+
+def check_probability(value: float, name: str) -> float:
+    """Return ``value`` if it lies strictly between 0 and 1.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if not 0 < value < 1:
+        raise ValueError(say(f"{name} between 0 and 1", f"{value}", f"{name}=0.8"))
+    return value

@@ -1,0 +1,252 @@
+"""The run loop: start, warm up, keep draws; over chains x data as one tensor."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae import checks
+from pyro_vae.checks import say
+from pyro_vae.inference.guided import GuideSampler
+from pyro_vae.inference.mcmc.adaptation import Warmup
+from pyro_vae.inference.mcmc.density import LogDensity
+from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.mcmc.hmc import HMC
+from pyro_vae.inference.mcmc.kernel import Kernel, Metric, Tuning
+from pyro_vae.inference.mcmc.memory import check_memory
+from pyro_vae.inference.mcmc.start import guide_metric, starting_points
+from pyro_vae.inference.target import Target
+
+__all__ = ["mcmc", "sample_target"]
+
+_COMPILE_FROM = 300  # steps from which compilation, about a second, pays
+
+
+def mcmc(
+    model: Any,
+    x: Tensor | tuple[Any, ...],
+    *,
+    kernel: Kernel | None = None,
+    num_samples: int = 500,
+    warmup_steps: int | None = None,
+    num_chains: int = 4,
+    plate: str | None = "data",
+    guide: Any = None,
+    initial: Tensor | dict[str, Tensor] | None = None,
+    thinning: int = 1,
+    compile: bool | None = None,
+    progress: bool = False,
+) -> Draws:
+    """Sample the posteriors p(z|x_n) of all data at once by Markov chain Monte Carlo.
+
+    If all latent sites lie in the data plate, every datum has a posterior of its own, with a step size, a mass matrix
+    and diagnostics of its own, and all C x N chains move as one tensor. Otherwise there is one posterior, of the whole
+    program, and its chains move together. Tuning is adapted during warm-up only; all draws that are kept come from one
+    fixed kernel.
+
+    Args:
+        model: any Pyro program that ``torch.vmap`` can vectorise; called as ``model(x)``, or ``model(*x)`` for a tuple.
+        x: the data; dimension 0 runs over data.
+        kernel: how to move; ``HMC()`` if not given.
+        num_samples: S, draws kept a chain.
+        warmup_steps: steps on which to adapt, not kept; 300 if not given, 150 with a guide.
+        num_chains: C.
+        plate: name of the data plate; None for the posterior of the whole program.
+        guide: a Pyro program over the latent sites, such as ``pv.guides.DiagonalGaussian``, or a distribution of
+            ``batch_shape (N,)``. Chains start from it, and its covariance is the first mass matrix. It changes where
+            chains start and how soon they are tuned, not what they converge to; but chains that all start from one
+            narrow guide cannot see a mode that it misses, and R-hat will not tell.
+        initial: where to start, u ``(C, N, L)`` on the unconstrained scale, or one value a site as in the model.
+        thinning: keep every so many-th draw; ``num_samples * thinning`` steps are taken.
+        compile: compile the gradient; if not given, for runs of 300 steps or more. A program that cannot be compiled
+            runs eagerly.
+        progress: show a bar with acceptance and divergences.
+
+    Returns:
+        The draws. After Ctrl-C, those kept until then, with ``complete=False``.
+
+    Raises:
+        TypeError, ValueError: for a program, data or numbers that cannot be meant, naming the site in the way.
+        MemoryError: if draws and gradient would not fit into memory; nothing has been sampled then.
+        KeyboardInterrupt: on Ctrl-C before the first draw was kept.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(torch.nn.Linear(2, 8)))
+        >>> draws = mcmc(model, torch.ones(10, 8), num_samples=100, warmup_steps=100)
+        >>> draws.samples["z"].shape
+        torch.Size([4, 100, 10, 2])
+    """
+    return sample_target(
+        Target(model, x, plate=plate),
+        HMC() if kernel is None else kernel,
+        num_samples=num_samples,
+        warmup_steps=warmup_steps,
+        num_chains=num_chains,
+        guide=guide,
+        initial=initial,
+        thinning=thinning,
+        compile=compile,
+        progress=progress,
+    )
+
+
+def sample_target(
+    target: Target,
+    kernel: Kernel,
+    *,
+    num_samples: int,
+    warmup_steps: int | None,
+    num_chains: int,
+    guide: Any = None,
+    initial: Tensor | dict[str, Tensor] | None = None,
+    thinning: int = 1,
+    compile: bool | None = None,
+    progress: bool = False,
+) -> Draws:
+    """Sample a target: :func:`mcmc` for a program that has already been seen as densities."""
+    if not isinstance(kernel, Kernel):
+        raise TypeError(say("a kernel", type(kernel).__name__, "kernel=pv.HMC()"))
+    plan = _Plan(
+        num_samples=checks.positive_integer(num_samples, "num_samples"),
+        warmup_steps=checks.positive_integer(
+            (300 if guide is None else 150) if warmup_steps is None else warmup_steps, "warmup_steps", minimum=0
+        ),
+        num_chains=checks.positive_integer(num_chains, "num_chains"),
+        thinning=checks.positive_integer(thinning, "thinning"),
+    )
+    check_memory(target, plan.num_chains * kernel.replicas, plan.num_samples)
+    started = time.perf_counter()
+    density = LogDensity(target, compile=plan.steps >= _COMPILE_FROM if compile is None else compile)
+    sampler = None if guide is None else GuideSampler(target, guide)
+    u = _initial(target, initial, plan.num_chains, sampler)
+    informed = sampler is not None and kernel.adapt_mass_matrix
+    metric = guide_metric(sampler, dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
+    kernel.begin(target, sampler)
+    kept = _sample(kernel, density, u, kernel.first_tuning(u, metric), plan, progress=progress)
+    return Draws(
+        _constrained(target, kept.u),
+        acceptance=kept.acceptance / kept.u.shape[1],
+        diverging=kept.diverging,
+        step_size=kept.step_size,
+        num_gradients=density.num_gradients,
+        num_evaluations=density.num_evaluations,
+        seconds=time.perf_counter() - started,
+        compile_seconds=density.compile_seconds,
+        complete=kept.u.shape[1] == plan.num_samples,
+        plate=target.plate if target.per_datum else None,
+        kernel=type(kernel).__name__,
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    num_samples: int
+    warmup_steps: int
+    num_chains: int
+    thinning: int
+
+    @property
+    def steps(self) -> int:
+        return self.warmup_steps + self.num_samples * self.thinning
+
+
+@dataclass(frozen=True)
+class _Kept:
+    u: Tensor  # (C, S, N, L)
+    acceptance: Tensor  # (C, N), summed over draws
+    diverging: Tensor  # (C, S, N)
+    step_size: Tensor | None
+
+
+def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan: _Plan, *, progress: bool) -> _Kept:
+    C, N, L = u.shape
+    S = plan.num_samples
+    draws = u.new_empty(C, S, N, L)
+    diverging = torch.zeros(C, S, N, dtype=torch.bool, device=u.device)
+    acceptance = u.new_zeros(C, N)
+    state = kernel.init(u, density)
+    warmup = Warmup(kernel, density, plan.warmup_steps, tuning)
+    kept = 0
+    with _bar(plan.steps, type(kernel).__name__, progress) as bar:
+        try:
+            tuning = warmup.begin(state)
+            for step in range(1, plan.warmup_steps + 1):
+                before = state
+                state, info = kernel.step(before, density, tuning)
+                tuning = warmup.update(step, before, state, info)
+                bar.update(info, "warm-up")
+            tuning = warmup.end()
+            for step in range(S * plan.thinning):
+                state, info = kernel.step(state, density, tuning)
+                shown = kernel.report(info)
+                acceptance += shown.acceptance / plan.thinning
+                diverging[:, kept] |= shown.diverging
+                if (step + 1) % plan.thinning == 0:
+                    draws[:, kept] = kernel.draw(state)
+                    kept += 1
+                bar.update(info, "sampling")
+        except KeyboardInterrupt:
+            if not kept:
+                raise
+    step_size = None if kernel.target_accept_prob is None else kernel.reported_step_size(tuning)
+    return _Kept(draws[:, :kept], acceptance, diverging[:, :kept], step_size)
+
+
+def _initial(
+    target: Target, initial: Tensor | dict[str, Tensor] | None, num_chains: int, guide: GuideSampler | None
+) -> Tensor:
+    if initial is None:
+        return starting_points(target, num_chains, guide)
+    shape = (num_chains, target.num_data, target.latent_dim)
+    if isinstance(initial, dict):
+        u = target.pack(initial).detach().expand(shape).clone()
+    elif isinstance(initial, Tensor) and tuple(initial.shape) == shape:
+        u = initial.detach().clone()
+    else:
+        got = f"{tuple(initial.shape)}" if isinstance(initial, Tensor) else type(initial).__name__
+        raise ValueError(say(f"initial of shape {shape}, or a dictionary by site", got, "target.pack(values)"))
+    if not bool(torch.isfinite(target.log_joint(u)).all()):
+        raise ValueError(say("initial points of finite density", "an infinite or undefined one", "initial=None"))
+    return u
+
+
+@torch.no_grad()
+def _constrained(target: Target, u: Tensor, most: int = 2_000_000) -> dict[str, Tensor]:
+    """Draws ``(C, S, N, L)`` as sites ``(C, S, N, *event)``, so many at a time as keep the transforms' memory small."""
+    size = max(1, most // max(1, u[:, 0].numel()))
+    parts = [target.constrain(part) for part in u.split(size, 1)]
+    joined = {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
+    return joined if target.per_datum else {name: value.unsqueeze(2) for name, value in joined.items()}
+
+
+class _Progress:
+    """A bar with the latest acceptance and the divergences so far."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+        self.diverged = 0
+
+    def update(self, info: Any, stage: str) -> None:
+        if self.bar.disable:
+            return
+        self.bar.update()
+        self.diverged += int(info.diverging.sum()) if stage == "sampling" else 0
+        if self.bar.n % 10 == 0:
+            self.bar.set_postfix_str(
+                f"{stage}, acceptance {float(info.acceptance.mean()):.2f}, divergences {self.diverged}", refresh=False
+            )
+
+
+@contextmanager
+def _bar(total: int, name: str, show: bool) -> Iterator[_Progress]:
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, disable=not show, desc=name) as bar:
+        yield _Progress(bar)

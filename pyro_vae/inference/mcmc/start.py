@@ -1,0 +1,74 @@
+"""Where chains start, and the metric that a guide gives them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import say
+from pyro_vae.inference.guided import GuideSampler
+from pyro_vae.inference.mcmc.adaptation import Moments
+from pyro_vae.inference.mcmc.kernel import Metric
+from pyro_vae.inference.target import Target
+
+__all__ = ["guide_metric", "starting_points"]
+
+_TRIES = 100
+
+
+def starting_points(target: Target, num_chains: int, guide: GuideSampler | None = None) -> Tensor:
+    """Return points of finite density for every chain, ``(C, N, L)``.
+
+    Latents of a data plate start from the guide, or from the prior; the posterior of a whole program starts uniform on
+    (-2, 2) on the unconstrained scale, as in Stan. Points of infinite or undefined density are drawn again.
+
+    Args:
+        target: the densities.
+        num_chains: C.
+        guide: where to draw from in place of the prior.
+
+    Raises:
+        ValueError: if no finite point is found in 100 tries; it names the site whose density is not finite.
+    """
+    C, N, L = num_chains, target.num_data, target.latent_dim
+
+    def fresh() -> Tensor:
+        if guide is not None:
+            return guide.sample(C)[0]
+        if target.per_datum:
+            return target.sample_prior(C)
+        like = target.sample_prior(1)
+        return torch.empty(C, N, L, dtype=like.dtype, device=like.device).uniform_(-2, 2)
+
+    u = fresh()
+    for _ in range(_TRIES):
+        value, grad = target.value_and_grad(u)
+        bad = ~(torch.isfinite(value) & torch.isfinite(grad).all(-1))
+        if not bool(bad.any()):
+            return u
+        u = torch.where(bad[..., None], fresh(), u)
+    chain, row = (int(i) for i in bad.nonzero()[0])
+    raise ValueError(
+        say(
+            f"a starting point of finite density (posterior {row}, after {_TRIES} tries)",
+            f"a density or gradient that is not finite at site {_culprit(target, u[chain], row)!r}",
+            "initial=, a prior that keeps to the likelihood's range, or data on another scale",
+        )
+    )
+
+
+def _culprit(target: Target, u: Tensor, row: int) -> str:
+    """Name the first site whose density is not finite at u ``(N, L)``; all of them if only the gradient is not."""
+    for name, site in target.trace(u).items():
+        log_prob = site["fn"].log_prob(site["value"])
+        if not bool(torch.isfinite(log_prob).all()):
+            return name
+    return ", ".join([*target.sites, *target.observed])
+
+
+def guide_metric(guide: GuideSampler, *, dense: bool, num_samples: int = 128) -> Metric:
+    """Return the metric of the guide's covariances, from draws."""
+    u = guide.sample(num_samples)[0]
+    moments = Moments(u, dense=dense)
+    moments.update(u)
+    return moments.metric()
