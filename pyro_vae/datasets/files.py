@@ -103,7 +103,10 @@ def _load(path: Path, key: str | None, *, memory_map: bool) -> Loaded:
         return Loaded(_npz(path, key))
     with path.open("rb") as file:
         _check_npy(file, path.stat().st_size, path)
-    return Loaded(np.load(path, allow_pickle=False, mmap_mode="r" if memory_map else None))
+        file.seek(0)
+        if not memory_map:
+            return Loaded(np.lib.format.read_array(file, allow_pickle=False))
+    return Loaded(np.load(path, allow_pickle=False, mmap_mode="r"))
 
 
 def _npz(path: Path, key: str | None) -> np.ndarray:
