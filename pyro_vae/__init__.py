@@ -12,6 +12,7 @@ from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.gibbs import GaussianGibbs, Gibbs
 from pyro_vae.inference.mcmc.hmc import HMC
 from pyro_vae.inference.mcmc.independence import IndependenceMH
+from pyro_vae.inference.mcmc.kernel import Kernel
 from pyro_vae.inference.mcmc.mala import MALA
 from pyro_vae.inference.mcmc.nuts import NUTS
 from pyro_vae.inference.mcmc.random_walk import RandomWalk
@@ -36,6 +37,7 @@ __all__ = [
     "Gibbs",
     "History",
     "IndependenceMH",
+    "Kernel",
     "LaplacePosterior",
     "ModePosterior",
     "Model",
