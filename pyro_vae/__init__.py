@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.inference.mcmc.gibbs import Gibbs as Gibbs
     from pyro_vae.inference.mcmc.hmc import HMC as HMC
     from pyro_vae.inference.mcmc.independence import IndependenceMH as IndependenceMH
+    from pyro_vae.inference.mcmc.kernel import Kernel as Kernel
     from pyro_vae.inference.mcmc.mala import MALA as MALA
     from pyro_vae.inference.mcmc.nuts import NUTS as NUTS
     from pyro_vae.inference.mcmc.random_walk import RandomWalk as RandomWalk
@@ -61,7 +62,7 @@ _HOMES = {
     "Comparison": "pyro_vae.evaluation.comparison",
     "compare": "pyro_vae.evaluation.comparison",
     "impute": "pyro_vae.evaluation.imputation",
-    "objectives": "pyro_vae.inference.objectives",
+    "objectives": "pyro_vae.inference",
     "AnalyticPosterior": "pyro_vae.inference.analytic",
     "analytic": "pyro_vae.inference.analytic",
     "ChEES": "pyro_vae.inference.mcmc.chees",
@@ -70,6 +71,7 @@ _HOMES = {
     "Gibbs": "pyro_vae.inference.mcmc.gibbs",
     "HMC": "pyro_vae.inference.mcmc.hmc",
     "IndependenceMH": "pyro_vae.inference.mcmc.independence",
+    "Kernel": "pyro_vae.inference.mcmc.kernel",
     "MALA": "pyro_vae.inference.mcmc.mala",
     "NUTS": "pyro_vae.inference.mcmc.nuts",
     "RandomWalk": "pyro_vae.inference.mcmc.random_walk",
@@ -95,7 +97,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])
-    value = getattr(home, name, home)  # a module is its own home
+    value = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
     globals()[name] = value
     return value
 
