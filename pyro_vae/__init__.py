@@ -8,8 +8,10 @@ from pyro_vae import datasets, guides, infer, likelihoods, networks, priors
 from pyro_vae.evaluation.collapse import Collapse, CollapseWarning, collapse
 from pyro_vae.evaluation.comparison import Comparison, compare
 from pyro_vae.evaluation.imputation import impute
+from pyro_vae.evaluation.sweep import Sweep, sweep
 from pyro_vae.inference import objectives
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
+from pyro_vae.inference.coordinate_ascent import MeanFieldPosterior, coordinate_ascent
 from pyro_vae.inference.mcmc.chees import ChEES
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.gibbs import GaussianGibbs, Gibbs
@@ -42,15 +44,18 @@ __all__ = [
     "History",
     "IndependenceMH",
     "LaplacePosterior",
+    "MeanFieldPosterior",
     "ModePosterior",
     "Model",
     "ParallelTempering",
     "QuadraturePosterior",
     "RandomWalk",
+    "Sweep",
     "Target",
     "analytic",
     "collapse",
     "compare",
+    "coordinate_ascent",
     "datasets",
     "fit",
     "guides",
@@ -65,4 +70,5 @@ __all__ = [
     "priors",
     "pyro_mcmc",
     "quadrature",
+    "sweep",
 ]
