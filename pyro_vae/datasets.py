@@ -276,10 +276,10 @@ def _load_array(path: Path, key: str | None) -> np.ndarray:
     _must_exist(path)
     among(path.suffix, (".npy", ".npz", ".csv"), "the file's ending")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
             names = list(loaded)
             if key is None and len(names) == 1:
                 key = names[0]

@@ -9,11 +9,11 @@ import math
 
 import pytest
 import torch
-from table_of_parts import GUIDES, LIKELIHOODS, PRIORS, TWO_LEVEL_GUIDES, fitting, hierarchical
 from torch.distributions import biject_to
 
 import pyro_vae as pv
 from pyro_vae import objectives, priors
+from tests.table_of_parts import GUIDES, LIKELIHOODS, PRIORS, TWO_LEVEL_GUIDES, fitting, hierarchical
 
 N, D, K, REPEATS = 3, 2, 8, 100
 

@@ -106,6 +106,18 @@ def test_gradient_ascent_reaches_coordinate_ascent():
     assert float(kl.detach().mean()) < TOLERANCE
 
 
+def test_fit_keeps_the_order_of_data_in_one_batch():
+    """A guide with parameters of each datum's own must meet them in their order at every step."""
+    model = pv.Model(priors.StandardNormal(L), likelihoods.Gaussian(mlp(L, D), scale=0.5)).requires_grad_(False)
+    x = model.sample(N)["x"]
+    guide = guides.PerDatumDiagonalGaussian(N, latent_dim=L)
+    options = {"batch_size": N, "validation": None, "progress": False, "compile": False}
+    for lr in (0.1, 0.01):
+        pv.fit(model, guide, x, epochs=150, lr=lr, loss=objectives.PathDerivativeELBO(num_particles=4), **options)
+    kl = torch.distributions.kl_divergence(guide.posterior(x), coordinate_ascent(model, x))
+    assert float(kl.detach().mean()) < 10 * TOLERANCE
+
+
 def test_coordinate_ascent_refuses_what_has_no_closed_form():
     model = pv.Model(priors.StandardNormal(L), likelihoods.Bernoulli(mlp(L, D)))
     with pytest.raises(ValueError, match="linear-Gaussian"):

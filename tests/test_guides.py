@@ -5,7 +5,12 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
-from table_of_parts import (
+
+import pyro_vae as pv
+from pyro_vae import guides, likelihoods, priors
+from pyro_vae.flows import PlanarTransform
+from pyro_vae.networks import mlp
+from tests.table_of_parts import (
     GUIDES,
     TWO_LEVEL_GUIDES,
     directional_derivative_error,
@@ -13,11 +18,6 @@ from table_of_parts import (
     hierarchical,
     perturbed,
 )
-
-import pyro_vae as pv
-from pyro_vae import guides, likelihoods, priors
-from pyro_vae.flows import PlanarTransform
-from pyro_vae.networks import mlp
 
 pytestmark = pytest.mark.usefixtures("float64")
 

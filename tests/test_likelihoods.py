@@ -5,11 +5,11 @@ import pytest
 import scipy.integrate
 import scipy.stats
 import torch
-from table_of_parts import LIKELIHOODS, directional_derivative_error, perturbed
 
 import pyro_vae as pv
 from pyro_vae import likelihoods
 from pyro_vae.networks import mlp
+from tests.table_of_parts import LIKELIHOODS, directional_derivative_error, perturbed
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -2,12 +2,12 @@ import math
 
 import pytest
 import torch
-from table_of_parts import LIKELIHOODS, perturbed
 from torch.distributions import MultivariateNormal
 
 import pyro_vae as pv
 from pyro_vae import guides, likelihoods, priors
 from pyro_vae.networks import MaskedInput, mlp
+from tests.table_of_parts import LIKELIHOODS, perturbed
 
 pytestmark = pytest.mark.usefixtures("float64")
 

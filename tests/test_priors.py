@@ -7,10 +7,10 @@ import pyro.distributions as dist
 import pytest
 import scipy.stats
 import torch
-from table_of_parts import PRIORS, directional_derivative_error, hierarchical, perturbed
 
 import pyro_vae as pv
 from pyro_vae import priors
+from tests.table_of_parts import PRIORS, directional_derivative_error, hierarchical, perturbed
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -104,6 +104,7 @@ def sweep(
     batch_size: int = 64,
     lr: float = 1e-3,
     num_particles: int = 64,
+    compile: bool | str = "auto",
     path: str | Path | None = None,
     progress: bool = True,
 ) -> Sweep:
@@ -124,6 +125,7 @@ def sweep(
         batch_size: data a step.
         lr: Adam's learning rate.
         num_particles: K of the evidence's estimate where integration is too costly (more than 3 latent dimensions).
+        compile: as in :func:`~pyro_vae.inference.variational.fit`.
         path: a file of JSON lines that makes the sweep resumable.
         progress: show a progress bar.
 
@@ -161,7 +163,7 @@ def sweep(
         row = done.get(names)
         if row is None:
             makers: list[Any] = [grids[part][name] for part, name in zip(PARTS, names, strict=False)]
-            settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+            settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "compile": compile}
             row = {**key, **_run(makers, int(names[-1]), (x, test), num_particles, settings)}
             if file is not None:
                 with file.open("a") as stream:

@@ -6,6 +6,7 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -220,7 +221,7 @@ class Target:
         dummy = torch.zeros(num_samples)
         try:
             with pyro.validation_enabled(False):
-                return torch.vmap(draw, randomness="different")(dummy)
+                return _vmap(draw, dummy, randomness="different")
         except (RuntimeError, ValueError, NotImplementedError):  # a sampler without a batching rule: one by one
             return torch.stack([draw(d) for d in dummy])
 
@@ -267,12 +268,27 @@ class Target:
         log_prior = u.new_zeros(self.num_data)
         log_likelihood = u.new_zeros(self.num_data)
         for site in self._run(u).values():
-            log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+            log_prob = self._log_prob(site)
             if site["is_observed"]:
                 log_likelihood = log_likelihood + self.reduce(site, log_prob)
             else:
                 log_prior = log_prior + self.reduce(site, log_prob) + self.reduce(site, site["infer"]["log_det"])
         return log_prior, log_likelihood
+
+    def _log_prob(self, site: dict[str, Any]) -> Tensor:
+        try:
+            return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            where = f"site {site['name']!r}, {type(site['fn']).__name__} of shape {tuple(site['fn'].shape())}"
+            raise ValueError(
+                say(
+                    "densities that torch.vmap can vectorise",
+                    f"{where}: {str(error).splitlines()[0][:200]}",
+                    "another distribution at that site, or the same density as pyro.factor",
+                )
+            ) from error
 
     def reduce(self, site: dict[str, Any], log_prob: Tensor) -> Tensor:
         """Sum a site's log probabilities a datum, ``(N,)``; over all of it for a whole program."""
@@ -286,7 +302,7 @@ class Target:
         lead = u.shape[:-2]
         if not lead:
             return function(u)
-        flat = torch.vmap(function)(u.reshape(-1, *u.shape[-2:]))
+        flat = _vmap(function, u.reshape(-1, *u.shape[-2:]))
         return torch.utils._pytree.tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
 
     def _can_share(self, u: Tensor) -> bool:
@@ -418,6 +434,12 @@ class _Substitute(Messenger):
         msg["value"] = value
         msg["done"] = True
         msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}
+
+
+def _vmap(function: Callable[[Tensor], Any], x: Tensor, *, randomness: str = "error") -> Any:
+    with warnings.catch_warnings():  # an operation without a batching rule is slow, not wrong
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        return torch.vmap(function, randomness=randomness)(x)
 
 
 def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:

@@ -47,12 +47,8 @@ class LogDensity:
         self.num_gradients = 0
         self.num_evaluations = 0
         self.compile_seconds = 0.0
+        self.compiled = False
         self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
-
-    @property
-    def compiled(self) -> bool:
-        """Whether a compiled graph is in use."""
-        return bool(self._graphs) and self.compile
 
     @torch.no_grad()
     def value(self, u: Tensor) -> Tensor:
@@ -88,7 +84,9 @@ class LogDensity:
         key = (name, *(tuple(t.shape) for t in inputs), inputs[0].dtype)
         if key not in self._graphs:
             started = time.perf_counter()
-            self._graphs[key] = _compiled(function, inputs) or function
+            graph = _compiled(function, inputs)
+            self.compiled = self.compiled or graph is not None
+            self._graphs[key] = graph or function
             self.compile_seconds += time.perf_counter() - started
         return self._graphs[key](*inputs)
 
