@@ -272,6 +272,7 @@ def _numbered(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
 
 def _batches(data: Data, batch_size: int, *, shuffle: bool) -> Iterator[Data]:
     N = len(data[0])
+    shuffle = shuffle and batch_size < N  # one batch keeps its order: a guide may have parameters of each datum's own
     order = torch.randperm(N).to(data[0].device) if shuffle else torch.arange(N, device=data[0].device)
     for rows in order.split(batch_size):
         yield tuple(part[rows] for part in data)
