@@ -22,15 +22,20 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.evaluation.comparison import Comparison as Comparison
     from pyro_vae.evaluation.comparison import compare as compare
     from pyro_vae.evaluation.imputation import impute as impute
+    from pyro_vae.evaluation.sweep import Sweep as Sweep
+    from pyro_vae.evaluation.sweep import sweep as sweep
     from pyro_vae.inference import objectives as objectives
     from pyro_vae.inference.analytic import AnalyticPosterior as AnalyticPosterior
     from pyro_vae.inference.analytic import analytic as analytic
+    from pyro_vae.inference.coordinate_ascent import MeanFieldPosterior as MeanFieldPosterior
+    from pyro_vae.inference.coordinate_ascent import coordinate_ascent as coordinate_ascent
     from pyro_vae.inference.mcmc.chees import ChEES as ChEES
     from pyro_vae.inference.mcmc.draws import Draws as Draws
     from pyro_vae.inference.mcmc.gibbs import GaussianGibbs as GaussianGibbs
     from pyro_vae.inference.mcmc.gibbs import Gibbs as Gibbs
     from pyro_vae.inference.mcmc.hmc import HMC as HMC
     from pyro_vae.inference.mcmc.independence import IndependenceMH as IndependenceMH
+    from pyro_vae.inference.mcmc.kernel import Kernel as Kernel
     from pyro_vae.inference.mcmc.mala import MALA as MALA
     from pyro_vae.inference.mcmc.nuts import NUTS as NUTS
     from pyro_vae.inference.mcmc.random_walk import RandomWalk as RandomWalk
@@ -61,15 +66,20 @@ _HOMES = {
     "Comparison": "pyro_vae.evaluation.comparison",
     "compare": "pyro_vae.evaluation.comparison",
     "impute": "pyro_vae.evaluation.imputation",
+    "Sweep": "pyro_vae.evaluation.sweep",
+    "sweep": "pyro_vae.evaluation.sweep",
     "objectives": "pyro_vae.inference.objectives",
     "AnalyticPosterior": "pyro_vae.inference.analytic",
     "analytic": "pyro_vae.inference.analytic",
+    "MeanFieldPosterior": "pyro_vae.inference.coordinate_ascent",
+    "coordinate_ascent": "pyro_vae.inference.coordinate_ascent",
     "ChEES": "pyro_vae.inference.mcmc.chees",
     "Draws": "pyro_vae.inference.mcmc.draws",
     "GaussianGibbs": "pyro_vae.inference.mcmc.gibbs",
     "Gibbs": "pyro_vae.inference.mcmc.gibbs",
     "HMC": "pyro_vae.inference.mcmc.hmc",
     "IndependenceMH": "pyro_vae.inference.mcmc.independence",
+    "Kernel": "pyro_vae.inference.mcmc.kernel",
     "MALA": "pyro_vae.inference.mcmc.mala",
     "NUTS": "pyro_vae.inference.mcmc.nuts",
     "RandomWalk": "pyro_vae.inference.mcmc.random_walk",
@@ -95,7 +105,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])
-    value = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
+    value = getattr(home, name, home)  # a module is its own home
     globals()[name] = value
     return value
 
