@@ -15,7 +15,7 @@ from typing import Any
 
 from pyro_vae.checks import say
 
-__all__ = ["RunError", "Run", "fingerprint", "versions", "write_whole"]
+__all__ = ["Run", "RunError", "fingerprint", "versions", "write_whole"]
 
 
 class RunError(RuntimeError):
