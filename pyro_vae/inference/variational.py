@@ -101,6 +101,9 @@ def fit(
         device: "auto" takes a CUDA device if there is one.
         progress: show a progress bar.
 
+    In a process group of torch's (``torchrun``), training is data-parallel: every process passes the same data and
+    arguments, and takes a share of each batch, see :class:`~pyro_vae.distributed.Parallel`.
+
     Returns:
         The history of the run.
 
@@ -143,13 +146,15 @@ def fit(
         model,
         guide,
         loss,
-        compile=compile,
+        compile=compile if run.parallel is None else False,
         planned=planned,
         custom=optimiser is not None,
         tell=bar.write if progress else _silent,
         lr=lr,
         clip_norm=clip_norm,
     )
+    if run.parallel is not None:
+        run.engine.description = f"Pyro, data-parallel on {run.parallel.size} processes"
     if held_out is not None and dynamic_binarisation:
         held_out = run.binarise(held_out)
 

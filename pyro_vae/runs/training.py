@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import say
 from pyro_vae.datasets.kinds import Schema
+from pyro_vae.distributed import agree, rank
 from pyro_vae.inference.variational import History, fit
 from pyro_vae.runs.build import Prepared, build, likelihood_name, objective, prepare
 from pyro_vae.runs.checkpoints import Checkpoints, read_tensors, write_tensors
@@ -72,7 +73,7 @@ def train(
         FloatingPointError: if training diverges.
     """
     tell = tell or (lambda message: None)
-    if run.exists and not resume:
+    if rank() == 0 and run.exists and not resume:
         raise RunError(say("a folder without a run", f"one at {run.folder}", "--resume, or another --output"))
     torch.set_default_dtype(torch.float64 if recipe.dtype == "float64" else torch.float32)
     about = run.read_json("about.json") if resume else None
@@ -88,13 +89,18 @@ def train(
         tell(
             f"model: {recipe.prior} prior, {likelihood_name(recipe, prepared.schema)} likelihood; {recipe.guide} guide"
         )
+    keeper = Checkpoints(run, every=every, write=rank() == 0, tell=tell)
+    if rank():
+        agree(None)  # rank 0 has begun
+        history = _fit(recipe, prepared, model, guide, keeper, progress=False)
+        return Trained(recipe, prepared, model, guide, history)
     made = run.make()
     with run.locked():
         if about is None:
             _begin(run, recipe, prepared)
         elif about["threads"] != torch.get_num_threads():
             tell(f"note: {torch.get_num_threads()} threads, {about['threads']} before: the last bits may differ")
-        keeper = Checkpoints(run, every=every, tell=tell)
+        agree(None)
         try:
             history = _fit(recipe, prepared, model, guide, keeper, progress=progress)
         except (ValueError, TypeError):  # parts that do not fit together: there is nothing to go on with
