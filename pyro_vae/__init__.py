@@ -6,6 +6,9 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 
 from pyro_vae import datasets, guides, infer, likelihoods, networks, priors
 from pyro_vae.evaluation.comparison import Comparison, compare
+from pyro_vae.evaluation.evidence import Bracket, Evidence, bracket, evidence
+from pyro_vae.evaluation.gaps import Ledger, gaps
+from pyro_vae.evaluation.verdict import Verdict, verdict
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
 from pyro_vae.inference.mcmc.chees import ChEES
 from pyro_vae.inference.mcmc.draws import Draws
@@ -29,24 +32,31 @@ __all__ = [
     "MALA",
     "NUTS",
     "AnalyticPosterior",
+    "Bracket",
     "ChEES",
     "Comparison",
     "Draws",
+    "Evidence",
     "GaussianGibbs",
     "Gibbs",
     "History",
     "IndependenceMH",
     "LaplacePosterior",
+    "Ledger",
     "ModePosterior",
     "Model",
     "ParallelTempering",
     "QuadraturePosterior",
     "RandomWalk",
     "Target",
+    "Verdict",
     "analytic",
+    "bracket",
     "compare",
     "datasets",
+    "evidence",
     "fit",
+    "gaps",
     "guides",
     "infer",
     "laplace",
@@ -57,4 +67,5 @@ __all__ = [
     "priors",
     "pyro_mcmc",
     "quadrature",
+    "verdict",
 ]
