@@ -225,6 +225,6 @@ def verdicts(comparison: Comparison, draws: Any) -> list[str]:
 
 def _again(trained: Trained, folder: Path) -> Section:
     found = ", ".join(f"{name} {number}" for name, number in versions().items())
-    text = f"The settings are those of {folder.name}/config.toml. Same machine, versions and threads: same bits.\n\n{found}."
+    text = f"The settings are those of {folder.name}/config.toml. Same machine, versions, threads: same bits.\n\n{found}."
     command = f"pyro-vae train --config {folder}/config.toml --output again\npyro-vae report again"
     return Section("How to make this page again", text, code=f"{command}\n\n{trained.recipe.to_toml()}")
