@@ -21,9 +21,17 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.evaluation.collapse import collapse as collapse
     from pyro_vae.evaluation.comparison import Comparison as Comparison
     from pyro_vae.evaluation.comparison import compare as compare
+    from pyro_vae.evaluation.evidence import Bracket as Bracket
+    from pyro_vae.evaluation.evidence import Evidence as Evidence
+    from pyro_vae.evaluation.evidence import bracket as bracket
+    from pyro_vae.evaluation.evidence import evidence as evidence
+    from pyro_vae.evaluation.gaps import Ledger as Ledger
+    from pyro_vae.evaluation.gaps import gaps as gaps
     from pyro_vae.evaluation.imputation import impute as impute
     from pyro_vae.evaluation.sweep import Sweep as Sweep
     from pyro_vae.evaluation.sweep import sweep as sweep
+    from pyro_vae.evaluation.verdict import Verdict as Verdict
+    from pyro_vae.evaluation.verdict import verdict as verdict
     from pyro_vae.inference import objectives as objectives
     from pyro_vae.inference.analytic import AnalyticPosterior as AnalyticPosterior
     from pyro_vae.inference.analytic import analytic as analytic
@@ -35,6 +43,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.inference.mcmc.gibbs import Gibbs as Gibbs
     from pyro_vae.inference.mcmc.hmc import HMC as HMC
     from pyro_vae.inference.mcmc.independence import IndependenceMH as IndependenceMH
+    from pyro_vae.inference.mcmc.kernel import Kernel as Kernel
     from pyro_vae.inference.mcmc.mala import MALA as MALA
     from pyro_vae.inference.mcmc.nuts import NUTS as NUTS
     from pyro_vae.inference.mcmc.random_walk import RandomWalk as RandomWalk
@@ -64,9 +73,17 @@ _HOMES = {
     "collapse": "pyro_vae.evaluation.collapse",
     "Comparison": "pyro_vae.evaluation.comparison",
     "compare": "pyro_vae.evaluation.comparison",
+    "Bracket": "pyro_vae.evaluation.evidence",
+    "Evidence": "pyro_vae.evaluation.evidence",
+    "bracket": "pyro_vae.evaluation.evidence",
+    "evidence": "pyro_vae.evaluation.evidence",
+    "Ledger": "pyro_vae.evaluation.gaps",
+    "gaps": "pyro_vae.evaluation.gaps",
     "impute": "pyro_vae.evaluation.imputation",
     "Sweep": "pyro_vae.evaluation.sweep",
     "sweep": "pyro_vae.evaluation.sweep",
+    "Verdict": "pyro_vae.evaluation.verdict",
+    "verdict": "pyro_vae.evaluation.verdict",
     "objectives": "pyro_vae.inference.objectives",
     "AnalyticPosterior": "pyro_vae.inference.analytic",
     "analytic": "pyro_vae.inference.analytic",
@@ -78,6 +95,7 @@ _HOMES = {
     "Gibbs": "pyro_vae.inference.mcmc.gibbs",
     "HMC": "pyro_vae.inference.mcmc.hmc",
     "IndependenceMH": "pyro_vae.inference.mcmc.independence",
+    "Kernel": "pyro_vae.inference.mcmc.kernel",
     "MALA": "pyro_vae.inference.mcmc.mala",
     "NUTS": "pyro_vae.inference.mcmc.nuts",
     "RandomWalk": "pyro_vae.inference.mcmc.random_walk",

@@ -13,7 +13,7 @@ from scipy import stats
 import pyro_vae as pv
 from pyro_vae.inference.mcmc.kernel import State, accept
 
-DATA, BINS = 300, 10
+DATA, BINS = 200, 10
 FALSE_ALARM = 1e-4
 
 
@@ -55,7 +55,6 @@ def guide(x):
 
 KERNELS = {
     "HMC": (pv.HMC, 4, None),
-    "HMC, full mass": (lambda: pv.HMC(full_mass=True), 4, None),
     "ChEES": (pv.ChEES, 4, None),
     "NUTS": (pv.NUTS, 1, None),
     "MALA": (pv.MALA, 15, None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -137,7 +138,10 @@ class TrainingRun:
                 raise FloatingPointError(self.broken_site(batch))
             return value
         self.optimiser.zero_grad()
-        with pyro.validation_enabled(False):
+        with pyro.validation_enabled(False), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Encountered (NaN|\\+inf|-inf|inf)", UserWarning
+            )  # said below, with the site
             value = float(self.loss.loss_and_grads(self.model, self.guide, *batch))
         for p in self._parameters:
             if p.grad is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.inference.backend import why_no_compiler
 from pyro_vae.inference.target import Target
 
 __all__ = ["LogDensity"]
@@ -93,6 +94,8 @@ class LogDensity:
 
 def _compiled(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Callable[..., Any] | None:
     """Trace and compile; None if that fails or changes the values."""
+    if why_no_compiler(inputs) is not None:
+        return None
 
     def traced(*args: Tensor) -> Any:  # make_fx wants no optional arguments
         return function(*args)
