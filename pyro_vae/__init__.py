@@ -62,7 +62,7 @@ _HOMES = {
     "Comparison": "pyro_vae.evaluation.comparison",
     "compare": "pyro_vae.evaluation.comparison",
     "impute": "pyro_vae.evaluation.imputation",
-    "objectives": "pyro_vae.inference",
+    "objectives": "pyro_vae.inference.objectives",
     "AnalyticPosterior": "pyro_vae.inference.analytic",
     "analytic": "pyro_vae.inference.analytic",
     "ChEES": "pyro_vae.inference.mcmc.chees",
