@@ -21,10 +21,22 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.evaluation.collapse import collapse as collapse
     from pyro_vae.evaluation.comparison import Comparison as Comparison
     from pyro_vae.evaluation.comparison import compare as compare
+    from pyro_vae.evaluation.evidence import Bracket as Bracket
+    from pyro_vae.evaluation.evidence import Evidence as Evidence
+    from pyro_vae.evaluation.evidence import bracket as bracket
+    from pyro_vae.evaluation.evidence import evidence as evidence
+    from pyro_vae.evaluation.gaps import Ledger as Ledger
+    from pyro_vae.evaluation.gaps import gaps as gaps
     from pyro_vae.evaluation.imputation import impute as impute
+    from pyro_vae.evaluation.sweep import Sweep as Sweep
+    from pyro_vae.evaluation.sweep import sweep as sweep
+    from pyro_vae.evaluation.verdict import Verdict as Verdict
+    from pyro_vae.evaluation.verdict import verdict as verdict
     from pyro_vae.inference import objectives as objectives
     from pyro_vae.inference.analytic import AnalyticPosterior as AnalyticPosterior
     from pyro_vae.inference.analytic import analytic as analytic
+    from pyro_vae.inference.coordinate_ascent import MeanFieldPosterior as MeanFieldPosterior
+    from pyro_vae.inference.coordinate_ascent import coordinate_ascent as coordinate_ascent
     from pyro_vae.inference.mcmc.chees import ChEES as ChEES
     from pyro_vae.inference.mcmc.draws import Draws as Draws
     from pyro_vae.inference.mcmc.gibbs import GaussianGibbs as GaussianGibbs
@@ -61,10 +73,22 @@ _HOMES = {
     "collapse": "pyro_vae.evaluation.collapse",
     "Comparison": "pyro_vae.evaluation.comparison",
     "compare": "pyro_vae.evaluation.comparison",
+    "Bracket": "pyro_vae.evaluation.evidence",
+    "Evidence": "pyro_vae.evaluation.evidence",
+    "bracket": "pyro_vae.evaluation.evidence",
+    "evidence": "pyro_vae.evaluation.evidence",
+    "Ledger": "pyro_vae.evaluation.gaps",
+    "gaps": "pyro_vae.evaluation.gaps",
     "impute": "pyro_vae.evaluation.imputation",
+    "Sweep": "pyro_vae.evaluation.sweep",
+    "sweep": "pyro_vae.evaluation.sweep",
+    "Verdict": "pyro_vae.evaluation.verdict",
+    "verdict": "pyro_vae.evaluation.verdict",
     "objectives": "pyro_vae.inference.objectives",
     "AnalyticPosterior": "pyro_vae.inference.analytic",
     "analytic": "pyro_vae.inference.analytic",
+    "MeanFieldPosterior": "pyro_vae.inference.coordinate_ascent",
+    "coordinate_ascent": "pyro_vae.inference.coordinate_ascent",
     "ChEES": "pyro_vae.inference.mcmc.chees",
     "Draws": "pyro_vae.inference.mcmc.draws",
     "GaussianGibbs": "pyro_vae.inference.mcmc.gibbs",
@@ -97,7 +121,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = import_module(_HOMES[name])
-    value = home if home.__name__ == f"{__name__}.{name}" else getattr(home, name)
+    value = getattr(home, name, home)  # a module is its own home
     globals()[name] = value
     return value
 

@@ -1,5 +1,7 @@
 """What a trace would freeze is noticed: another graph is made, or the program is left to Pyro."""
 
+import random
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -224,6 +226,10 @@ def python_list(x):
     return model(x, factor=torch.tensor(x.tolist()).mean())
 
 
+def other_noise(x):
+    return model(x, factor=random.random())
+
+
 def selects(x):
     kept = x[x.sum(-1) > -1.0]
     with pyro.plate("data", len(x)):
@@ -245,11 +251,17 @@ def discrete_guide(x):
         pyro.sample("z", dist.Normal(x @ pyro.param("w", torch.full((D,), 0.1)), 0.5))
 
 
+def seeded_guide(x):
+    random.seed(0)
+    return guide(x)
+
+
 REFUSED = {
     "branch on values": (branches, guide, "depends on the values"),
     "numpy": (leaves_torch, guide, "out of torch"),
     "item": (reads_item, guide, "depends on the values"),
     "list": (python_list, guide, "out of torch"),
+    "Python's random numbers": (other_noise, seeded_guide, "Python's or NumPy's"),
     "selection": (selects, guide, "depends on"),
     "discrete latent": (discrete, discrete_guide, "no reparametrised sample"),
 }

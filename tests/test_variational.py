@@ -144,8 +144,8 @@ def test_any_pyro_program_with_parameters_in_the_store():
         pyro.sample("mu", dist.Normal(loc, scale))
 
     pv.fit(
-        model, guide, x, epochs=500, batch_size=50, lr=0.02, validation=None,
-        loss=Trace_ELBO(num_particles=10), optimiser=None, **QUIET,
+        model, guide, x, epochs=600, batch_size=50, lr=0.02, validation=None,
+        loss=Trace_ELBO(num_particles=200, vectorize_particles=True, max_plate_nesting=1), **QUIET,
     )  # fmt: skip
     variance = 1 / (50 + 1 / 100)
     # with the scale right the gradient's noise vanishes, so the fit is far nearer than a posterior sd

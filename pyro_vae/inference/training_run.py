@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -137,7 +138,10 @@ class TrainingRun:
                 raise FloatingPointError(self.broken_site(batch))
             return value
         self.optimiser.zero_grad()
-        with pyro.validation_enabled(False):
+        with pyro.validation_enabled(False), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Encountered (NaN|\\+inf|-inf|inf)", UserWarning
+            )  # said below, with the site
             value = float(self.loss.loss_and_grads(self.model, self.guide, *batch))
         for p in self._parameters:
             if p.grad is not None:
@@ -268,6 +272,7 @@ def _numbered(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
 
 def _batches(data: Data, batch_size: int, *, shuffle: bool) -> Iterator[Data]:
     N = len(data[0])
+    shuffle = shuffle and batch_size < N  # one batch keeps its order: a guide may have parameters of each datum's own
     order = torch.randperm(N).to(data[0].device) if shuffle else torch.arange(N, device=data[0].device)
     for rows in order.split(batch_size):
         yield tuple(part[rows] for part in data)

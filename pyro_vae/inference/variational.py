@@ -53,7 +53,7 @@ def fit(
     x: Tensor | Data,
     *,
     epochs: int = 100,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     lr: float = 1e-3,
     loss: ELBO | None = None,
     optimiser: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None,
@@ -81,7 +81,7 @@ def fit(
         guide: its guide, called the same way.
         x: training data ``(N, *D)``, or a tuple of tensors that run over the same data.
         epochs: passes over the data.
-        batch_size: data a step; the last batch of an epoch may be smaller.
+        batch_size: data a step; the last batch of an epoch may be smaller. None takes 64, or all data if fewer.
         lr: Adam's learning rate.
         loss: any Pyro ELBO; ``Trace_ELBO()`` if None.
         optimiser: makes a torch optimiser of the parameters; Adam if None.
@@ -130,6 +130,7 @@ def fit(
     checks.positive_integer(epochs, "epochs")
     where = _device(device, model, guide)
     train, held_out = _split(_data(x, where, model), validation, where, model)
+    batch_size = min(64, len(train[0])) if batch_size is None else batch_size
     _check_batches(model, guide, train, batch_size, plate=plate, binary=dynamic_binarisation)
     run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
     parameters = run.parameters(tuple(part[:batch_size] for part in train))
@@ -159,6 +160,8 @@ def fit(
     bar.close()
     if patience is not None:
         run.restore(best)
+    for parameter in parameters:
+        parameter.grad = None  # a gradient left behind would add to the user's next one
     return History(
         scores.train,
         scores.validation,

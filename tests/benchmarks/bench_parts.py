@@ -19,7 +19,13 @@ from pyro_vae import guides, likelihoods, objectives, priors
 from pyro_vae.networks import mlp
 
 LATENT_DIM, HIDDEN = 20, 100
-OPTIONS = {"batch_size": 50, "lr": 2e-3, "validation": None, "progress": False}
+OPTIONS = {
+    "batch_size": 50,
+    "lr": 2e-3,
+    "validation": None,
+    "progress": False,
+    "compile": False,
+}  # one engine for every row
 
 
 def diagonal(data_dim, latent_dim=LATENT_DIM):
@@ -121,7 +127,7 @@ def _spread(values):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=os.environ.get("PYRO_VAE_DATA"), help="folder with the data")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--frey-epochs", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train", type=int, default=8000)
