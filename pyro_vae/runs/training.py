@@ -88,13 +88,19 @@ def train(
         tell(
             f"model: {recipe.prior} prior, {likelihood_name(recipe, prepared.schema)} likelihood; {recipe.guide} guide"
         )
-    run.make()
+    made = run.make()
     with run.locked():
         if about is None:
             _begin(run, recipe, prepared)
         elif about["threads"] != torch.get_num_threads():
             tell(f"note: {torch.get_num_threads()} threads, {about['threads']} before: the last bits may differ")
-        history = _fit(run, recipe, prepared, model, guide, every=every, progress=progress, tell=tell)
+        keeper = Checkpoints(run, every=every, tell=tell)
+        try:
+            history = _fit(recipe, prepared, model, guide, keeper, progress=progress)
+        except (ValueError, TypeError):  # parts that do not fit together: there is nothing to go on with
+            if about is None and keeper.load() is None:
+                run.discard(folder=made)
+            raise
         _finish(run, model, guide, history)
     return Trained(recipe, prepared, model, guide, history)
 
@@ -111,17 +117,7 @@ def _begin(run: Run, recipe: Recipe, prepared: Prepared) -> None:
     write_whole(run / "config.toml", recipe.to_toml().encode())  # last: with it, the run has begun
 
 
-def _fit(
-    run: Run,
-    recipe: Recipe,
-    prepared: Prepared,
-    model: Any,
-    guide: Any,
-    *,
-    every: int | None,
-    progress: bool,
-    tell: Any,
-) -> History:
+def _fit(recipe: Recipe, prepared: Prepared, model: Any, guide: Any, keeper: Checkpoints, *, progress: bool) -> History:
     held_out = prepared.x["validation"]
     batch_size = min(recipe.batch_size, len(prepared.x["train"]))
     return fit(
@@ -138,7 +134,7 @@ def _fit(
         clip_norm=recipe.clip_norm or None,
         dynamic_binarisation=recipe.dynamic_binarisation,
         compile="auto" if recipe.compile == "auto" else recipe.compile == "yes",
-        checkpoint=Checkpoints(run, every=every, tell=tell),
+        checkpoint=keeper,
         device=recipe.device,
         progress=progress,
     )
