@@ -5,8 +5,11 @@ dimension, ``K`` importance samples. Log densities and evidences are in nats per
 """
 
 from pyro_vae import datasets, guides, infer, likelihoods, networks, priors
+from pyro_vae.evaluation.agreement import Agreement, agreement
+from pyro_vae.evaluation.calibration import Calibration, calibrate
 from pyro_vae.evaluation.comparison import Comparison, compare
 from pyro_vae.evaluation.evidence import Bracket, Evidence, bracket, evidence
+from pyro_vae.evaluation.exchange import to_arviz
 from pyro_vae.evaluation.gaps import Ledger, gaps
 from pyro_vae.evaluation.verdict import Verdict, verdict
 from pyro_vae.inference.analytic import AnalyticPosterior, analytic
@@ -31,8 +34,10 @@ __all__ = [
     "HMC",
     "MALA",
     "NUTS",
+    "Agreement",
     "AnalyticPosterior",
     "Bracket",
+    "Calibration",
     "ChEES",
     "Comparison",
     "Draws",
@@ -50,8 +55,10 @@ __all__ = [
     "RandomWalk",
     "Target",
     "Verdict",
+    "agreement",
     "analytic",
     "bracket",
+    "calibrate",
     "compare",
     "datasets",
     "evidence",
@@ -67,5 +74,6 @@ __all__ = [
     "priors",
     "pyro_mcmc",
     "quadrature",
+    "to_arviz",
     "verdict",
 ]

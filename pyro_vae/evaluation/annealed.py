@@ -1,8 +1,8 @@
 r"""Annealed importance sampling over chains x data, forwards and backwards, with a transition that never adapts.
 
 The path goes from a start q_0 (the prior, or a guide) to the joint:
-:math:`\log f_\beta(u) = (1 - \beta) \log q_0(u) + \beta \log p(x, u)`. A separate pilot run finds step sizes, scales and
-the spacing of the temperatures; all are frozen before a chain whose weight counts takes its first step.
+:math:`\log f_\beta(u) = (1 - \beta) \log q_0(u) + \beta \log p(x, u)`. A separate pilot run finds step sizes, scales
+and the spacing of the temperatures; all are frozen before a chain whose weight counts takes its first step.
 
 Sources: Neal 2001, "Annealed importance sampling"; Grosse, Ghahramani & Adams 2015, "Sandwiching the marginal
 likelihood using bidirectional Monte Carlo"; Wu, Burda, Salakhutdinov & Grosse 2017.
