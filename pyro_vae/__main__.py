@@ -1,6 +1,6 @@
 """``python -m pyro_vae`` is the command line."""
 
-from pyro_vae.cli import app
+from pyro_vae.cli import main
 
 if __name__ == "__main__":
-    app(prog_name="pyro-vae")
+    main()

@@ -72,18 +72,23 @@ def tensor(x: Any, name: str = "x", *, min_dim: int = 1) -> Tensor:
     return x
 
 
-def finite(x: Tensor, name: str = "x") -> Tensor:
-    """Return ``x`` if it holds neither NaN nor infinity.
+def finite(x: Tensor, name: str = "x", *, missing: bool = False) -> Tensor:
+    """Return ``x`` if it holds neither NaN nor infinity; with ``missing``, NaN is allowed.
 
     Raises:
         ValueError: naming the first offending row.
     """
-    if x.is_floating_point() and not torch.isfinite(x).all():
-        rows = (~torch.isfinite(x)).reshape(x.shape[0], -1).any(-1).nonzero().flatten()
+    bad = x.isinf() if missing else ~torch.isfinite(x)
+    if bad.any():
+        rows = bad.reshape(x.shape[0], -1).any(-1).nonzero().flatten()
         row = int(rows[0])
         kind = "NaN" if torch.isnan(x[row]).any() else "an infinite value"
         raise ValueError(
-            say(f"{name} to be finite", f"{kind} in row {row} ({len(rows)} such rows)", "dropping or imputing them")
+            say(
+                f"{name} to be finite",
+                f"{kind} in row {row} ({len(rows)} such rows)",
+                "dropping them, or Model(..., missing=True) for NaN",
+            )
         )
     return x
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.likelihoods import Likelihood
+from pyro_vae.likelihoods.observed import ObservedEntries
 from pyro_vae.priors import Prior
 
 __all__ = ["Model", "Program"]
@@ -62,6 +63,8 @@ class Model(Program):
         latent: name of the latent site.
         observed: name of the observed site.
         plate: name of the data plate.
+        missing: whether NaN in x marks a missing entry, which is then left out of the density: the posterior is that
+            given the observed entries. For a guide, ``networks.MaskedInput(network)`` takes such x.
 
     Raises:
         TypeError: if a part is of the wrong kind.
@@ -75,7 +78,14 @@ class Model(Program):
     """
 
     def __init__(
-        self, prior: Prior, likelihood: Likelihood, *, latent: str = "z", observed: str = "x", plate: str = "data"
+        self,
+        prior: Prior,
+        likelihood: Likelihood,
+        *,
+        latent: str = "z",
+        observed: str = "x",
+        plate: str = "data",
+        missing: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(prior, Prior):
@@ -90,18 +100,19 @@ class Model(Program):
         self.latent = latent
         self.observed = observed
         self.plate = plate
+        self.missing = missing
 
     @property
     def latent_dim(self) -> int:
         """L, the dimension of z."""
         return self.prior.latent_dim
 
-    def forward(self, x: Tensor | None = None, *, num_data: int = 1) -> Tensor:
-        """Run the program; return x, observed or sampled, ``(N, *D)``."""
+    def forward(self, x: Tensor | None = None, *covariates: Tensor, num_data: int = 1) -> Tensor:
+        """Run the program; return x, observed or sampled, ``(N, *D)``; the likelihood sees the covariates too."""
         self.register()
         with pyro.plate(self.plate, num_data if x is None else len(x)):
-            z = pyro.sample(self.latent, self.prior())
-            return pyro.sample(self.observed, self.likelihood(z), obs=x)
+            z = self.prior.draw(self.latent)
+            return pyro.sample(self.observed, self.decode(z, *covariates), obs=x)
 
     @torch.no_grad()
     def sample(self, num_samples: int = 1) -> dict[str, Tensor]:
@@ -111,12 +122,18 @@ class Model(Program):
             num_samples: how many pairs.
 
         Returns:
-            The two sites by name, ``(num_samples, L)`` and ``(num_samples, *D)``.
+            The sites by name: ``(num_samples, L)`` the latent, ``(num_samples, *D)`` the observed.
         """
         num_samples = positive_integer(num_samples, "num_samples")
         trace = pyro.poutine.trace(self).get_trace(num_data=num_samples)
-        return {name: torch.as_tensor(trace.nodes[name]["value"]) for name in (self.latent, self.observed)}
+        sites = [name for name in trace.stochastic_nodes if name != self.plate]
+        return {name: torch.as_tensor(trace.nodes[name]["value"]) for name in sites}
 
-    def decode(self, z: Tensor) -> dist.TorchDistribution:
+    def log_joint(self, x: Tensor, z: Tensor, *covariates: Tensor) -> Tensor:
+        """Return log p(x, z) for z ``(..., N, L)``, ``(..., N)`` in nats; for priors with p(z) in closed form."""
+        return self.prior().log_prob(z) + self.decode(z, *covariates).log_prob(x)
+
+    def decode(self, z: Tensor, *covariates: Tensor) -> dist.TorchDistribution:
         """Return p(x|z) for z ``(..., L)``."""
-        return self.likelihood(z)
+        p = self.likelihood(z, *covariates)
+        return ObservedEntries(p) if self.missing else p

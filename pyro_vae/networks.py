@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from pyro_vae.checks import positive_integer, say
 
-__all__ = ["ConvDecoder", "ConvEncoder", "mlp"]
+__all__ = ["ConvDecoder", "ConvEncoder", "MaskedInput", "mlp"]
 
 
 def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
@@ -41,6 +42,31 @@ def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequen
             layers.append(activation())
         layers.append(nn.Linear(fan_in, fan_out))
     return nn.Sequential(*layers)
+
+
+class MaskedInput(nn.Module):
+    """An encoder of data with missing entries: the network sees x with zeros for NaN, and which entries are observed.
+
+    Shapes: x ``(..., D)`` to whatever the network makes of ``(..., 2 D)``.
+
+    Args:
+        network: takes the filled x and the mask (1 where observed) side by side.
+
+    Example:
+        >>> import torch
+        >>> MaskedInput(mlp(6, 8, 4))(torch.tensor([[0.2, torch.nan, 1.0]])).shape
+        torch.Size([1, 4])
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the network's output."""
+        missing = x.isnan()
+        out: Tensor = self.network(torch.cat([x.masked_fill(missing, 0), (~missing).to(x)], -1))
+        return out
 
 
 class ConvEncoder(nn.Module):

@@ -5,14 +5,20 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from pyro.infer.autoguide import AutoIAFNormal, AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import nn
 from torch.distributions import constraints
 
 from pyro_vae import Model, guides, likelihoods, networks, priors
-from pyro_vae.infer import CompiledTrace_ELBO
+from pyro_vae.infer import CompiledTrace_ELBO, CompiledTraceMeanField_ELBO
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
 
 N, D, L = 6, 5, 2
 
@@ -142,7 +148,7 @@ class Flow(guides.Guide):
     def forward(self, x):
         self.register()
         with pyro.plate(self.plate, len(x)):
-            pyro.sample(self.latent, dist.torch_distribution.TorchDistributionMixin and _as_pyro(self.flow(x)))
+            pyro.sample(self.latent, _AsPyro(self.flow(x)))
 
 
 class _AsPyro(dist.TorchDistribution):
@@ -164,10 +170,6 @@ class _AsPyro(dist.TorchDistribution):
 
     def expand(self, batch_shape, _instance=None):
         return _AsPyro(self.base.expand(batch_shape))
-
-
-def _as_pyro(base):
-    return _AsPyro(base)
 
 
 def captured_tensor():
@@ -234,6 +236,95 @@ def test_equals_trace_elbo(name, dtype):
     elbo = CompiledTrace_ELBO(backend="eager")
     compare(run(PROGRAMS[name], elbo), run(PROGRAMS[name], Trace_ELBO()), tolerance)
     assert elbo.num_graphs == 1
+
+
+PARTICLES = {
+    "several particles": {"num_particles": 3},
+    "vectorised particles": {"num_particles": 3, "vectorize_particles": True},
+}
+
+
+@pytest.mark.parametrize("name", PARTICLES)
+def test_particles(name):
+    elbo = CompiledTrace_ELBO(backend="eager", **PARTICLES[name])
+    compare(run(vae, elbo), run(vae, Trace_ELBO(**PARTICLES[name])), 1e-5)
+    assert elbo.num_graphs == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["bernoulli, diagonal", "full covariance", "several sites", "scale and mask", "AutoNormal"]
+)
+def test_mean_field(name):
+    elbo = CompiledTraceMeanField_ELBO(backend="eager")
+    compare(run(PROGRAMS[name], elbo), run(PROGRAMS[name], TraceMeanField_ELBO()), 1e-5)
+    assert elbo.num_graphs == 1
+
+
+@pytest.mark.parametrize("name", ["several sites", "dropout and batch norm"])
+def test_inductor(name):
+    elbo = CompiledTrace_ELBO()
+    compare(run(PROGRAMS[name], elbo), run(PROGRAMS[name], Trace_ELBO()), 1e-5)
+    assert elbo.num_graphs == 1
+
+
+def test_module_under_a_torch_optimiser():
+    def train(elbo):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(3)
+        model, guide, data = PROGRAMS["AutoNormal"]()
+        loss = elbo(model, guide)
+        loss(*data())
+        optimiser = torch.optim.Adam(loss.parameters(), lr=0.01)
+        values = []
+        for _ in range(8):
+            optimiser.zero_grad()
+            value = 2.0 * loss(*data())
+            value.backward()
+            optimiser.step()
+            values.append(float(value.detach()))
+        return values, [p.detach() for p in loss.parameters()]
+
+    elbo = CompiledTrace_ELBO(backend="eager")
+    found, wanted = train(elbo), train(Trace_ELBO())
+    assert found[0] == pytest.approx(wanted[0], rel=1e-5)
+    torch.testing.assert_close(found[1], wanted[1], rtol=1e-5, atol=1e-6)
+    assert elbo.num_graphs == 1
+
+
+def test_evaluation_without_gradients():
+    model, guide, data = vae()
+    elbo = CompiledTrace_ELBO(backend="eager")
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), elbo)
+    plain = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
+    for seed in range(7):
+        x = data()
+        pyro.set_rng_seed(seed)
+        found = svi.evaluate_loss(x)
+        pyro.set_rng_seed(seed)
+        assert found == pytest.approx(plain.evaluate_loss(x), rel=1e-5)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_without_a_compiler_the_graph_runs_uncompiled(monkeypatch):
+    monkeypatch.setattr("pyro_vae.inference.specialise.why_no_compiler", lambda tensors: "no C++ compiler")
+    elbo = CompiledTrace_ELBO()
+    with pytest.warns(UserWarning, match="without Inductor: no C\\+\\+ compiler"):
+        found = run(vae, elbo)
+    compare(found, run(vae, Trace_ELBO()), 1e-5)
+    assert elbo.num_graphs == 1
+
+
+def test_parameters_are_in_the_store_and_in_state_dict():
+    model, guide, data = vae()
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), CompiledTrace_ELBO(backend="eager"))
+    for _ in range(6):
+        svi.step(data())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    svi.step(data())
+    moved = {name: not torch.equal(value, before[name]) for name, value in model.state_dict().items()}
+    assert all(moved.values())
+    stored = {id(p) for p in pyro.get_param_store()._params.values()}
+    assert {id(p) for module in (model, guide) for p in module.parameters()} == stored
 
 
 def compare(found, wanted, tolerance):

@@ -117,7 +117,7 @@ class Comparison:
 _PER_DATUM = ("mean_error", "std_ratio", "kl", "kl_error", "bound", "bound_error", "gap")
 _LABELS = {
     "data": "data",
-    "mean_error": "mean error / sd",
+    "mean_error": "mean error",
     "std_ratio": "sd ratio",
     "kl": "KL(q||p)",
     "bound": "bound",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -70,6 +71,9 @@ def analytic(model: Program, x: Tensor | tuple[Any, ...], *, plate: str = "data"
     # float64 from here on: single precision loses 1e-3 nats to cancellation where the noise is small
     weight, bias, scale, value = (part.double() for part in (weight, bias, scale, value))
     prior_mean, prior_precision = prior_mean.double(), prior_precision.double()
+    missing = value.isnan()  # such an entry says nothing: no weight, no residual, and its constant taken back below
+    weight, bias, value = weight.masked_fill(missing.unsqueeze(-1), 0), bias.masked_fill(missing, 0), value.nan_to_num()
+    scale = scale.masked_fill(missing, 1)
     scaled = weight / scale.unsqueeze(-1)
     precision = prior_precision + scaled.mT @ scaled
     predicted = (weight @ prior_mean.unsqueeze(-1)).squeeze(-1) + bias
@@ -79,7 +83,8 @@ def analytic(model: Program, x: Tensor | tuple[Any, ...], *, plate: str = "data"
     marginal = dist.LowRankMultivariateNormal(predicted, factor, scale**2)
 
     posterior = AnalyticPosterior(mean.to(origin), precision_matrix=precision.to(origin))
-    posterior.log_evidence = marginal.log_prob(value).to(origin)
+    silent = 0.5 * math.log(2 * math.pi) * missing.sum(-1)
+    posterior.log_evidence = (marginal.log_prob(value) + silent).to(origin)
     posterior.seconds = time.perf_counter() - start
     return posterior
 

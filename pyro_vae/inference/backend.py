@@ -28,10 +28,12 @@ def why_no_compiler(tensors: Sequence[Tensor]) -> str | None:
 
 @functools.cache
 def _why_no_cpp_compiler() -> str | None:
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
     try:
-        get_cpp_compiler()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Inductor's own imports warn
+            from torch._inductor.cpp_builder import get_cpp_compiler
+
+            get_cpp_compiler()
     except Exception as error:  # noqa: BLE001  Inductor's own exception class has moved between versions
         return f"no C++ compiler ({str(error).partition(chr(10))[0].strip() or type(error).__name__})"
     return None
@@ -43,8 +45,6 @@ def compile_run(run: Run, inputs: list[Tensor]) -> Run:
     What ``run`` writes in place is written in place. Noise that it draws itself follows torch's generator in eager
     order. On CUDA the kernels are launched through CUDA graphs.
     """
-    from torch._inductor.compile_fx import compile_fx
-    from torch.fx.experimental.proxy_tensor import make_fx
 
     def flat(*tensors: Tensor) -> list[Tensor]:
         return run(list(tensors))
@@ -54,6 +54,9 @@ def compile_run(run: Run, inputs: list[Tensor]) -> Run:
         options["triton.cudagraphs"] = True
     with torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
+        from torch._inductor.compile_fx import compile_fx
+        from torch.fx.experimental.proxy_tensor import make_fx
+
         detached = [tensor.detach() for tensor in inputs]
         graph = make_fx(flat, tracing_mode="fake")(*detached)
         compiled: Any = compile_fx(graph, detached, config_patches=options)

@@ -124,6 +124,11 @@ class CompiledStep:
         return [parameter for parameter, _, _ in self._moments.values()]
 
     @property
+    def num_graphs(self) -> int:
+        """How many graphs have been found right and are in use."""
+        return self._graphs.num_checked
+
+    @property
     def num_steps(self) -> int:
         """How many steps have been taken."""
         return int(self._dials["t"]) if self._dials else self._num_steps

@@ -214,7 +214,10 @@ class Specialiser:
         missing = why_no_compiler(inputs)
         if missing is None:
             try:
-                return compile_run(run, inputs)
+                compiled = compile_run(run, inputs)
+                if _agree(*(_outputs(f, inputs) for f in (compiled, run))):
+                    return compiled
+                missing = "its results differ from the graph's"
             except Exception as error:  # noqa: BLE001  a compiler may raise anything, and the graph runs without it
                 missing = str(error).partition("\n")[0]
         self.backend = "eager"
@@ -269,6 +272,12 @@ class Specialiser:
             self.say(f"further kinds of input are left to Pyro: more than {_KINDS} shapes or values of arguments came")
             return None
         return self._shelves.setdefault(call.kind, _Shelf())
+
+
+def _outputs(run: Run, inputs: list[Tensor]) -> list[Tensor]:
+    """What ``run`` returns on copies of the inputs, without a trace left."""
+    with tracing.rng_preserved(inputs), torch.no_grad():
+        return [output.clone() for output in run([tensor.detach().clone() for tensor in inputs])]
 
 
 def _agree(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:

@@ -23,7 +23,7 @@ from torch.distributions import Transform, biject_to, constraints
 from pyro_vae import checks
 from pyro_vae.checks import say
 
-__all__ = ["LatentSite", "Program", "Target", "check_support", "sample_sites"]
+__all__ = ["LatentSite", "Program", "Target", "check_support", "may_miss", "sample_sites"]
 
 Program = Callable[..., Any]
 
@@ -95,7 +95,8 @@ class Target:
         self.args: tuple[Any, ...] = x if isinstance(x, tuple) else (x,)
         for position, arg in enumerate(self.args):
             if isinstance(arg, Tensor):
-                checks.finite(checks.tensor(arg, _argument_name(position), min_dim=0), _argument_name(position))
+                name = _argument_name(position)
+                checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=may_miss(model, position))
             elif not isinstance(x, tuple):
                 checks.tensor(arg)
         self.plate = plate
@@ -219,9 +220,8 @@ class Target:
 
         dummy = torch.zeros(num_samples)
         try:
-            with pyro.validation_enabled(False), warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "There is a performance drop")  # samplers that vmap runs in a loop
-                return torch.vmap(draw, randomness="different")(dummy)
+            with pyro.validation_enabled(False):
+                return _vmap(draw, dummy, randomness="different")
         except (RuntimeError, ValueError, NotImplementedError):  # a sampler without a batching rule: one by one
             return torch.stack([draw(d) for d in dummy])
 
@@ -268,12 +268,27 @@ class Target:
         log_prior = u.new_zeros(self.num_data)
         log_likelihood = u.new_zeros(self.num_data)
         for site in self._run(u).values():
-            log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+            log_prob = self._log_prob(site)
             if site["is_observed"]:
                 log_likelihood = log_likelihood + self.reduce(site, log_prob)
             else:
                 log_prior = log_prior + self.reduce(site, log_prob) + self.reduce(site, site["infer"]["log_det"])
         return log_prior, log_likelihood
+
+    def _log_prob(self, site: dict[str, Any]) -> Tensor:
+        try:
+            return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            where = f"site {site['name']!r}, {type(site['fn']).__name__} of shape {tuple(site['fn'].shape())}"
+            raise ValueError(
+                say(
+                    "densities that torch.vmap can vectorise",
+                    f"{where}: {str(error).splitlines()[0][:200]}",
+                    "another distribution at that site, or the same density as pyro.factor",
+                )
+            ) from error
 
     def reduce(self, site: dict[str, Any], log_prob: Tensor) -> Tensor:
         """Sum a site's log probabilities a datum, ``(N,)``; over all of it for a whole program."""
@@ -287,7 +302,7 @@ class Target:
         lead = u.shape[:-2]
         if not lead:
             return function(u)
-        flat = torch.vmap(function)(u.reshape(-1, *u.shape[-2:]))
+        flat = _vmap(function, u.reshape(-1, *u.shape[-2:]))
         return torch.utils._pytree.tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
 
     def _can_share(self, u: Tensor) -> bool:
@@ -349,7 +364,7 @@ class Target:
         sites, start = {}, 0
         for name, site in latent.items():
             fn = site["fn"]
-            transform = biject_to(fn.support)
+            transform = _bijection(fn.support)
             shape = list(transform.inverse_shape(fn.shape()))
             axis = None
             if self.per_datum:
@@ -374,7 +389,7 @@ class Target:
         columns = []
         for name, layout in self.sites.items():
             site = latent[name]
-            value = biject_to(site["fn"].support).inv(site["value"])
+            value = _bijection(site["fn"].support).inv(site["value"])
             if layout.axis is not None:
                 value = value.movedim(layout.axis, 0)
             columns.append(value.reshape(layout.shape[0], -1))
@@ -411,7 +426,7 @@ class _Substitute(Messenger):
                 say(f"the latent sites of the first run, {list(self.target.sites)}", repr(msg["name"]), "fixed sites")
             )
         raw = self.target._unpack(self.u, layout)
-        transform = biject_to(msg["fn"].support)
+        transform = _bijection(msg["fn"].support)
         value = transform(raw)
         log_det = transform.log_abs_det_jacobian(raw, value)
         batch = msg["fn"].batch_shape
@@ -419,6 +434,12 @@ class _Substitute(Messenger):
         msg["value"] = value
         msg["done"] = True
         msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}
+
+
+def _vmap(function: Callable[[Tensor], Any], x: Tensor, *, randomness: str = "error") -> Any:
+    with warnings.catch_warnings():  # an operation without a batching rule is slow, not wrong
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        return torch.vmap(function, randomness=randomness)(x)
 
 
 def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
@@ -450,6 +471,11 @@ def _evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def may_miss(model: Any, position: int) -> bool:
+    """Whether NaN in this argument marks a missing entry: in the data, where the model says so."""
+    return position == 0 and bool(getattr(model, "missing", False))
 
 
 def check_support(name: str, site: dict[str, Any]) -> None:
@@ -505,6 +531,13 @@ def _support_remedy(family: str, low: float, high: float) -> str:
     if low >= 0 and high <= 1:
         return "(x > 0.5).float(), or fit(..., dynamic_binarisation=True) for probabilities"
     return f"(x > {(low + high) / 2:g}).float(), or a likelihood for counts or real values"
+
+
+def _bijection(support: Any) -> Transform:
+    """The transform from real numbers to a support; torch registers none for that of a mixture."""
+    if type(support).__name__ == "MixtureSameFamilyConstraint":  # older torch gives the components' own support
+        support = support.base_constraint
+    return biject_to(support)
 
 
 def _is_real(support: Any) -> bool:

@@ -7,12 +7,14 @@ graph, parameters may live anywhere, and the noise becomes an input too, drawn i
 
 from __future__ import annotations
 
+import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
@@ -185,6 +187,7 @@ def trace(loss: Loss, arguments: Sequence[Tensor], recording: Recording, *, grad
         rng_preserved([*arguments, *tensors]),
         torch.set_grad_enabled(gradient),
         warnings.catch_warnings(),
+        _no_other_noise(),
         _NoEscape(),
     ):
         warnings.simplefilter("ignore")
@@ -209,6 +212,20 @@ def _marked_batch_norm() -> dict[Any, Any]:
     from torch._decomp import get_decompositions
 
     return dict(get_decompositions([_aten.native_batch_norm]))
+
+
+@contextmanager
+def _no_other_noise() -> Iterator[None]:
+    """Refuse draws from Python's and NumPy's global generators: they would be frozen."""
+    python = random.getstate()
+    numpy: Any = np.random.get_state()  # noqa: NPY002  global state is what is watched
+    yield
+    state: Any = np.random.get_state()  # noqa: NPY002
+    drawn = random.getstate() != python or state[2] != numpy[2] or not np.array_equal(state[1], numpy[1])
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+    if drawn:
+        raise NotTraceableError("it draws from Python's or NumPy's random numbers, not from torch's")
 
 
 class _NoEscape(TorchFunctionMode):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.engine import Engine
-from pyro_vae.inference.kl_weight import KLWeight
-from pyro_vae.inference.target import Program, check_support, sample_sites
+from pyro_vae.inference.target import Program, check_support, may_miss, sample_sites
+from pyro_vae.inference.training_run import Data, Scores, TrainingRun
+from pyro_vae.inference.training_state import Checkpoint
 
 __all__ = ["History", "check_guide", "fit"]
-
-Data = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def fit(
     x: Tensor | Data,
     *,
     epochs: int = 100,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     lr: float = 1e-3,
     loss: ELBO | None = None,
     optimiser: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None,
@@ -66,6 +65,7 @@ def fit(
     plate: str = "data",
     seed: int | None = None,
     compile: bool | str = "auto",
+    checkpoint: Checkpoint | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> History:
@@ -81,7 +81,7 @@ def fit(
         guide: its guide, called the same way.
         x: training data ``(N, *D)``, or a tuple of tensors that run over the same data.
         epochs: passes over the data.
-        batch_size: data a step; the last batch of an epoch may be smaller.
+        batch_size: data a step; the last batch of an epoch may be smaller. None takes 64, or all data if fewer.
         lr: Adam's learning rate.
         loss: any Pyro ELBO; ``Trace_ELBO()`` if None.
         optimiser: makes a torch optimiser of the parameters; Adam if None.
@@ -96,6 +96,8 @@ def fit(
         compile: whether a step (loss, gradient, clipping, Adam) runs as one compiled graph, see
             :class:`~pyro_vae.inference.compiled_step.CompiledStep`. "auto" does so where the run is long enough to win
             back the compilation, and falls back on Pyro where that cannot be done; ``history.engine`` says which.
+        checkpoint: keeps the state of the run at the ends of epochs; if it holds one already, training goes on from
+            there, and ends with the bits of a run that never stopped (on the same machine, with the same arguments).
         device: "auto" takes a CUDA device if there is one.
         progress: show a progress bar.
 
@@ -127,11 +129,13 @@ def fit(
         raise TypeError(say("a Pyro ELBO object as loss", f"{loss!r}", "loss=pyro.infer.Trace_ELBO()"))
     checks.positive_integer(epochs, "epochs")
     where = _device(device, model, guide)
-    train, held_out = _split(_data(x, where), validation, where)
+    train, held_out = _split(_data(x, where, model), validation, where, model)
+    batch_size = min(64, len(train[0])) if batch_size is None else batch_size
     _check_batches(model, guide, train, batch_size, plate=plate, binary=dynamic_binarisation)
-    run = _Run(model, guide, loss, binary=dynamic_binarisation)
+    run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
     parameters = run.parameters(tuple(part[:batch_size] for part in train))
     run.optimiser = torch.optim.Adam(parameters, lr=lr) if optimiser is None else optimiser(parameters)
+    run.lr = lr
     run.clip_norm = math.inf if clip_norm is None else clip_norm
     bar = _bar(epochs, progress)
     planned = epochs * -(-len(train[0]) // batch_size)
@@ -149,19 +153,60 @@ def fit(
     if held_out is not None and dynamic_binarisation:
         held_out = run.binarise(held_out)
 
-    scores = _Scores(kl_warmup, patience)
+    scores = Scores(kl_warmup, patience)
+    best = _train(
+        run, scores, train, held_out, epochs=epochs, batch_size=batch_size, bar=bar, checkpoint=checkpoint, start=start
+    )
+    bar.close()
+    if patience is not None:
+        run.restore(best)
+    for parameter in parameters:
+        parameter.grad = None  # a gradient left behind would add to the user's next one
+    return History(
+        scores.train,
+        scores.validation,
+        scores.best_epoch,
+        scores.stopped,
+        time.perf_counter() - start,
+        scores.num_steps,
+        run.engine.description,
+    )
+
+
+def _train(
+    run: TrainingRun,
+    scores: Scores,
+    train: Data,
+    held_out: Data | None,
+    *,
+    epochs: int,
+    batch_size: int,
+    bar: Any,
+    checkpoint: Checkpoint | None,
+    start: float,
+) -> list[Tensor]:
+    """Go through the epochs, from the checkpoint's if it holds one; return the best weights."""
     best = good = run.state()
-    num_steps = 0
-    for epoch in bar:
-        rows = run.binarise(train) if dynamic_binarisation else train
-        run.kl_weight = min(1.0, (epoch + 1) / kl_warmup) if kl_warmup else 1.0
+    first = 0
+    saved = None if checkpoint is None else checkpoint.load()
+    if saved is not None:
+        first = saved.numbers["epoch"]
+        start -= saved.numbers["seconds"]
+        run.rehearse(train, held_out, batch_size, epochs=first, kl_warmup=scores.kl_warmup)
+        best = run.load(saved)
+        good = run.state()
+        scores.load(saved.numbers["scores"])
+        bar.update(first)
+    for epoch in range(first, epochs if not scores.stopped else first):
+        rows = run.binarise(train) if run.binary else train
+        run.kl_weight = min(1.0, (epoch + 1) / scores.kl_warmup) if scores.kl_warmup else 1.0
         try:
             elbo = run.epoch(rows, batch_size)
         except FloatingPointError as error:
             run.restore(good)
-            remedy = f"a smaller lr than {lr:g}, clip_norm=10, or data on the scale of 1"
+            remedy = f"a smaller lr than {run.lr:g}, clip_norm=10, or data on the scale of 1"
             raise FloatingPointError(say("a finite loss", f"{error} in epoch {epoch}", remedy)) from None
-        num_steps += -(-len(train[0]) // batch_size)
+        scores.num_steps += -(-len(train[0]) // batch_size)
         if run.kl_weight < 1.0:  # the objective of a warm-up epoch is no ELBO: measure it
             run.kl_weight = 1.0
             elbo = run.elbo(rows, batch_size)
@@ -169,176 +214,27 @@ def fit(
         if scores.add(epoch, elbo, None if held_out is None else run.elbo(held_out, batch_size)):
             best = good
         bar.set_postfix(elbo=f"{scores.latest:.2f}")
-        if scores.exhausted(epoch):
+        bar.update()
+        over = scores.exhausted(epoch)
+        if checkpoint is not None and (over or epoch + 1 == epochs or checkpoint.due()):
+            checkpoint.save(
+                run.save(
+                    best,
+                    epoch=epoch + 1,
+                    seconds=time.perf_counter() - start,
+                    scores=scores.save(),
+                )
+            )
+        if over:
             break
-    bar.close()
-    if patience is not None:
-        run.restore(best)
-    return History(
-        scores.train,
-        scores.validation,
-        scores.best_epoch,
-        scores.stopped,
-        time.perf_counter() - start,
-        num_steps,
-        run.engine.description,
-    )
-
-
-class _Scores:
-    """The ELBO of every epoch, the best of them, and when patience has run out."""
-
-    def __init__(self, kl_warmup: int, patience: int | None) -> None:
-        self.kl_warmup = kl_warmup
-        self.patience = patience
-        self.train: list[float] = []
-        self.validation: list[float] = []
-        self.best_epoch = 0
-        self.stopped = False
-        self._best = -math.inf
-
-    @property
-    def latest(self) -> float:
-        """The score that patience looks at."""
-        return (self.validation or self.train)[-1]
-
-    def add(self, epoch: int, train: float, validation: float | None) -> bool:
-        """Note an epoch; return whether it is the best since the warm-up ended."""
-        self.train.append(train)
-        if validation is not None:
-            self.validation.append(validation)
-        if epoch + 1 < self.kl_warmup or self.latest <= self._best:
-            return False
-        self._best, self.best_epoch = self.latest, epoch
-        return True
-
-    def exhausted(self, epoch: int) -> bool:
-        """Say whether patience has run out."""
-        waited = epoch - max(self.best_epoch, self.kl_warmup - 1)
-        self.stopped = self.patience is not None and waited >= self.patience
-        return self.stopped
-
-
-class _Run:
-    """One model, guide and loss, and what a training loop does with them."""
-
-    optimiser: torch.optim.Optimizer
-    engine: Engine
-    clip_norm: float
-
-    def __init__(self, model: Program, guide: Program, loss: Any, *, binary: bool) -> None:
-        self.loss = loss  # Pyro types its ELBOs' loss and loss_and_grads nowhere
-        self.binary = binary
-        self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
-        self.kl_weight = 1.0
-        self.programs = (model, guide)
-        self.model = self._weighted(model)
-        self.guide = self._weighted(guide)
-        self._parameters: list[Tensor] = []
-
-    def _weighted(self, program: Program) -> Program:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if self.kl_weight == 1.0:
-                return program(*args, **kwargs)
-            with KLWeight(self.kl_weight):
-                return program(*args, **kwargs)
-
-        return run
-
-    def parameters(self, batch: Data) -> list[Tensor]:
-        """The unconstrained parameters that the loss depends on; runs it once, so that lazy ones appear."""
-        with pyro.validation_enabled(False), torch.random.fork_rng(devices=[]), poutine.trace(param_only=True) as seen:
-            self.loss.loss(self.model, self.guide, *(self.binarise(batch) if self.binary else batch))
-        values: list[Any] = [site["value"] for site in seen.trace.nodes.values()]
-        found = {id(p): p for p in (value.unconstrained() for value in values if value is not None)}
-        found |= {id(p): p for module in self.modules for p in module.parameters() if p.requires_grad}
-        if not found:
-            raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
-        self._parameters = list(found.values())
-        return self._parameters
-
-    def epoch(self, data: Data, batch_size: int) -> float:
-        """One pass over the data; return the mean objective a datum, nats."""
-        for module in self.modules:
-            module.train()
-        total = sum(self.step(batch) for batch in _batches(data, batch_size, shuffle=True))
-        for module in self.modules:
-            module.eval()
-        return -total / len(data[0])
-
-    def step(self, batch: Data) -> float:
-        """One gradient step; return the batch's loss.
-
-        Raises:
-            FloatingPointError: if the loss or its gradient is not finite, before the weights have moved.
-        """
-        if self.engine.step is not None:
-            with pyro.validation_enabled(False):
-                loss = self.engine.step(*batch, kl_weight=self.kl_weight, scale=1 / len(batch[0]))
-            value, norm = float(loss), self.engine.step.grad_norm
-            if not (math.isfinite(value) and bool(norm.isfinite())):
-                raise FloatingPointError(self.broken_site(batch))
-            return value
-        self.optimiser.zero_grad()
-        with pyro.validation_enabled(False):
-            value = float(self.loss.loss_and_grads(self.model, self.guide, *batch))
-        for p in self._parameters:
-            if p.grad is not None:
-                p.grad /= len(batch[0])
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
-        if not (math.isfinite(value) and bool(norm.isfinite())):
-            raise FloatingPointError(self.broken_site(batch))
-        self.optimiser.step()
-        return value
-
-    @torch.no_grad()
-    def elbo(self, data: Data, batch_size: int) -> float:
-        """The mean ELBO a datum in nats, under the same noise at every call."""
-        with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
-            torch.manual_seed(0)
-            loss: Any = self.engine.evaluation
-            losses = [loss.loss(*self.programs, *batch) for batch in _batches(data, batch_size, shuffle=False)]
-        return -float(sum(losses)) / len(data[0])
-
-    def binarise(self, data: Data) -> Data:
-        """Draw binary data from the probabilities in the first tensor."""
-        return (torch.bernoulli(data[0]), *data[1:])
-
-    def broken_site(self, batch: Data) -> str:
-        """Name the first site whose density is not finite at the present weights."""
-        with torch.no_grad(), pyro.validation_enabled(False):
-            guide = poutine.trace(self.guide).get_trace(*batch)
-            model = poutine.trace(poutine.replay(self.model, trace=guide)).get_trace(*batch)
-            for trace, side in ((guide, "guide"), (model, "model")):
-                for name, site in sample_sites(trace).items():
-                    density = site["fn"].log_prob(site["value"])
-                    if not bool(torch.isfinite(density).all()):
-                        kind = "NaN" if bool(density.isnan().any()) else "infinite"
-                        return f"a {kind} log density at site {name!r} of the {side}"
-        last = list(sample_sites(model))[-1]
-        return f"a gradient that is not finite, with finite densities up to site {last!r}"
-
-    def state(self) -> list[Tensor]:
-        """Copies of the parameters and of the modules' buffers."""
-        return [tensor.detach().clone() for tensor in self._tensors()]
-
-    @torch.no_grad()
-    def restore(self, state: list[Tensor]) -> None:
-        """Put copies back, and the modules into evaluation mode."""
-        for tensor, saved in zip(self._tensors(), state, strict=True):
-            tensor.copy_(saved)
-        for module in self.modules:
-            module.eval()
-
-    def _tensors(self) -> list[Tensor]:
-        return [*self._parameters, *(buffer for module in self.modules for buffer in module.buffers())]
+    return best
 
 
 def check_guide(model: Program, guide: Program, *args: Any) -> None:
-    """Check that a guide samples the model's latent sites, in the same shapes.
+    """Check that a guide samples the model's latent sites, in the same shapes and in the prior's support.
 
     Raises:
-        ValueError: if a site is missing, unknown, or of another shape.
+        ValueError: if a site is missing, unknown, of another shape, or of another support.
     """
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         proposed = {n: s for n, s in sample_sites(poutine.trace(guide).get_trace(*args)).items() if not _auxiliary(s)}
@@ -355,6 +251,12 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
         if want != got:
             remedy = "the latent dimension of the prior for the guide"
             raise ValueError(say(f"guide values of shape {want} at site {name!r}", f"{got}", remedy))
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
+        if not inside:
+            remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
+            outside = str(proposed[name]["fn"].support)
+            raise ValueError(say(f"a guide over {site['fn'].support}, as the prior at site {name!r}", outside, remedy))
 
 
 def _auxiliary(site: dict[str, Any]) -> bool:
@@ -385,19 +287,22 @@ def _check_batches(model: Program, guide: Program, train: Data, batch_size: int,
             raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
 
 
-def _data(x: Tensor | Data, device: torch.device | None) -> Data:
+def _data(x: Tensor | Data, device: torch.device | None, model: Program) -> Data:
     parts = x if isinstance(x, tuple) else (x,)
     for i, part in enumerate(parts):
-        checks.finite(checks.tensor(part, "x" if i == 0 else f"x[{i}]"), "x" if i == 0 else f"x[{i}]")
+        name = "x" if i == 0 else f"x[{i}]"
+        checks.finite(checks.tensor(part, name), name, missing=may_miss(model, i))
         checks.same_length(parts[0], part, "x", f"x[{i}]")
     return tuple(part.to(device) if device is not None else part for part in parts)
 
 
-def _split(x: Data, validation: Tensor | Data | float | None, device: torch.device | None) -> tuple[Data, Data | None]:
+def _split(
+    x: Data, validation: Tensor | Data | float | None, device: torch.device | None, model: Program
+) -> tuple[Data, Data | None]:
     if validation is None:
         return x, None
     if isinstance(validation, (Tensor, tuple)):
-        return x, _data(validation, device)
+        return x, _data(validation, device, model)
     if not 0 <= validation < 1:
         raise ValueError(say("validation data, or a share of x in [0, 1)", f"{validation}", "validation=0.1"))
     held = int(validation * len(x[0]))
@@ -420,17 +325,10 @@ def _device(device: str | torch.device, *programs: Program) -> torch.device | No
     return where
 
 
-def _batches(data: Data, batch_size: int, *, shuffle: bool) -> Iterator[Data]:
-    N = len(data[0])
-    order = torch.randperm(N).to(data[0].device) if shuffle else torch.arange(N, device=data[0].device)
-    for rows in order.split(batch_size):
-        yield tuple(part[rows] for part in data)
-
-
 def _bar(epochs: int, progress: bool) -> Any:
     from tqdm.auto import tqdm
 
-    return tqdm(range(epochs), disable=not progress, unit="epoch", desc="SVI")
+    return tqdm(total=epochs, disable=not progress, unit="epoch", desc="SVI")
 
 
 def _silent(message: str) -> None:

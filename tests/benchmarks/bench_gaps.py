@@ -42,6 +42,7 @@ def measure(model, guide, x):
 
 
 def main():
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--data", default=os.environ.get("PYRO_VAE_DATA", "data"))
     options.add_argument("--seeds", type=int, default=2)

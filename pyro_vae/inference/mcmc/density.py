@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae.inference.backend import why_no_compiler
 from pyro_vae.inference.target import Target
 
 __all__ = ["LogDensity"]
@@ -41,18 +42,14 @@ class LogDensity:
         (torch.Size([4, 5]), torch.Size([4, 5, 2]), 1)
     """
 
-    def __init__(self, target: Target, *, compile: bool = False) -> None:  # noqa: A002
+    def __init__(self, target: Target, *, compile: bool = False) -> None:
         self.target = target
         self.compile = compile
         self.num_gradients = 0
         self.num_evaluations = 0
         self.compile_seconds = 0.0
+        self.compiled = False
         self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
-
-    @property
-    def compiled(self) -> bool:
-        """Whether a compiled graph is in use."""
-        return bool(self._graphs) and self.compile
 
     @torch.no_grad()
     def value(self, u: Tensor) -> Tensor:
@@ -88,13 +85,17 @@ class LogDensity:
         key = (name, *(tuple(t.shape) for t in inputs), inputs[0].dtype)
         if key not in self._graphs:
             started = time.perf_counter()
-            self._graphs[key] = _compiled(function, inputs) or function
+            graph = _compiled(function, inputs)
+            self.compiled = self.compiled or graph is not None
+            self._graphs[key] = graph or function
             self.compile_seconds += time.perf_counter() - started
         return self._graphs[key](*inputs)
 
 
 def _compiled(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Callable[..., Any] | None:
     """Trace and compile; None if that fails or changes the values."""
+    if why_no_compiler(inputs) is not None:
+        return None
 
     def traced(*args: Tensor) -> Any:  # make_fx wants no optional arguments
         return function(*args)

@@ -80,19 +80,23 @@ class Draws:
     # -- diagnostics ---------------------------------------------------------------------------------------------
 
     @cached_property
+    def _convergence(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        return {name: diagnostics.convergence(value) for name, value in self.samples.items()}
+
+    @property
     def rhat(self) -> dict[str, Tensor]:
         """Rank-normalised split R-hat by site, ``(N, *event)``; NaN for a number that never moves."""
-        return {name: diagnostics.rhat(value) for name, value in self.samples.items()}
+        return {name: found[0] for name, found in self._convergence.items()}
 
-    @cached_property
+    @property
     def ess_bulk(self) -> dict[str, Tensor]:
         """Effective sample size of the bulk by site, ``(N, *event)``."""
-        return {name: diagnostics.ess_bulk(value) for name, value in self.samples.items()}
+        return {name: found[1] for name, found in self._convergence.items()}
 
-    @cached_property
+    @property
     def ess_tail(self) -> dict[str, Tensor]:
         """Effective sample size of the 5 % and 95 % quantiles by site, ``(N, *event)``."""
-        return {name: diagnostics.ess_tail(value) for name, value in self.samples.items()}
+        return {name: found[2] for name, found in self._convergence.items()}
 
     @cached_property
     def mcse(self) -> dict[str, Tensor]:

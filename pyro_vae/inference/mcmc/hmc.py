@@ -5,7 +5,6 @@ Source: Duane, Kennedy, Pendleton & Roweth 1987; Neal 2011, "MCMC using Hamilton
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -106,13 +105,15 @@ class HMC(Kernel):
     Args:
         model: the Pyro program, in Pyro's manner; leave it out for :func:`pyro_vae.mcmc`.
         step_size: where adaptation starts, in standard deviations of the metric.
-        trajectory_length: T, the mean length of a trajectory in standard deviations; pi / 2 decorrelates a Gaussian.
+        trajectory_length: T, the mean length of a trajectory in standard deviations; 2 if not given (pi / 2
+            decorrelates a Gaussian, and a little more makes up for the jitter).
         num_steps: a fixed number of leapfrog steps in place of T.
         adapt_step_size: adapt the step size during warm-up.
         adapt_mass_matrix: adapt the mass matrix during warm-up.
         full_mass: a dense mass matrix; worth it for correlated posteriors and small L.
         target_accept_prob: the acceptance probability to aim at.
-        jitter: the step size varies uniformly by this fraction to both sides, from step to step and chain to chain.
+        jitter: the step size varies uniformly by this fraction to both sides, from step to step and chain to chain; a
+            fixed number of steps wants 0.3.
 
     Raises:
         ValueError: for numbers outside their range, or both a trajectory length and a number of steps.
@@ -133,7 +134,7 @@ class HMC(Kernel):
         adapt_mass_matrix: bool = True,
         full_mass: bool = False,
         target_accept_prob: float = 0.8,
-        jitter: float = 0.1,
+        jitter: float = 0.2,
     ) -> None:
         if trajectory_length is not None and num_steps is not None:
             raise ValueError(say("trajectory_length or num_steps", "both", "leaving one out"))
@@ -143,7 +144,7 @@ class HMC(Kernel):
             raise ValueError(say("a positive step_size", f"{step_size}", "step_size=1.0"))
         self.model = model
         self.step_size = step_size
-        self.trajectory = math.pi / 2 if trajectory_length is None else trajectory_length
+        self.trajectory = 2.0 if trajectory_length is None else trajectory_length
         self.num_steps = None if num_steps is None else checks.positive_integer(num_steps, "num_steps")
         self.adapt_step_size = adapt_step_size
         self.adapt_mass_matrix = adapt_mass_matrix

@@ -59,7 +59,7 @@ class MCMC:
         plate: str | None = "data",
         disable_progbar: bool = False,
         initial_params: dict[str, Tensor] | None = None,
-        compile: bool | None = None,  # noqa: A002
+        compile: bool | None = None,
     ) -> None:
         if not isinstance(kernel, Kernel):
             raise TypeError(say("a kernel of pyro_vae", type(kernel).__name__, "pyro_vae.NUTS(model)"))

@@ -75,7 +75,7 @@ def pyro_mcmc(
     axes, N = _data_axes(model, arguments, plate)
     started = time.perf_counter()
     runs: list[list[Any]] = []
-    with _quiet(), _frozen(model), _bar(N * num_chains, progress) as bar:
+    with _quiet(), _one_thread(), _frozen(model), _bar(N * num_chains, progress) as bar:
         for n in range(N):
             row = _row(arguments, n, N) if axes else arguments
             runs.append([])
@@ -146,6 +146,17 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings(), pyro.validation_enabled(False):
         warnings.simplefilter("ignore")
         yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One posterior is too small to share between threads: they would only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def mcmc(
     guide: Any = None,
     initial: Tensor | dict[str, Tensor] | None = None,
     thinning: int = 1,
-    compile: bool | None = None,  # noqa: A002
+    compile: bool | None = None,
     progress: bool = False,
 ) -> Draws:
     """Sample the posteriors p(z|x_n) of all data at once by Markov chain Monte Carlo.
@@ -107,7 +107,7 @@ def sample_target(
     guide: Any = None,
     initial: Tensor | dict[str, Tensor] | None = None,
     thinning: int = 1,
-    compile: bool | None = None,  # noqa: A002
+    compile: bool | None = None,
     progress: bool = False,
 ) -> Draws:
     """Sample a target: :func:`mcmc` for a program that has already been seen as densities."""

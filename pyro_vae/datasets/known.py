@@ -1,16 +1,8 @@
-"""Data sets: real digits that need no network, synthetic sets whose truth is known, and files of the user's.
-
-Every loader returns a float tensor ``(N, D)`` in the default dtype. Splits are fixed and documented. Synthetic sets
-follow ``pyro.set_rng_seed``.
-"""
+"""Data sets that are known: real digits that need no network, two image sets by their files, synthetic sets."""
 
 from __future__ import annotations
 
-import gzip
 import math
-import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import among, positive_integer, say
+from pyro_vae.datasets.files import load, read_idx
 
 __all__ = [
     "LinearGaussianData",
@@ -29,7 +22,6 @@ __all__ = [
     "mnist",
     "mnist_labels",
     "pinwheel",
-    "read",
     "ring",
 ]
 
@@ -204,35 +196,18 @@ def _mnist_part(folder: Path, split: str, what: str) -> np.ndarray:
             raise FileNotFoundError(
                 say(f"train-{what}[.gz] or t10k-{what}[.gz] in a folder", f"{folder}", "the folder that holds them")
             )
-        data = _read_idx(found["t10k"])
+        data = read_idx(found["t10k"])
         return data[_split_rows(split, len(data), 8000)]
     parts = {"train": ["train"], "test": ["t10k"], "all": ["train", "t10k"]}[split]
     paths = [found[part] for part in parts]
     missing = [part for part, path in zip(parts, paths, strict=True) if path is None]
     if missing:
         raise FileNotFoundError(say(f"{missing[0]}-{what}[.gz] in the folder", f"{folder}", "adding it"))
-    return np.concatenate([_read_idx(path) for path in paths if path is not None])
+    return np.concatenate([read_idx(path) for path in paths if path is not None])
 
 
 def _idx_path(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
-
-
-def _read_idx(path: Path) -> np.ndarray:
-    """Read an idx file of unsigned bytes (LeCun's format: two zero bytes, type 8, rank, sizes, data)."""
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(say("a whole gzip file", f"{path}: {error}", "fetching it again")) from error
-    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
-        raise ValueError(say("an idx file of unsigned bytes", f"{path} starts {raw[:4]!r}", "another file"))
-    rank = raw[3]
-    head = 4 + 4 * rank
-    shape = struct.unpack(f">{rank}I", raw[4:head]) if len(raw) >= head else ()
-    if len(raw) < head or len(raw) - head != math.prod(shape):
-        expected = f"{math.prod(shape)} bytes after the header of {path}, for shape {shape}"
-        raise ValueError(say(expected, f"{max(len(raw) - head, 0)} (truncated?)", "fetching it again"))
-    return np.frombuffer(raw, np.uint8, offset=head).reshape(shape)
 
 
 def frey_faces(path: str | Path, split: str = "train") -> Tensor:
@@ -244,71 +219,7 @@ def frey_faces(path: str | Path, split: str = "train") -> Tensor:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or the split is unknown.
     """
-    images = _load_array(Path(path), "images")
+    images = load(path, key="images").values
     order = np.random.RandomState(0).permutation(len(images))  # the legacy stream is frozen for ever
     images = images[order[_split_rows(split, len(images), len(images) - 365)]]
     return _intensities(images)
-
-
-def read(path: str | Path, *, key: str | None = None) -> Tensor:
-    """Return the data of the user's ``.npy``, ``.npz`` or ``.csv`` file, one datum a row, ``(N, D)``.
-
-    A ``.csv`` may start with a line of column names. Pickled arrays are refused: reading a file never runs code.
-
-    Args:
-        path: the file.
-        key: the array's name inside an ``.npz`` with several.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is of another kind, empty, truncated or not numeric, or the key is missing.
-    """
-    path = Path(path)
-    data = _load_csv(path) if path.suffix == ".csv" else _load_array(path, key)
-    if data.dtype.kind not in "biuf":
-        raise ValueError(say(f"numbers in {path}", f"dtype {data.dtype}", "removing columns of text"))
-    if data.ndim == 0 or data.size == 0:
-        raise ValueError(say(f"at least one row in {path}", f"shape {data.shape}", "a file that holds data"))
-    return torch.as_tensor(data.reshape(len(data), -1).astype(np.float64), dtype=torch.get_default_dtype())
-
-
-def _load_array(path: Path, key: str | None) -> np.ndarray:
-    _must_exist(path)
-    among(path.suffix, (".npy", ".npz", ".csv"), "the file's ending")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            names = list(loaded)
-            if key is None and len(names) == 1:
-                key = names[0]
-            if key not in names:
-                raise ValueError(say(f"a key of {path}, one of {names}", repr(key), f"key={names[0]!r}"))
-            return np.asarray(loaded[key])
-    except (EOFError, OSError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(say("a whole .npy or .npz file", f"{path}: {error}", "writing it again")) from error
-
-
-def _load_csv(path: Path) -> np.ndarray:
-    import pandas as pd
-
-    _must_exist(path)
-    try:
-        head = pd.read_csv(path, header=None, nrows=1)
-        names = head.map(lambda cell: isinstance(cell, str)).to_numpy().any()
-        table = pd.read_csv(path, header=0 if names else None)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(say("a table of numbers", f"{path}: {error}", "commas between columns")) from error
-    for name in table.columns:
-        bad = table[name].notna() & pd.to_numeric(table[name], errors="coerce").isna()
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            got = f"{table[name].iloc[row]!r} in data row {row}, column {name!r} of {path}"
-            raise ValueError(say("numbers", got, "removing or encoding that column"))
-    return table.to_numpy(dtype=np.float64)
-
-
-def _must_exist(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(say("a data file", f"no file at {path}", "another path"))

@@ -1,0 +1,150 @@
+"""``pyro-vae sample``, ``impute``, ``report``, ``parts`` and ``demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pyro_vae.cli.options import Data, Json, Output, Rows, RunFolder, TrustCode, choose, load
+from pyro_vae.cli.output import show, table, tell, write_columns
+
+__all__ = ["demo", "impute", "parts", "report", "sample"]
+
+
+def _named(trained: Any, values: Any) -> dict[str, Any]:
+    """Values ``(N, D)`` in the table's units as columns, words for codes."""
+    schema = trained.prepared.schema
+    names = schema.columns or [f"x{i}" for i in range(schema.data_dim)]
+    columns: dict[str, Any] = {}
+    for i, name in enumerate(names):
+        words = schema.words.get(name)
+        column = values[:, i]
+        columns[name] = [words[int(code)] for code in column] if words else column
+    return columns
+
+
+def sample(
+    run: RunFolder,
+    num_samples: Annotated[int, typer.Option(min=1, help="How many data.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    output: Output = None,
+    json: Json = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Draw new data from the model, in the units of your table.
+
+    Example:
+    pyro-vae sample runs/first --num-samples 1000 --output synthetic.csv
+    """
+    trained = load(run, trust_code=trust_code)
+    import pandas as pd
+    import pyro
+
+    pyro.set_rng_seed(seed)
+    x = trained.model.sample(num_samples)[trained.model.observed]
+    columns = _named(trained, trained.prepared.schema.decode(x.flatten(1)))
+    if output is not None:
+        write_columns(output, columns)
+        tell(f"wrote {output}")
+    show({"num_samples": num_samples, "x": columns}, table(pd.DataFrame(columns).head(10)), as_json=json)
+
+
+def impute(
+    run: RunFolder,
+    output: Annotated[Path, typer.Option(help="A .csv, .parquet or .npz file to write.")],
+    data: Data = None,
+    rows: Rows = 10**9,
+    num_samples: Annotated[int, typer.Option(min=1, help="Draws a missing entry is the mean of.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    json: Json = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Fill in what is missing: posterior predictive means, and the most frequent draw of whole-numbered columns.
+
+    The run must have been trained on data with empty cells.
+
+    Example:
+    pyro-vae impute runs/first --data table.csv --output filled.csv
+    """
+    trained = load(run, trust_code=trust_code)
+    x = choose(trained, data, "all", rows)
+    import pyro
+
+    from pyro_vae.evaluation.imputation import impute as fill
+
+    pyro.set_rng_seed(seed)
+    draws = fill(trained.model, x, trained.guide.posterior(x), num_samples=num_samples)
+    schema = trained.prepared.schema
+    whole = [schema.kinds[i] in {"binary", "counts", "categories"} for i in schema.order]
+    filled = draws.mean(0)
+    filled[:, whole] = draws[..., whole].mode(0).values
+    columns = _named(trained, schema.decode(filled))
+    write_columns(output, columns)
+    count = int(x.isnan().sum())
+    show({"filled": count, "output": output}, f"filled {count} entries of {len(x)} rows: {output}", as_json=json)
+
+
+def report(
+    run: RunFolder,
+    output: Annotated[Path | None, typer.Option(help="The HTML file; else report.html in the run's folder.")] = None,
+    rows: Rows = 60,
+    json: Json = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Write one HTML page about a run, which opens offline: data, model, learning, comparison, verdicts.
+
+    Example:
+    pyro-vae report runs/first
+    """
+    trained = load(run, trust_code=trust_code)
+    from pyro_vae.runs.page import write_page
+
+    path = write_page(run, trained, output=output, rows=rows)
+    show({"report": path}, f"report: {path}", as_json=json)
+
+
+def parts(json: Json = False) -> None:
+    """List priors, likelihoods, guides, objectives and kernels, each with its options.
+
+    Use them as --prior GaussianMixture:num_components=5.
+    """
+    from pyro_vae.runs.parts import TABLES
+
+    found: dict[str, dict[str, Any]] = {
+        kind: {
+            name: {"summary": part.summary(), "options": _printable(part.options())} for name, part in entries.items()
+        }
+        for kind, entries in TABLES.items()
+    }
+    lines = []
+    for kind, entries in found.items():
+        lines.append(f"\n{kind}")
+        for name, entry in entries.items():
+            options = ", ".join(f"{key}={value}" for key, value in entry["options"].items())
+            lines.append(f"  {name}: {entry['summary']}" + (f"\n      {options}" if options else ""))
+    show(found, "\n".join(lines).strip(), as_json=json)
+
+
+def _printable(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value if isinstance(value, bool | int | str | type(None)) else str(value)
+        for name, value in options.items()
+    }
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for the report, the figures and the table.")] = Path("demo"),
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the 1,437 training digits.")] = 60,
+    chained: Annotated[int, typer.Option(min=1, max=360, help="Digits that Pyro's own NUTS samples.")] = 24,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """Train on real digits, infer by every basic route, and compare with the exact posterior."""
+    from pyro_vae.demo import demo as run
+
+    result = run(output, epochs=epochs, num_chained=chained, seed=seed)
+    typer.echo(f"\n{result.comparison}\n\n{result.agreement}\n")
+    typer.echo(f"Report:  {result.report}")
+    typer.echo(f"Figures: {', '.join(str(path) for path in result.figures)}")
+    typer.echo(f"Seconds: {result.seconds:.0f}")

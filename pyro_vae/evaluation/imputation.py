@@ -1,0 +1,56 @@
+"""Missing data: imputation from the posterior predictive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae import checks
+from pyro_vae.checks import positive_integer, say
+from pyro_vae.model import Model
+
+__all__ = ["impute"]
+
+
+@torch.no_grad()
+def impute(model: Model, x: Tensor, posterior: Any, *, num_samples: int = 100) -> Tensor:
+    r"""Draw the missing entries of x from the posterior predictive, :math:`\int p(x_{mis}|z)\, p(z|x_{obs})\, dz`.
+
+    Args:
+        model: a ``Model(..., missing=True)``.
+        x: data ``(N, *D)`` with NaN where an entry is missing.
+        posterior: p(z|x_obs) or an approximation of it: a distribution with ``batch_shape (N,)``, or draws of z
+            ``(S, N, L)``, as in ``draws.samples["z"].flatten(0, 1)``.
+        num_samples: S, when the posterior is a distribution.
+
+    Returns:
+        ``(S, N, *D)``: x where it is observed, draws where it is missing.
+
+    Raises:
+        TypeError: if an argument is of the wrong kind.
+        ValueError: if ``num_samples`` is not positive, or the draws are of other data.
+
+    Example:
+        >>> from pyro_vae import Model, analytic, likelihoods, priors
+        >>> pixels = likelihoods.Gaussian(torch.nn.Linear(1, 2), scale=0.5)
+        >>> model = Model(priors.StandardNormal(1), pixels, missing=True)
+        >>> x = torch.tensor([[0.3, torch.nan]])
+        >>> impute(model, x, analytic(model, x), num_samples=10).shape
+        torch.Size([10, 1, 2])
+    """
+    checks.tensor(x)
+    if not isinstance(model, Model):
+        raise TypeError(say("a pyro_vae.Model", type(model).__name__, "Model(prior, likelihood, missing=True)"))
+    if isinstance(posterior, Tensor):
+        z = posterior
+    elif callable(getattr(posterior, "sample", None)):
+        z = posterior.sample((positive_integer(num_samples, "num_samples"),))
+    else:
+        remedy = 'pyro_vae.quadrature(model, x), or draws.samples["z"].flatten(0, 1)'
+        raise TypeError(say("a posterior distribution, or draws of z", type(posterior).__name__, remedy))
+    if z.dim() != 3 or z.shape[1] != len(x):
+        raise ValueError(say(f"draws of shape (S, {len(x)}, L)", f"{tuple(z.shape)}", "a posterior of the same data"))
+    z = z[..., z.shape[-1] - model.latent_dim :]  # of two levels, the one that the likelihood sees
+    return torch.where(x.isnan(), model.likelihood(z).sample().to(x), x)

@@ -1,0 +1,95 @@
+"""Guides with parameters of their own for every datum: nothing is amortised."""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from pyro_vae.checks import positive_integer, say
+from pyro_vae.guides.base import FLOOR, Guide
+from pyro_vae.guides.gaussian import triangle
+
+__all__ = ["PerDatumDiagonalGaussian", "PerDatumFullCovarianceGaussian"]
+
+
+class _PerDatum(Guide):
+    def __init__(self, num_data: int, latent_dim: int, num_parameters: int, latent: str, plate: str) -> None:
+        super().__init__(latent=latent, plate=plate)
+        self.num_data = positive_integer(num_data, "num_data")
+        self.latent_dim = latent_dim
+        self.loc = nn.Parameter(torch.zeros(self.num_data, latent_dim))
+        raw = torch.zeros(self.num_data, num_parameters)
+        raw[:, :latent_dim] = math.log(math.expm1(1.0))  # starts as N(0, I)
+        self.raw_scale = nn.Parameter(raw)
+
+    def _check(self, x: Tensor) -> None:
+        if len(x) != self.num_data:
+            raise ValueError(
+                say(
+                    f"the {self.num_data} data that the guide was made for, in their order",
+                    f"{len(x)}",
+                    "fit with batch_size=len(x), or an amortised guide",
+                )
+            )
+
+
+class PerDatumDiagonalGaussian(_PerDatum):
+    r"""Mean field without amortisation, :math:`q(z_n) = N(z_n; \mu_n, \mathrm{diag}\,\sigma_n^2)`.
+
+    It fits the data it was made for, whole and in their order: no mini-batches. It starts as N(0, I).
+
+    Args:
+        num_data: N.
+        latent_dim: L.
+        latent: the latent site's name.
+        plate: the data plate's name.
+
+    Raises:
+        ValueError: if a size is not positive, or another number of data comes.
+
+    Example:
+        >>> PerDatumDiagonalGaussian(7, latent_dim=2).posterior(torch.zeros(7, 5)).event_shape
+        torch.Size([2])
+    """
+
+    def __init__(self, num_data: int, *, latent_dim: int, latent: str = "z", plate: str = "data") -> None:
+        L = positive_integer(latent_dim, "latent_dim")
+        super().__init__(num_data, L, L, latent, plate)
+
+    def posterior(self, x: Tensor) -> dist.TorchDistribution:
+        """Return q(z), ``batch_shape (N,)``, ``event_shape (L,)``."""
+        self._check(x)
+        return dist.Normal(self.loc, softplus(self.raw_scale) + FLOOR).to_event(1)
+
+
+class PerDatumFullCovarianceGaussian(_PerDatum):
+    r"""A full-covariance Gaussian of its own for every datum, :math:`q(z_n) = N(z_n; \mu_n, T_n T_n^\top)`.
+
+    It fits the data it was made for, whole and in their order: no mini-batches. It starts as N(0, I).
+
+    Args:
+        num_data: N.
+        latent_dim: L.
+        latent: the latent site's name.
+        plate: the data plate's name.
+
+    Raises:
+        ValueError: if a size is not positive, or another number of data comes.
+
+    Example:
+        >>> PerDatumFullCovarianceGaussian(7, latent_dim=2).posterior(torch.zeros(7, 5)).event_shape
+        torch.Size([2])
+    """
+
+    def __init__(self, num_data: int, *, latent_dim: int, latent: str = "z", plate: str = "data") -> None:
+        L = positive_integer(latent_dim, "latent_dim")
+        super().__init__(num_data, L, L + L * (L - 1) // 2, latent, plate)
+
+    def posterior(self, x: Tensor) -> dist.TorchDistribution:
+        """Return q(z), ``batch_shape (N,)``, ``event_shape (L,)``."""
+        self._check(x)
+        return dist.MultivariateNormal(self.loc, scale_tril=triangle(self.raw_scale, self.latent_dim))

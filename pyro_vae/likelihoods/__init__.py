@@ -1,0 +1,26 @@
+"""Likelihoods p(x|z): torch modules whose call on z returns a Pyro distribution over x."""
+
+from pyro_vae.likelihoods.base import Likelihood
+from pyro_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from pyro_vae.likelihoods.discrete import Categorical, DiscretisedLogistic, DiscretisedLogisticDistribution
+from pyro_vae.likelihoods.location_scale import Gaussian, Laplace, StudentT
+from pyro_vae.likelihoods.mixed import Mixed, SideBySide
+from pyro_vae.likelihoods.unit_interval import Bernoulli, Beta, ContinuousBernoulli
+
+__all__ = [
+    "Bernoulli",
+    "Beta",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretisedLogistic",
+    "DiscretisedLogisticDistribution",
+    "Gaussian",
+    "Laplace",
+    "Likelihood",
+    "Mixed",
+    "NegativeBinomial",
+    "Poisson",
+    "SideBySide",
+    "StudentT",
+    "ZeroInflatedNegativeBinomial",
+]

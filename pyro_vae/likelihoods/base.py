@@ -1,0 +1,47 @@
+"""The base class of likelihoods: the recipe for writing one."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from pyro_vae.checks import say
+
+__all__ = ["Likelihood", "split_last"]
+
+
+class Likelihood(nn.Module):
+    """Base class of likelihoods p(x|z).
+
+    To write one, subclass it and define ``forward(z)``, which takes z ``(..., L)`` and returns a Pyro distribution
+    with ``batch_shape (...)`` and ``event_shape`` one datum's shape:
+
+        >>> import torch
+        >>> class Rate(Likelihood):
+        ...     def __init__(self, network):
+        ...         super().__init__()
+        ...         self.network = network
+        ...     def forward(self, z):
+        ...         return dist.Exponential(self.network(z).exp()).to_event(1)
+        >>> Rate(nn.Linear(2, 5))(torch.zeros(7, 2)).event_shape
+        torch.Size([5])
+
+    A likelihood may take covariates of the data after z, such as a library size: ``model(x, library)`` hands on all
+    that follows x.
+    """
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        """Return p(x|z), ``batch_shape (...)``, ``event_shape`` that of one datum."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self, z) -> Distribution")
+
+
+def split_last(out: Tensor, parts: int, meaning: str) -> tuple[Tensor, ...]:
+    """Split a network's output ``(..., parts D)`` into ``parts`` tensors ``(..., D)``.
+
+    Raises:
+        ValueError: if the last dimension is no multiple of ``parts``.
+    """
+    if out.shape[-1] % parts:
+        got = f"a last dimension of {out.shape[-1]}"
+        raise ValueError(say(f"a network that gives {meaning} side by side", got, f"a last layer of {parts} * D"))
+    return out.chunk(parts, -1)

@@ -1,0 +1,151 @@
+"""Likelihoods of categories and of ordered levels: categorical, discretised logistic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.nn.functional import logsigmoid, softplus
+
+from pyro_vae.checks import positive_integer, say
+from pyro_vae.likelihoods.base import Likelihood, split_last
+
+__all__ = ["Categorical", "DiscretisedLogistic", "DiscretisedLogisticDistribution"]
+
+
+class Categorical(Likelihood):
+    r"""Columns of categories 0 to K - 1, :math:`p(x|z) = \prod_d \mathrm{softmax}(f_d(z))_{x_d}`.
+
+    Args:
+        network: maps z ``(..., L)`` to logits ``(..., D K)``, the K of a column side by side.
+        num_categories: K.
+
+    Raises:
+        TypeError: if ``num_categories`` is no whole number.
+        ValueError: if it is below 2, or does not divide the network's last dimension.
+
+    Example:
+        >>> Categorical(nn.Linear(2, 12), num_categories=3)(torch.zeros(7, 2)).event_shape
+        torch.Size([4])
+    """
+
+    def __init__(self, network: nn.Module, *, num_categories: int) -> None:
+        super().__init__()
+        self.network = network
+        self.num_categories = positive_integer(num_categories, "num_categories", minimum=2)
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        """Return the distribution of x given z."""
+        out = self.network(z)
+        K = self.num_categories
+        if out.shape[-1] % K:
+            got = f"a last dimension of {out.shape[-1]}"
+            raise ValueError(say(f"a network that gives D * {K} logits", got, f"a last layer of D * {K}"))
+        return dist.Categorical(logits=out.unflatten(-1, (-1, K))).to_event(1)
+
+
+class DiscretisedLogisticDistribution(dist.TorchDistribution):
+    r"""A logistic variable rounded to 0, 1, ..., ``levels`` - 1, whose end levels take the tails.
+
+    :math:`P(x) = F((x + \tfrac12 - m)/s) - F((x - \tfrac12 - m)/s)` with F the logistic sigmoid, computed in logs
+    without cancellation: :math:`\log P = \log\sigma(b) + \log\sigma(-a) + \log(1 - e^{a - b})` for a < b.
+
+    Args:
+        loc: m, in levels.
+        scale: s, in levels.
+        levels: how many levels.
+
+    Source:
+        Salimans et al. 2017 (PixelCNN++), equation 2.
+
+    Example:
+        >>> d = DiscretisedLogisticDistribution(torch.tensor(1.0), torch.tensor(0.5), levels=4)
+        >>> d.log_prob(torch.arange(4.0)).exp().sum()
+        tensor(1.)
+    """
+
+    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012  torch's convention
+
+    def __init__(self, loc: Tensor, scale: Tensor, *, levels: int = 256) -> None:
+        self.loc, self.scale = torch.broadcast_tensors(loc, scale)
+        self.levels = levels
+        super().__init__(self.loc.shape)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The whole numbers 0 to levels - 1."""
+        return constraints.integer_interval(0, self.levels - 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> DiscretisedLogisticDistribution:
+        """Return the same distribution with a larger ``batch_shape``."""
+        shape = torch.Size(batch_shape)
+        return DiscretisedLogisticDistribution(self.loc.expand(shape), self.scale.expand(shape), levels=self.levels)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log P(x), in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        value = value.to(self.loc)
+        a, b = (value - 0.5 - self.loc) / self.scale, (value + 0.5 - self.loc) / self.scale
+        inside = logsigmoid(b) + logsigmoid(-a) + torch.log(-torch.expm1(-1 / self.scale))
+        return torch.where(value <= 0, logsigmoid(b), torch.where(value >= self.levels - 1, logsigmoid(-a), inside))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draw levels, as numbers of the parameters' dtype."""
+        with torch.no_grad():
+            u = torch.rand(self._extended_shape(torch.Size(sample_shape)), dtype=self.loc.dtype, device=self.loc.device)
+            tiny = torch.finfo(u.dtype).tiny
+            x = self.loc + self.scale * (u.clamp_min(tiny).log() - (-u).log1p())
+            return x.round().clamp(0, self.levels - 1)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, by summing over the levels."""
+        return self._moment(1)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance, by summing over the levels."""
+        return self._moment(2) - self._moment(1) ** 2
+
+    def _moment(self, power: int) -> Tensor:
+        x = torch.arange(self.levels, dtype=self.loc.dtype, device=self.loc.device)
+        x = x.reshape(-1, *[1] * self.loc.dim())
+        return (self.log_prob(x.expand(self.levels, *self.loc.shape)).exp() * x**power).sum(0)
+
+
+class DiscretisedLogistic(Likelihood):
+    """Ordered levels such as the 256 of an image: a logistic variable rounded to whole numbers.
+
+    The data are the levels 0 to ``levels`` - 1 as floats. The location is (levels - 1) sigmoid(raw), so that it
+    starts in the middle; the scale is levels / 8 times softplus(raw), with ``min_scale`` levels as its floor.
+
+    Args:
+        network: maps z ``(..., L)`` to raw location and raw scale side by side, ``(..., 2 D)``.
+        levels: how many levels.
+        min_scale: the floor under the scale, in levels.
+
+    Raises:
+        TypeError: if ``levels`` is no whole number.
+        ValueError: if it is below 2, or the network's last dimension is odd.
+
+    Example:
+        >>> DiscretisedLogistic(nn.Linear(2, 10))(torch.zeros(7, 2)).event_shape
+        torch.Size([5])
+    """
+
+    def __init__(self, network: nn.Module, *, levels: int = 256, min_scale: float = 0.1) -> None:
+        super().__init__()
+        self.network = network
+        self.levels = positive_integer(levels, "levels", minimum=2)
+        self.min_scale = float(min_scale)
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        """Return the distribution of x given z."""
+        raw_loc, raw_scale = split_last(self.network(z), 2, "location and scale")
+        loc = (self.levels - 1) * torch.sigmoid(raw_loc)
+        scale = self.levels / 8 * softplus(raw_scale) + self.min_scale
+        return DiscretisedLogisticDistribution(loc, scale, levels=self.levels).to_event(1)

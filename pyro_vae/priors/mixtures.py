@@ -1,0 +1,104 @@
+"""Mixture priors: a learned Gaussian mixture, and the mixture of a guide's posteriors (VampPrior)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from pyro_vae.checks import finite, positive_integer, say, tensor
+from pyro_vae.priors.base import Prior
+
+__all__ = ["GaussianMixture", "VampPrior"]
+
+
+class GaussianMixture(Prior):
+    r"""A learned mixture, :math:`p(z) = \sum_k \pi_k \prod_l N(z_l; \mu_{kl}, \sigma_{kl}^2)`.
+
+    Weights, means and scales are learnt; sigma = softplus(raw) + 0.01. Means start as draws of N(0, 1) ``spread``
+    wide, so that the components differ, with sigma 1.
+
+    Args:
+        latent_dim: L.
+        num_components: how many Gaussians.
+        spread: standard deviation of the first means.
+
+    Raises:
+        TypeError: if a size is no whole number.
+        ValueError: if a size is not positive.
+
+    Example:
+        >>> GaussianMixture(2, num_components=10)().event_shape
+        torch.Size([2])
+    """
+
+    def __init__(self, latent_dim: int, *, num_components: int = 10, spread: float = 1.0) -> None:
+        super().__init__()
+        self.latent_dim = positive_integer(latent_dim, "latent_dim")
+        K = positive_integer(num_components, "num_components")
+        self.logits = nn.Parameter(torch.zeros(K))
+        self.loc = nn.Parameter(spread * torch.randn(K, self.latent_dim))
+        self.raw_scale = nn.Parameter(torch.full((K, self.latent_dim), math.log(math.expm1(1 - _FLOOR))))
+
+    def forward(self) -> dist.TorchDistribution:
+        """Return p(z), ``event_shape (L,)``."""
+        components = dist.Normal(self.loc, softplus(self.raw_scale) + _FLOOR).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
+
+
+class VampPrior(Prior):
+    r"""The mixture of a guide's posteriors at learned pseudo-inputs, :math:`p(z) = \frac1K \sum_k q(z|u_k)`.
+
+    The guide stays the guide's: its parameters are not listed among the prior's, so that nothing is trained twice.
+    Save the guide too, for without it this prior is not whole.
+
+    Args:
+        guide: the guide whose ``posterior(u)`` gives q(z|u); the one that is trained with the model.
+        pseudo_inputs: the first u ``(K, *D)``; rows of the training data are a good start.
+        bounds: keeps u inside (low, high) by a sigmoid, for data such as pixels; None leaves u free.
+
+    Raises:
+        TypeError: if the guide has no ``posterior``, or the pseudo-inputs are no tensor.
+        ValueError: if the pseudo-inputs are not finite, or lie outside ``bounds``.
+
+    Source:
+        Tomczak & Welling 2018, equation 9.
+
+    Example:
+        >>> from pyro_vae.guides import DiagonalGaussian
+        >>> guide = DiagonalGaussian(nn.Linear(5, 4))
+        >>> VampPrior(guide, torch.rand(10, 5), bounds=(0.0, 1.0))().event_shape
+        torch.Size([2])
+    """
+
+    def __init__(self, guide: Any, pseudo_inputs: Tensor, *, bounds: tuple[float, float] | None = None) -> None:
+        super().__init__()
+        if not callable(getattr(guide, "posterior", None)):
+            remedy = "pyro_vae.guides.DiagonalGaussian(network)"
+            raise TypeError(say("a guide with posterior(x)", type(guide).__name__, remedy))
+        u = finite(tensor(pseudo_inputs, "pseudo_inputs", min_dim=2), "pseudo_inputs")
+        self.latent_dim = positive_integer(guide.latent_dim, "guide.latent_dim")
+        self._guide = [guide]  # in a list: not a submodule
+        self.bounds = bounds
+        if bounds is not None:
+            low, high = bounds
+            if not low < high or bool((u < low).any()) or bool((u > high).any()):
+                got = f"values from {float(u.min()):g} to {float(u.max()):g} and bounds {bounds}"
+                raise ValueError(say("pseudo-inputs inside bounds (low, high)", got, "bounds=None"))
+            u = torch.logit(((u - low) / (high - low)).clamp(0.05, 0.95))  # a flat sigmoid would not learn
+        self.pseudo_inputs = nn.Parameter(u.detach().clone())
+
+    def forward(self) -> dist.TorchDistribution:
+        """Return p(z), ``event_shape (L,)``."""
+        u: Tensor = self.pseudo_inputs
+        if self.bounds is not None:
+            low, high = self.bounds
+            u = low + (high - low) * torch.sigmoid(u)
+        return dist.MixtureSameFamily(dist.Categorical(logits=u.new_zeros(len(u))), self._guide[0].posterior(u))
+
+
+_FLOOR = 1e-2  # under a learnt sigma: a component cannot shrink to a point

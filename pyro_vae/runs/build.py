@@ -1,0 +1,189 @@
+"""From a recipe to data, model, guide and objective."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.checks import say
+from pyro_vae.datasets import digits
+from pyro_vae.datasets.files import Loaded, load
+from pyro_vae.datasets.kinds import Schema, describe
+from pyro_vae.guides import Guide
+from pyro_vae.likelihoods import Likelihood, Mixed
+from pyro_vae.model import Model
+from pyro_vae.networks import MaskedInput, mlp
+from pyro_vae.runs.folder import fingerprint
+from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
+from pyro_vae.runs.recipe import Recipe
+
+__all__ = ["SPLITS", "Prepared", "build", "likelihood_name", "load_data", "objective", "prepare"]
+
+SPLITS = ("train", "validation", "test", "all")
+_PROPOSED = {
+    "binary": "Bernoulli",
+    "unit": "ContinuousBernoulli",
+    "counts": "NegativeBinomial",
+    "categories": "Categorical",
+    "real": "Gaussian",
+    "mixed": "Mixed",
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data as a run sees them.
+
+    Attributes:
+        schema: what they are.
+        x: data by split, ``(N, D)``.
+        digest: fingerprint of the file.
+        notes: what a person should know.
+    """
+
+    schema: Schema
+    x: dict[str, Tensor]
+    digest: str
+    notes: tuple[str, ...]
+
+
+def load_data(data: str, key: str = "") -> tuple[Loaded, str]:
+    """Return the content of a data set, and its fingerprint."""
+    if data == "digits" and not Path(data).exists():
+        return Loaded(digits("all", values="binary").numpy().reshape(-1, 8, 8)), "digits"
+    return load(data, key=key or None), fingerprint(Path(data))
+
+
+def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
+    """Load the data of a recipe and split them by its seed.
+
+    Args:
+        recipe: of the run.
+        schema: of a run that exists; None looks at the data.
+
+    Raises:
+        FileNotFoundError, ValueError: if the data cannot be used.
+    """
+    loaded, digest = load_data(recipe.data, recipe.key)
+    N = len(loaded.values)
+    order = np.random.RandomState(recipe.seed).permutation(N)  # the legacy stream is frozen for ever
+    held = {"test": int(recipe.test * N), "validation": int(recipe.validation * N)}
+    num_train = N - sum(held.values())
+    if num_train < 2:
+        raise ValueError(say("at least two rows to train on", f"{num_train} of {N}", "more data, or --test 0"))
+    rows = {
+        "train": order[:num_train],
+        "validation": order[num_train : num_train + held["validation"]],
+        "test": order[num_train + held["validation"] :],
+    }
+    if schema is None:
+        schema = describe(loaded, rows["train"], kind=recipe.kind, standardise=recipe.standardise)
+    whole = schema.encode(loaded.values)
+    x = {name: whole[torch.as_tensor(some)] for name, some in rows.items()} | {"all": whole}
+    return Prepared(schema, x, digest, tuple(_notes(schema, whole)))
+
+
+def _notes(schema: Schema, x: Tensor) -> list[str]:
+    notes = []
+    constant = (x == x[:1]).all(0)
+    if schema.kind in {"real", "mixed"} and bool(constant.any()):
+        count = int(constant.sum())
+        notes.append(f"{count} column{'s' if count > 1 else ''} constant: nothing to learn there")
+    distinct = len(torch.unique(x, dim=0)) if x.numel() < 10**7 else len(x)
+    if distinct < 0.9 * len(x):
+        notes.append(f"{len(x) - distinct} of {len(x)} rows are duplicates: held-out rows may be known from training")
+    return notes
+
+
+def likelihood_name(recipe: Recipe, schema: Schema) -> str:
+    """The likelihood asked for, or the one that fits the kind of data."""
+    return _PROPOSED[schema.kind] if recipe.likelihood == "auto" else recipe.likelihood
+
+
+def objective(recipe: Recipe) -> Any:
+    """Return the recipe's objective."""
+    part, options = parse(recipe.objective, OBJECTIVES, "the objective")
+    return part.load()(**options)
+
+
+def build(recipe: Recipe, schema: Schema, x: Tensor, *, trust_code: bool = False) -> tuple[Any, Any]:
+    """Return model and guide of a recipe, with fresh weights.
+
+    Args:
+        recipe: of the run.
+        schema: of the data.
+        x: data, for a model of the user's.
+        trust_code: import the user's Python code, if the recipe names some.
+
+    Raises:
+        ValueError: if parts do not fit together, or code is not trusted.
+    """
+    if recipe.model:
+        return _imported(recipe.model, x, trust_code=trust_code)
+    D, L, hidden = schema.data_dim, recipe.latent_dim, recipe.hidden_sizes
+    prior, options = parse(recipe.prior, PRIORS, "the prior")
+    likelihood = _likelihood(likelihood_name(recipe, schema), schema, L, hidden)
+    model = Model(prior.load()(L, **options), likelihood, missing=schema.missing)
+    return model, _guide(recipe.guide, schema, D, L, hidden)
+
+
+def _likelihood(text: str, schema: Schema, L: int, hidden: tuple[int, ...]) -> Likelihood:
+    if text == "Mixed":
+        trunk = mlp(L, *hidden) if hidden else nn.Identity()
+        width = hidden[-1] if hidden else L
+        parts = [
+            _part(_PROPOSED[kind], count, K, lambda out: nn.Sequential(trunk, nn.SiLU(), nn.Linear(width, out)))
+            for kind, count, K in schema.groups()
+        ]
+        return Mixed(parts)
+    K = max(schema.num_categories)
+    return _part(text, schema.data_dim, K, lambda out: mlp(L, *hidden, out))
+
+
+def _part(text: str, D: int, K: int, network: Any) -> Likelihood:
+    part, options = parse(text, LIKELIHOODS, "the likelihood")
+    if part is LIKELIHOODS["Categorical"]:
+        options = {"num_categories": max(K, 2), **options}
+    needed = {"data_dim": D} if options.get("scale") == "learned" else {}
+    if part.width is None:
+        raise ValueError(say("a likelihood of columns of one kind", repr(text), "likelihood=auto"))
+    taken = {key: value for key, value in options.items() if key in part.width.__code__.co_varnames}
+    made: Likelihood = part.load()(network(part.width(D, **taken)), **options, **needed)
+    return made
+
+
+def _guide(text: str, schema: Schema, D: int, L: int, hidden: tuple[int, ...]) -> Guide:
+    part, options = parse(text, GUIDES, "the guide")
+    if part.width is None:
+        raise ValueError(say("a guide with a network", repr(text), "guide=DiagonalGaussian"))
+    taken = {key: value for key, value in options.items() if key in part.width.__code__.co_varnames}
+    network: nn.Module = mlp((2 if schema.missing else 1) * D, *hidden, part.width(L, **taken))
+    made: Guide = part.load()(MaskedInput(network) if schema.missing else network, latent_dim=L, **options)
+    return made
+
+
+def _imported(path: str, x: Tensor, *, trust_code: bool) -> tuple[Any, Any]:
+    if not trust_code:
+        remedy = "--trust-code, if you trust the file: importing it runs it"
+        raise ValueError(say("leave to import a model written in Python", f"none for {path!r}", remedy))
+    module, colon, name = path.partition(":")
+    if not colon:
+        raise ValueError(say("model as package.module:function", repr(path), "model=my_models:make"))
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        maker = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            say(f"a function at {path!r}", str(error), "package.module:function, from this folder")
+        ) from error
+    finally:
+        sys.path.pop(0)
+    model, guide = maker(x)
+    return model, guide

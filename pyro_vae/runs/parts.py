@@ -1,0 +1,145 @@
+"""The parts that have a name outside Python, with how wide a network each needs. Importing this imports no torch.
+
+This is the one table of names: the library itself takes objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from inspect import Parameter, signature
+from typing import Any
+
+__all__ = ["GUIDES", "KERNELS", "LIKELIHOODS", "OBJECTIVES", "PRIORS", "TABLES", "Part", "parse"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part.
+
+    Attributes:
+        home: module and class, "module:Class".
+        width: width of its network's last layer, of D or L and the part's options; None if it takes no network.
+        skip: arguments of the class that are none of the user's.
+    """
+
+    home: str
+    width: Callable[..., int] | None = None
+    skip: tuple[str, ...] = field(default=("network", "latent", "plate", "top", "event_dim", "latent_dim", "data_dim"))
+
+    def load(self) -> Any:
+        """Import the class."""
+        module, name = self.home.split(":")
+        return getattr(import_module(module), name)
+
+    def summary(self) -> str:
+        """The first line of its documentation."""
+        return (self.load().__doc__ or "").strip().partition("\n")[0]
+
+    def options(self) -> dict[str, Any]:
+        """Its options with their defaults; those without one are left out."""
+        taken = signature(self.load()).parameters.values()
+        return {p.name: p.default for p in taken if p.name not in self.skip and p.default is not Parameter.empty}
+
+
+_P, _L, _G = "pyro_vae.priors", "pyro_vae.likelihoods", "pyro_vae.guides"
+_O, _M = "pyro_vae.inference.objectives", "pyro_vae.inference.mcmc"
+
+PRIORS: Mapping[str, Part] = {
+    name: Part(f"{_P}:{name}")
+    for name in (
+        *("StandardNormal", "DiagonalNormal", "Laplace", "StudentT", "GaussianMixture"),
+        *("RealNVP", "NICE", "MaskedAutoregressive", "NeuralSpline"),
+    )
+}
+LIKELIHOODS: Mapping[str, Part] = {
+    "Bernoulli": Part(f"{_L}:Bernoulli", lambda D: D),
+    "ContinuousBernoulli": Part(f"{_L}:ContinuousBernoulli", lambda D: D),
+    "Beta": Part(f"{_L}:Beta", lambda D: 2 * D),
+    "Gaussian": Part(f"{_L}:Gaussian", lambda D, scale="network": 2 * D if scale == "network" else D),
+    "Laplace": Part(f"{_L}:Laplace", lambda D, scale="network": 2 * D if scale == "network" else D),
+    "StudentT": Part(f"{_L}:StudentT", lambda D, scale="network": 2 * D if scale == "network" else D),
+    "Poisson": Part(f"{_L}:Poisson", lambda D: D),
+    "NegativeBinomial": Part(f"{_L}:NegativeBinomial", lambda D: 2 * D),
+    "ZeroInflatedNegativeBinomial": Part(f"{_L}:ZeroInflatedNegativeBinomial", lambda D: 3 * D),
+    "DiscretisedLogistic": Part(f"{_L}:DiscretisedLogistic", lambda D: 2 * D),
+    "Categorical": Part(f"{_L}:Categorical", lambda D, num_categories=2: D * num_categories),
+    "Mixed": Part(f"{_L}:Mixed"),
+}
+GUIDES: Mapping[str, Part] = {
+    "DiagonalGaussian": Part(f"{_G}:DiagonalGaussian", lambda L: 2 * L),
+    "FullCovarianceGaussian": Part(f"{_G}:FullCovarianceGaussian", lambda L: 2 * L + L * (L - 1) // 2),
+    "LowRankGaussian": Part(f"{_G}:LowRankGaussian", lambda L, rank=1: 2 * L + L * rank),
+    "PointMass": Part(f"{_G}:PointMass", lambda L: L),
+    "MixtureOfGaussians": Part(f"{_G}:MixtureOfGaussians", lambda L, num_components=3: num_components * (1 + 2 * L)),
+    "InverseAutoregressive": Part(f"{_G}:InverseAutoregressive", lambda L: max(16, 4 * L)),
+    "Planar": Part(f"{_G}:Planar", lambda L: max(16, 4 * L)),
+    "Coupling": Part(f"{_G}:Coupling", lambda L: max(16, 4 * L)),
+    "NeuralSpline": Part(f"{_G}:NeuralSpline", lambda L: max(16, 4 * L)),
+}
+OBJECTIVES: Mapping[str, Part] = {
+    "Trace_ELBO": Part("pyro.infer:Trace_ELBO"),
+    "TraceMeanField_ELBO": Part("pyro.infer:TraceMeanField_ELBO"),
+    **{
+        name: Part(f"{_O}:{name}")
+        for name in (
+            *("BetaELBO", "FreeBitsELBO", "ImportanceWeightedELBO", "DoublyReparameterisedELBO", "RenyiELBO"),
+            *("PathDerivativeELBO", "ReweightedWakeSleep"),
+        )
+    },
+}
+KERNELS: Mapping[str, Part] = {
+    "HMC": Part(f"{_M}.hmc:HMC"),
+    "NUTS": Part(f"{_M}.nuts:NUTS"),
+    "MALA": Part(f"{_M}.mala:MALA"),
+    "RandomWalk": Part(f"{_M}.random_walk:RandomWalk"),
+    "ChEES": Part(f"{_M}.chees:ChEES"),
+    "ParallelTempering": Part(f"{_M}.tempering:ParallelTempering"),
+}
+TABLES: Mapping[str, Mapping[str, Part]] = {
+    "priors": PRIORS,
+    "likelihoods": LIKELIHOODS,
+    "guides": GUIDES,
+    "objectives": OBJECTIVES,
+    "kernels": KERNELS,
+}
+
+
+def parse(text: str, table: Mapping[str, Part], what: str) -> tuple[Part, dict[str, Any]]:
+    """Return the part and options that "Name" or "Name:option=value,option=value" means.
+
+    Raises:
+        ValueError: if the part or an option is unknown, or the text is of another form.
+
+    Example:
+        >>> parse("GaussianMixture:num_components=5", PRIORS, "the prior")[1]
+        {'num_components': 5}
+    """
+    from pyro_vae.checks import among, say
+
+    name, _, rest = text.partition(":")
+    part = table[among(name, table, what)]
+    options = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(say(f"{what} as Name:option=value", repr(text), f"{name}:option=value"))
+        options[key.strip()] = _value(value.strip())
+    known = part.options()
+    if options and not known:
+        raise ValueError(say(f"{name} without options", repr(rest), name))
+    for key in options:
+        among(key, known, f"an option of {name}")
+    return part, options
+
+
+def _value(text: str) -> Any:
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,149 @@
+"""Do the published swaps help here? Binarised MNIST and Frey faces, at an equal budget a row.
+
+Run as ``python -m tests.benchmarks.bench_parts --data DIR`` (or set PYRO_VAE_DATA), where DIR holds ``mnist/`` with
+the original idx files and ``frey_faces.npz``. Prints Markdown tables; ``--epochs``, ``--seeds`` and ``--train`` set the
+budget.
+"""
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+
+import pyro
+import torch
+from torch import nn
+
+import pyro_vae as pv
+from pyro_vae import guides, likelihoods, objectives, priors
+from pyro_vae.networks import mlp
+
+LATENT_DIM, HIDDEN = 20, 100
+OPTIONS = {
+    "batch_size": 50,
+    "lr": 2e-3,
+    "validation": None,
+    "progress": False,
+    "compile": False,
+}  # one engine for every row
+
+
+def diagonal(data_dim, latent_dim=LATENT_DIM):
+    return guides.DiagonalGaussian(mlp(data_dim, HIDDEN, 2 * latent_dim))
+
+
+def flow(data_dim, latent_dim=LATENT_DIM):
+    guide = guides.InverseAutoregressive(mlp(data_dim, HIDDEN, 64), latent_dim=latent_dim, hidden=(64,))
+    guide.network.append(nn.SiLU())
+    return guide
+
+
+def standard(guide, x):
+    return priors.StandardNormal(LATENT_DIM)
+
+
+def mixture(guide, x):
+    return priors.GaussianMixture(LATENT_DIM, num_components=50)
+
+
+def vamp(guide, x):
+    return priors.VampPrior(guide, x[torch.randperm(len(x))[:50]], bounds=(0.0, 1.0))
+
+
+def vae():
+    return pyro.infer.Trace_ELBO()
+
+
+def iwae(num_particles):
+    return lambda: objectives.ImportanceWeightedELBO(num_particles=num_particles, max_plate_nesting=1)
+
+
+MNIST = {
+    "standard prior, diagonal guide, ELBO": (standard, diagonal, vae),
+    "mixture prior": (mixture, diagonal, vae),
+    "VampPrior": (vamp, diagonal, vae),
+    "IWAE-5": (standard, diagonal, iwae(5)),
+    "IWAE-50": (standard, diagonal, iwae(50)),
+    "inverse autoregressive guide": (standard, flow, vae),
+}
+
+
+@torch.no_grad()
+def bound(model, guide, x, num_particles, batch_size=50):
+    """The importance-weighted bound on log p(x), nats a datum."""
+    pyro.set_rng_seed(0)
+    objective = objectives.ImportanceWeightedELBO(num_particles=num_particles, max_plate_nesting=1)
+    return -sum(objective.loss(model, guide, batch) for batch in x.split(batch_size)) / len(x)
+
+
+def mnist_study(folder, *, epochs, seeds, num_train, num_test):
+    intensities = pv.datasets.mnist(folder, "train")[:num_train], pv.datasets.mnist(folder, "test")[:num_test]
+    train_x, test_x = ((x > 0.5).float() for x in intensities)
+    print(
+        f"\n{len(train_x)} training and {len(test_x)} test images, binarised at 1/2; {epochs} epochs of batches of 50"
+    )
+    print("\n| swap | ELBO | log p(x), IWAE-500 | gap of the two | seconds |\n| --- | --- | --- | --- | --- |")
+    for name, (make_prior, make_guide, make_loss) in MNIST.items():
+        rows = []
+        for seed in range(seeds):
+            pyro.set_rng_seed(seed)
+            guide = make_guide(784)
+            model = pv.Model(make_prior(guide, train_x), likelihoods.Bernoulli(mlp(LATENT_DIM, HIDDEN, 784)))
+            spent = pv.fit(model, guide, train_x, epochs=epochs, loss=make_loss(), **OPTIONS)
+            elbo, evidence = bound(model, guide, test_x, 1), bound(model, guide, test_x, 500, 20)
+            rows.append((elbo, evidence, evidence - elbo, spent.seconds))
+        print("| " + " | ".join([name, *(_spread(column) for column in zip(*rows, strict=True))]) + " |", flush=True)
+
+
+def frey_study(path, *, epochs, seeds):
+    train_x, test_x = pv.datasets.frey_faces(path, "train"), pv.datasets.frey_faces(path, "test")
+    print(f"\n{len(train_x)} training and {len(test_x)} test faces in [0, 1]; {epochs} epochs of batches of 50")
+    print("\n| sigma | ELBO | log p(x), IWAE-100 | smallest sigma | seconds |\n| --- | --- | --- | --- | --- |")
+    kinds = {
+        "fixed, 0.1": {"scale": 0.1},
+        "learned per pixel, floor 0.01": {"scale": "learned", "data_dim": 560, "min_scale": 0.01, "initial_scale": 0.2},
+        "from the network, floor 0.01": {"scale": "network", "min_scale": 0.01},
+    }
+    for name, how in kinds.items():
+        rows = []
+        for seed in range(seeds):
+            pyro.set_rng_seed(seed)
+            width = 1120 if how["scale"] == "network" else 560
+            model = pv.Model(priors.StandardNormal(10), likelihoods.Gaussian(mlp(10, HIDDEN, width), **how))
+            guide = diagonal(560, 10)
+            spent = pv.fit(model, guide, train_x, epochs=epochs, **OPTIONS)
+            with torch.no_grad():
+                sigma = model.likelihood(guide.posterior(test_x).mean).stddev.min()
+            rows.append((bound(model, guide, test_x, 1), bound(model, guide, test_x, 100), float(sigma), spent.seconds))
+        print("| " + " | ".join([name, *(_spread(column) for column in zip(*rows, strict=True))]) + " |", flush=True)
+
+
+def _spread(values):
+    digits = 3 if abs(values[0]) < 1 else 1
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):.{digits}f} ± {spread:.{digits}f}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=os.environ.get("PYRO_VAE_DATA"), help="folder with the data")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--frey-epochs", type=int, default=40)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--train", type=int, default=8000)
+    parser.add_argument("--test", type=int, default=500)
+    parser.add_argument("--only", choices=["mnist", "frey"])
+    options = parser.parse_args()
+    if options.data is None:
+        parser.error("expected a folder with the data; got none; try --data DIR or PYRO_VAE_DATA")
+    folder = Path(options.data)
+    if options.only != "mnist":
+        frey_study(folder / "frey_faces.npz", epochs=options.frey_epochs, seeds=options.seeds)
+    if options.only != "frey":
+        mnist_study(
+            folder / "mnist", epochs=options.epochs, seeds=options.seeds, num_train=options.train, num_test=options.test
+        )
+
+
+if __name__ == "__main__":
+    main()

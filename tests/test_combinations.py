@@ -1,0 +1,98 @@
+"""Every prior with every likelihood and every guide: none is left out.
+
+Each combination trains a few steps, and then, on every datum, ELBO <= IWAE-K <= log p(x): the evidence by numerical
+integration over the one latent dimension (over both sites for the two-level prior), and the ELBO twice, by the same
+integration and by draws.
+"""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import biject_to
+
+import pyro_vae as pv
+from pyro_vae import objectives, priors
+from tests.table_of_parts import GUIDES, LIKELIHOODS, PRIORS, TWO_LEVEL_GUIDES, fitting, hierarchical
+
+N, D, K, REPEATS = 3, 2, 8, 100
+
+
+def trained(prior, likelihood, make_guide, x):
+    """A model and a guide after three steps of Adam on the ELBO."""
+    model = pv.Model(prior, likelihood)
+    guide = fitting(make_guide(1, D, N, model), prior)
+    parameters = [*model.parameters(), *guide.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=1e-2)
+    elbo = objectives.BetaELBO(max_plate_nesting=1)
+    for _ in range(3):
+        optimiser.zero_grad()
+        assert math.isfinite(elbo.loss_and_grads(model, guide, x))
+        optimiser.step()
+    assert all(bool(torch.isfinite(p).all()) for p in parameters)
+    return model, guide
+
+
+def check_bounds(log_w, log_joint, log_q):
+    """Compare draws, log_w (REPEATS, K, N), with sums over a grid, log_joint and log_q (P, N) with its weights."""
+    inside = log_q > -60
+    mass, grid_log_w = torch.where(inside, log_q.exp(), 0.0), torch.where(inside, log_joint - log_q, 0.0)
+    log_evidence = torch.logsumexp(log_joint.nan_to_num(nan=-math.inf), 0)
+    elbo = (mass * grid_log_w).nan_to_num(0.0).sum(0)
+    assert float((elbo - log_evidence).max()) < 1e-3
+
+    draws = log_w.flatten(0, 1)
+    iwae = torch.logsumexp(log_w, 1) - math.log(K)
+    assert bool((iwae.mean(0) >= draws.mean(0) - 1e-4).all())
+    assert float(((iwae.mean(0) - log_evidence) / (iwae.std(0) / math.sqrt(REPEATS) + 1e-4)).max()) < 6
+    floor = log_evidence - 20  # a count's log density has tails that no number of draws averages: cut both alike
+    draws, cut = draws.clamp_min(floor), (mass * grid_log_w.clamp_min(floor)).nan_to_num(0.0).sum(0)
+    error = draws.std(0) / math.sqrt(len(draws)) + 1e-4
+    assert float(((draws.mean(0) - cut) / error).abs().max()) < 6  # thousands of checks: 6 standard errors
+
+
+@pytest.mark.parametrize("prior_name", PRIORS)
+def test_every_prior_likelihood_and_guide(prior_name):
+    torch.manual_seed(7)
+    for make_likelihood, data in LIKELIHOODS.values():
+        x = data(N, D)
+        for make_guide in GUIDES.values():
+            prior = PRIORS[prior_name](1)
+            model, guide = trained(prior, make_likelihood(1, D), make_guide, x)
+            with torch.no_grad():
+                q = guide.posterior(x)
+                z = q.sample((REPEATS, K))
+                log_w = model.log_joint(x, z) - q.log_prob(z)
+                bend = biject_to(prior().support) if isinstance(prior, priors.Uniform) else None
+                t = torch.linspace(-5.5, 5.5, 2001, dtype=torch.float64)
+                u = torch.sinh(t).to(x)[:, None, None]  # to +-120, for a t prior's tails
+                weight = torch.cosh(t).log() + math.log(float(t[1] - t[0]))
+                if bend is not None:
+                    weight = weight + bend.log_abs_det_jacobian(u, bend(u))[:, 0].double()
+                    u = bend(u)
+                log_joint = model.log_joint(x, u).double() + weight[:, None]
+                log_q = q.log_prob(u.expand(-1, N, 1)).double() + weight[:, None]
+            check_bounds(log_w, log_joint, log_q)
+
+
+def test_every_likelihood_and_guide_of_the_two_level_prior():
+    torch.manual_seed(7)
+    t = torch.linspace(-9, 9, 241)
+    u = torch.cartesian_prod(t, t)[:, None]  # (w, z)
+    weight = 2 * math.log(float(t[1] - t[0]))
+    for make_likelihood, data in LIKELIHOODS.values():
+        x = data(N, D)
+        for make_guide in TWO_LEVEL_GUIDES.values():
+            prior = hierarchical()
+            model, guide = trained(prior, make_likelihood(1, D), make_guide, x)
+            with torch.no_grad():
+                q = guide.posterior(x)
+
+                def log_joint(v):
+                    w, z = v[..., :1], v[..., 1:]
+                    top = -0.5 * w[..., 0] ** 2 - 0.5 * math.log(2 * math.pi)
+                    return top + model.prior.given(w).log_prob(z) + model.likelihood(z).log_prob(x)
+
+                v = q.sample((REPEATS, K))
+                joint, log_q = log_joint(u) + weight, q.log_prob(u.expand(-1, N, 2)) + weight
+                check_bounds(log_joint(v) - q.log_prob(v), joint, log_q)

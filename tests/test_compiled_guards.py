@@ -1,0 +1,317 @@
+"""What a trace would freeze is noticed: another graph is made, or the program is left to Pyro."""
+
+import random
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Trace_ELBO
+from torch import nn
+
+from pyro_vae import Model, guides, likelihoods, networks, priors
+from pyro_vae.infer import CompiledTrace_ELBO
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+N, D = 6, 4
+
+
+def guide(x, **rest):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x @ pyro.param("w", torch.full((D,), 0.1)), 0.5))
+
+
+def model(x, factor=1.0):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(factor * z[:, None], 1.0).expand([len(x), D]).to_event(1), obs=x)
+
+
+def ready(model, guide=guide, **kwargs):
+    """An ELBO with a checked graph for these arguments."""
+    elbo = CompiledTrace_ELBO(backend="eager")
+    x = torch.randn(N, D)
+    for _ in range(5):
+        elbo.loss(model, guide, x, **kwargs)
+    assert elbo.num_graphs == 1
+    return elbo
+
+
+def assert_same(elbo, model, guide=guide, calls=6, **kwargs):
+    """The loss equals Pyro's under the same noise, on new data at every call."""
+    for seed in range(calls):
+        x = torch.randn(N, D)
+        pyro.set_rng_seed(seed)
+        found = elbo.loss(model, guide, x, **kwargs)
+        pyro.set_rng_seed(seed)
+        assert found == pytest.approx(Trace_ELBO().loss(model, guide, x, **kwargs), rel=1e-5)
+
+
+def test_argument_that_is_a_number():
+    elbo = ready(model, factor=1.0)
+    assert_same(elbo, model, factor=3.0)
+    assert elbo.num_graphs == 2
+
+
+def test_argument_that_is_a_tensor_needs_no_new_graph():
+    elbo = ready(model, factor=torch.tensor(1.0))
+    assert_same(elbo, model, factor=torch.tensor(3.0))
+    assert elbo.num_graphs == 1
+
+
+class Attribute(nn.Module):
+    factor = 1.0
+
+    def __init__(self):
+        super().__init__()
+        self.factor = 1.0
+        self.flag = False
+
+    def forward(self, x):
+        if self.flag:
+            return model(x, factor=-self.factor)
+        return model(x, factor=self.factor)
+
+
+@pytest.mark.parametrize(("name", "value"), [("factor", 2.5), ("flag", True)])
+def test_attribute_of_a_module(name, value):
+    program = Attribute()
+    elbo = ready(program)
+    setattr(program, name, value)
+    assert_same(elbo, program)
+    assert elbo.num_graphs == 2
+
+
+def test_attribute_behind_a_bound_method():
+    class Holder:
+        factor = 1.0
+
+        def __init__(self):
+            self.factor = 1.0
+
+        def model(self, x):
+            return model(x, factor=self.factor)
+
+    holder = Holder()
+    elbo = ready(holder.model)
+    holder.factor = 4.0
+    assert_same(elbo, holder.model)
+
+
+def test_closure():
+    factor = 1.0
+
+    def program(x):
+        return model(x, factor=factor)
+
+    elbo = ready(program)
+    factor = 2.0
+    assert_same(elbo, program)
+
+
+GLOBAL = 1.0
+
+
+def reads_a_global(x):
+    return model(x, factor=GLOBAL)
+
+
+def test_global(monkeypatch):
+    elbo = ready(reads_a_global)
+    monkeypatch.setitem(globals(), "GLOBAL", 2.0)
+    assert_same(elbo, reads_a_global)
+
+
+def test_closed_over_tensor_is_read_anew():
+    factor = torch.tensor(1.0)
+
+    def program(x):
+        return model(x, factor=factor)
+
+    elbo = ready(program)
+    factor.fill_(3.0)
+    assert_same(elbo, program)
+    assert elbo.num_graphs == 1
+
+
+def test_training_mode():
+    net = nn.Sequential(nn.Linear(D, 1), nn.Dropout(0.5))
+
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = net
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(self.net(x).squeeze(-1), 0.5))
+
+    dropping = Dropping()
+    elbo = ready(model, dropping)
+    dropping.eval()
+    assert_same(elbo, model, guide=dropping)
+    assert elbo.num_graphs == 2
+    dropping.train()
+    assert_same(elbo, model, guide=dropping)
+    assert elbo.num_graphs == 2
+
+
+def test_frozen_and_replaced_parameters():
+    vae = Model(priors.StandardNormal(2), likelihoods.Bernoulli(networks.mlp(2, 8, D)))
+    encoder = guides.DiagonalGaussian(networks.mlp(D, 8, 4))
+    elbo = CompiledTrace_ELBO(backend="eager")
+    x = torch.ones(N, D)
+    svi = SVI(vae, encoder, pyro.optim.SGD({"lr": 0.1}), elbo)
+    for _ in range(5):
+        svi.step(x)
+    vae.likelihood.network[0].weight.requires_grad_(False)
+    before = vae.likelihood.network[0].weight.clone()
+    for _ in range(5):
+        svi.step(x)
+    assert torch.equal(before, vae.likelihood.network[0].weight)
+    vae.likelihood.network[2].bias = nn.Parameter(torch.full((D,), 5.0))
+    pyro.set_rng_seed(0)
+    found = elbo.loss(vae, encoder, x)
+    pyro.set_rng_seed(0)
+    assert found == pytest.approx(Trace_ELBO().loss(vae, encoder, x), rel=1e-5)
+
+
+def test_other_dtype():
+    vae = Model(priors.StandardNormal(2), likelihoods.Bernoulli(networks.mlp(2, 8, D)))
+    encoder = guides.DiagonalGaussian(networks.mlp(D, 8, 4))
+    elbo = CompiledTrace_ELBO(backend="eager")
+    for _ in range(5):
+        elbo.loss(vae, encoder, torch.ones(N, D))
+    vae.double(), encoder.double()
+    x = torch.ones(N, D, dtype=torch.float64)
+    for seed in range(6):
+        pyro.set_rng_seed(seed)
+        found = elbo.loss(vae, encoder, x)
+        pyro.set_rng_seed(seed)
+        assert found == pytest.approx(Trace_ELBO().loss(vae, encoder, x), rel=1e-12)
+
+
+def test_batches_of_two_shapes_keep_two_graphs():
+    elbo = CompiledTrace_ELBO(backend="eager")
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), elbo)
+    for _ in range(6):
+        svi.step(torch.randn(N, D))
+        svi.step(torch.randn(N - 2, D))
+    assert elbo.num_graphs == 2
+
+
+# -- left to Pyro --------------------------------------------------------------------------------------------------
+
+
+def branches(x):
+    return model(x, factor=1.0 if x.sum() > 0 else -1.0)
+
+
+def leaves_torch(x):
+    return model(x, factor=float(np.asarray(x.numpy()).mean()))
+
+
+def reads_item(x):
+    return model(x, factor=x.mean().item())
+
+
+def python_list(x):
+    return model(x, factor=torch.tensor(x.tolist()).mean())
+
+
+def other_noise(x):
+    return model(x, factor=random.random())
+
+
+def selects(x):
+    kept = x[x.sum(-1) > -1.0]
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+    with pyro.plate("kept", len(kept)):
+        pyro.sample("x", dist.Normal(z.mean(), 1.0).expand([len(kept), D]).to_event(1), obs=kept)
+
+
+def discrete(x):
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", dist.Bernoulli(0.3))
+        z = pyro.sample("z", dist.Normal(k, 1.0))
+        pyro.sample("x", dist.Normal(z[:, None], 1.0).expand([len(x), D]).to_event(1), obs=x)
+
+
+def discrete_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("k", dist.Bernoulli(pyro.param("p", torch.tensor(0.4))))
+        pyro.sample("z", dist.Normal(x @ pyro.param("w", torch.full((D,), 0.1)), 0.5))
+
+
+def seeded_guide(x):
+    random.seed(0)
+    return guide(x)
+
+
+REFUSED = {
+    "branch on values": (branches, guide, "depends on the values"),
+    "numpy": (leaves_torch, guide, "out of torch"),
+    "item": (reads_item, guide, "depends on the values"),
+    "list": (python_list, guide, "out of torch"),
+    "Python's random numbers": (other_noise, seeded_guide, "Python's or NumPy's"),
+    "selection": (selects, guide, "depends on"),
+    "discrete latent": (discrete, discrete_guide, "no reparametrised sample"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_left_to_pyro_with_a_reason(name):
+    program, proposal, reason = REFUSED[name]
+    elbo = CompiledTrace_ELBO(backend="eager")
+    with pytest.warns(UserWarning, match=reason) as said:
+        assert_same(elbo, program, proposal, calls=8)
+    assert elbo.num_graphs == 0
+    assert len(said) == 1
+
+
+def test_state_that_changes_at_every_run_is_left_to_pyro():
+    held = Attribute()
+
+    def program(x):
+        return held(x)
+
+    elbo = CompiledTrace_ELBO(backend="eager")
+
+    def anneal():
+        for step in range(60):
+            held.factor = 0.1 * step
+            assert_same(elbo, program, calls=1)
+
+    with pytest.warns(UserWarning, match="change all the time"):
+        anneal()
+
+
+def test_inside_other_handlers_is_left_to_pyro():
+    elbo = ready(model)
+    x = torch.randn(N, D)
+    pyro.set_rng_seed(0)
+    with pytest.warns(UserWarning, match="other Pyro handlers"):
+        found = poutine.scale(elbo.loss, scale=2.0)(model, guide, x)
+    pyro.set_rng_seed(0)
+    assert found == pytest.approx(2.0 * Trace_ELBO().loss(model, guide, x), rel=1e-5)
+
+
+def test_gradient_to_an_argument_is_left_to_pyro():
+    elbo = ready(model)
+    x = torch.randn(N, D, requires_grad=True)
+    with pytest.warns(UserWarning, match="needs a gradient"):
+        elbo.differentiable_loss(model, guide, x).backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_unknown_backend():
+    with pytest.raises(ValueError, match="inductor"):
+        CompiledTrace_ELBO(backend="indutor")

@@ -1,0 +1,291 @@
+"""The closed form, quadrature, the mode and Laplace, each against a truth computed without the package."""
+
+import math
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy import optimize, stats
+from sklearn.decomposition import FactorAnalysis
+
+import pyro_vae as pv
+from tests.truth import STANDARD_ERRORS, bernoulli_joint, grid_integral, linear_gaussian, linear_gaussian_posterior
+
+
+def _decoder(latent_dim, data_dim=12, width=16):
+    """A nonlinear decoder with bent, wide posteriors."""
+    network = pv.networks.mlp(latent_dim, width, data_dim)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=1.0)
+    return pv.Model(pv.priors.StandardNormal(latent_dim), pv.likelihoods.Bernoulli(network))
+
+
+# -- closed form ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("latent_dim", "data_dim"), [(1, 3), (2, 10), (20, 5), (50, 80)])
+def test_closed_form_is_the_textbooks(latent_dim, data_dim, float64):
+    model, W, b = linear_gaussian(latent_dim, data_dim, scale=0.3)
+    x = model.sample(9)["x"]
+    mean, V, log_evidence = linear_gaussian_posterior(x, W, b, 0.3)
+    posterior = pv.analytic(model, x)
+    np.testing.assert_allclose(posterior.mean.detach(), mean, atol=1e-10)
+    np.testing.assert_allclose(posterior.covariance_matrix.detach(), np.broadcast_to(V, (9, *V.shape)), atol=1e-10)
+    np.testing.assert_allclose(posterior.log_evidence.detach(), log_evidence, rtol=1e-10)
+
+
+def test_single_precision_loses_little():
+    model, W, b = linear_gaussian(2, 10, scale=0.05)
+    x = model.sample(20)["x"]
+    exact = linear_gaussian_posterior(x, W, b, 0.05)[2]
+    # float32 rounds mu and x to 6e-8 of their size, which the noise of 0.05 magnifies: 10 terms of (x/s) eps (x/s)
+    allowed = 10 * 6e-8 * (x.abs().max().item() / 0.05) ** 1 * 30
+    assert np.abs(pv.analytic(model, x).log_evidence.detach().numpy() - exact).max() < allowed
+
+
+def test_closed_form_is_factor_analysis_of_scikit_learn(float64):
+    data = pv.datasets.linear_gaussian(400, latent_dim=3, data_dim=8)
+    fa = FactorAnalysis(3, tol=1e-8, max_iter=2000).fit(data.x.numpy())
+    network = pv.networks.mlp(3, 8)
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor(fa.components_.T))
+        network[0].bias.copy_(torch.tensor(fa.mean_))
+    scale = torch.tensor(fa.noise_variance_**0.5)
+    model = pv.Model(pv.priors.StandardNormal(3), pv.likelihoods.Gaussian(network, scale=scale))
+    posterior = pv.analytic(model, data.x)
+    np.testing.assert_allclose(posterior.log_evidence.detach(), fa.score_samples(data.x.numpy()), rtol=1e-9)
+    np.testing.assert_allclose(posterior.mean.detach(), fa.transform(data.x.numpy()), atol=1e-9)
+    truth = pv.quadrature(model, data.x[:5])
+    np.testing.assert_allclose(truth.log_evidence.detach(), fa.score_samples(data.x[:5].numpy()), atol=1e-9)
+
+
+def test_closed_form_reads_any_gaussian_program(float64):
+    """Two latent sites, a correlated prior, another plate name: no class of the package."""
+    S = torch.tensor([[1.0, 0.6], [0.6, 2.0]])
+    A = torch.randn(4, 3)
+
+    def program(x):
+        with pyro.plate("rows", len(x)):
+            a = pyro.sample("a", dist.MultivariateNormal(torch.tensor([1.0, -1.0]), S))
+            c = pyro.sample("c", dist.Normal(0.5, 2.0))
+            mean = torch.cat([a, c.unsqueeze(-1)], -1) @ A.T
+            pyro.sample("x", dist.Normal(mean, 0.7).to_event(1), obs=x)
+
+    x = torch.randn(6, 4)
+    prior_cov = np.block([[S.numpy(), np.zeros((2, 1))], [np.zeros((1, 2)), 4 * np.ones((1, 1))]])
+    m = np.array([1.0, -1.0, 0.5])
+    cov = A.numpy() @ prior_cov @ A.numpy().T + 0.49 * np.eye(4)
+    posterior = pv.analytic(program, x, plate="rows")
+    expected = stats.multivariate_normal(A.numpy() @ m, cov).logpdf(x.numpy())
+    np.testing.assert_allclose(posterior.log_evidence, expected, rtol=1e-10)
+    gain = prior_cov @ A.numpy().T @ np.linalg.inv(cov)
+    np.testing.assert_allclose(posterior.mean, m + (x.numpy() - A.numpy() @ m) @ gain.T, atol=1e-10)
+
+
+def _student(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.StudentT(3.0, 0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def _funnel(x):
+    with pyro.plate("data", len(x)):
+        a = pyro.sample("a", dist.Normal(0.0, 1.0))
+        b = pyro.sample("b", dist.Normal(0.0, a.exp()))
+        pyro.sample("x", dist.Normal(b, 1.0), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("program", "x", "reason"),
+    [
+        (_decoder(2), torch.zeros(3, 12), "is Bernoulli, not Normal"),
+        (_student, torch.zeros(3), "prior site 'z' is StudentT"),
+        (_funnel, torch.zeros(3), "not Gaussian"),
+        (pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(pv.networks.mlp(2, 9, 4), scale=1.0)),
+         torch.zeros(3, 4), "mean is not linear"),
+        (pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(pv.networks.mlp(2, 8))),
+         torch.zeros(3, 4), "standard deviation depends"),
+    ],
+)  # fmt: skip
+def test_closed_form_refuses_anything_else_and_says_why(program, x, reason):
+    with pytest.raises(ValueError, match=reason) as error:
+        pv.analytic(program, x)
+    assert "try quadrature" in str(error.value)
+
+
+# -- quadrature ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+@pytest.mark.parametrize("scale", [0.05, 1.0])
+def test_quadrature_is_the_closed_form_within_its_bound(latent_dim, scale, float64):
+    model, W, b = linear_gaussian(latent_dim, 8, scale=scale)
+    x = model.sample(12)["x"]
+    mean, V, log_evidence = linear_gaussian_posterior(x, W, b, scale)
+    truth = pv.quadrature(model, x)
+    error = np.abs(truth.log_evidence.detach().numpy() - log_evidence)
+    assert (error <= truth.error_bound.numpy()).all()
+    assert error.max() < 1e-9
+    np.testing.assert_allclose(truth.mean, mean, atol=1e-9)
+    np.testing.assert_allclose(truth.covariance_matrix, np.broadcast_to(V, (12, *V.shape)), atol=1e-9)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2])
+def test_quadrature_is_a_plain_dense_sum_on_a_bent_posterior(latent_dim, float64):
+    model = _decoder(latent_dim)
+    x = model.sample(6)["x"]
+    num = 6001 if latent_dim == 1 else 401
+    dense = grid_integral(lambda z: bernoulli_joint(model, x, torch.tensor(z).unsqueeze(1)), latent_dim, num=num)
+    truth = pv.quadrature(model, x)
+    assert (np.abs(truth.log_evidence.numpy() - dense) <= truth.error_bound.numpy()).all()
+
+
+@pytest.mark.parametrize("activation", [torch.nn.Tanh, torch.nn.ReLU])
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+def test_error_bound_is_honest_when_the_resolution_doubles(latent_dim, activation, float64):
+    network = pv.networks.mlp(latent_dim, 24, 15, activation=activation)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.8)
+    model = pv.Model(pv.priors.StandardNormal(latent_dim), pv.likelihoods.Bernoulli(network))
+    x = model.sample(10)["x"]
+    first = 8 if latent_dim == 3 else 12
+    coarse, fine, finest = (pv.quadrature(model, x, resolution=first * k, tolerance=math.inf) for k in (1, 2, 4))
+    assert ((coarse.log_evidence - fine.log_evidence).abs() <= coarse.error_bound).all()
+    assert ((fine.log_evidence - finest.log_evidence).abs() <= fine.error_bound).all()
+    assert (finest.error_bound < coarse.error_bound).float().mean() > 0.9
+
+
+def test_single_precision_states_its_rounding():
+    model = _decoder(2)
+    x = model.sample(10)["x"]
+    single = pv.quadrature(model, x)
+    double = pv.quadrature(model.double(), x.double())
+    assert ((single.log_evidence - double.log_evidence).abs() <= single.error_bound + double.error_bound).all()
+
+
+def test_quadrature_finds_every_mode(float64):
+    """x = z^2 + noise: two narrow modes far apart, equally heavy."""
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 2.0))
+            pyro.sample("x", dist.Normal(z**2, 0.1), obs=x)
+
+    x = torch.tensor([1.0, 4.0, 9.0])
+    truth = pv.quadrature(program, x)
+    dense = grid_integral(
+        lambda z: stats.norm.logpdf(z, 0, 2) + stats.norm.logpdf(x.numpy(), z**2, 0.1), 1, low=-12, high=12, num=200_001
+    )
+    assert (np.abs(truth.log_evidence.numpy() - dense) <= truth.error_bound.numpy()).all()
+    assert truth.mean.abs().max() < 1e-6
+    draws = truth.sample((4000,))
+    share = (draws > 0).double().mean(0)
+    assert (share - 0.5).abs().max() < STANDARD_ERRORS * 0.5 / 4000**0.5
+
+
+def test_quadrature_of_a_constrained_conjugate_pair(float64):
+    """Gamma prior, Poisson data: the evidence is negative binomial, the posterior Gamma."""
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(2.0, 0.5))
+            pyro.sample("x", dist.Poisson(rate), obs=x)
+
+    x = torch.tensor([0.0, 3.0, 20.0])
+    truth = pv.quadrature(program, x)
+    expected = stats.nbinom(2, 0.5 / 1.5).logpmf(x.numpy())
+    assert (np.abs(truth.log_evidence.numpy() - expected) <= truth.error_bound.numpy()).all()
+    mean_rate = truth.expectation(lambda u: u.exp().squeeze(-1))
+    np.testing.assert_allclose(mean_rate, (2 + x.numpy()) / 1.5, rtol=1e-6)
+
+
+def test_draws_have_the_posteriors_own_distribution():
+    model, W, b = linear_gaussian(2, 6, scale=0.5)
+    x = model.sample(3)["x"]
+    mean, V, _ = linear_gaussian_posterior(x, W, b, 0.5)
+    S = 20_000
+    draws = pv.quadrature(model, x).sample((S,)).double().numpy()
+    whitened = (draws - mean) @ np.linalg.inv(np.linalg.cholesky(V)).T
+    assert np.abs(whitened.mean(0)).max() < STANDARD_ERRORS / S**0.5
+    assert np.abs(whitened.var(0) - 1).max() < STANDARD_ERRORS * (2 / S) ** 0.5
+    for n in range(3):
+        assert stats.kstest(whitened[:, n, 0], "norm").pvalue > 1e-5
+
+
+def test_draws_follow_the_seed_and_the_answer_needs_none():
+    model = _decoder(2)
+    x = model.sample(3)["x"]
+    pyro.set_rng_seed(1)
+    one = pv.quadrature(model, x)
+    first = one.sample((5,))
+    pyro.set_rng_seed(1)
+    two = pv.quadrature(model, x)
+    assert torch.equal(first, two.sample((5,)))
+    assert torch.equal(one.log_evidence, two.log_evidence)
+
+
+def test_too_many_dimensions_are_refused_with_their_price():
+    with pytest.raises(ValueError, match=r"32\*\*10 = 1e\+15 evaluations"):
+        pv.quadrature(_decoder(10), torch.zeros(3, 12))
+
+
+# -- mode and Laplace ----------------------------------------------------------------------------------------------
+
+
+def test_mode_and_laplace_are_exact_on_the_linear_gaussian_model(float64):
+    model, W, b = linear_gaussian(20, 30, scale=0.4)
+    x = model.sample(7)["x"]
+    mean, V, log_evidence = linear_gaussian_posterior(x, W, b, 0.4)
+    mode, approximation = pv.maximum_a_posteriori(model, x), pv.laplace(model, x)
+    np.testing.assert_allclose(mode.mean, mean, atol=1e-8)
+    np.testing.assert_allclose(approximation.mean, mean, atol=1e-8)
+    np.testing.assert_allclose(approximation.covariance_matrix, np.broadcast_to(V, (7, *V.shape)), atol=1e-10)
+    np.testing.assert_allclose(approximation.log_evidence, log_evidence, rtol=1e-10)
+    assert bool(mode.converged.all())
+    assert bool(approximation.converged.all())
+
+
+def test_mode_is_scipys_best_of_many_starts(float64):
+    model = _decoder(2)
+    x = model.sample(8)["x"]
+    mode = pv.maximum_a_posteriori(model, x, num_starts=8)
+    for n in range(8):
+
+        def height(z, n=n):
+            return -bernoulli_joint(model, x[n : n + 1], torch.tensor(z).reshape(1, 2)).item()
+
+        best = min(optimize.minimize(height, start).fun for start in np.random.default_rng(0).normal(size=(12, 2)))
+        assert float(mode.log_joint[n]) == pytest.approx(-best, abs=1e-6)
+
+
+def test_mode_of_a_constrained_latent_has_no_jacobian_and_laplace_has(float64):
+    def program(x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(2.0, 0.5))
+            pyro.sample("x", dist.Poisson(rate), obs=x)
+
+    x = torch.tensor([3.0, 20.0])
+    shape, scale = 2 + x.numpy(), 1 / 1.5
+    mode = pv.maximum_a_posteriori(program, x)
+    np.testing.assert_allclose(mode.mean.exp().flatten(), (shape - 1) * scale, rtol=1e-6)
+    approximation = pv.laplace(program, x)
+    np.testing.assert_allclose(approximation.mean.exp().flatten(), shape * scale, rtol=1e-6)
+    np.testing.assert_allclose(approximation.variance.flatten(), 1 / shape, rtol=1e-6)
+
+
+def test_laplace_curvature_is_the_finite_difference(float64):
+    model = _decoder(2)
+    x = model.sample(4)["x"]
+    approximation, h = pv.laplace(model, x), 1e-4
+    eye = torch.eye(2) * h
+
+    def f(u):
+        return bernoulli_joint(model, x, u)
+
+    m = approximation.mean
+    hessian = np.array([[
+        (f(m + a + b) - f(m + a - b) - f(m - a + b) + f(m - a - b)) / (4 * h * h)
+        for b in eye] for a in eye])  # fmt: skip
+    np.testing.assert_allclose(approximation.precision_matrix, -np.moveaxis(hessian, -1, 0), rtol=1e-4, atol=1e-4)

@@ -1,0 +1,240 @@
+import copy
+import math
+
+import pytest
+import scipy.integrate
+import scipy.stats
+import torch
+
+import pyro_vae as pv
+from pyro_vae import likelihoods
+from pyro_vae.networks import mlp
+from tests.table_of_parts import LIKELIHOODS, directional_derivative_error, perturbed
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+EACH = pytest.mark.parametrize(("make", "data"), LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
+ONE_COLUMN = pytest.mark.parametrize(
+    ("make", "data"),
+    [value for name, value in LIKELIHOODS.items() if name != "mixed"],
+    ids=[name for name in LIKELIHOODS if name != "mixed"],
+)
+
+
+def support_grid(make, data):
+    """Every value of one column, or points that fill it, with the weight of each."""
+    kind = data.__name__
+    if kind == "_real":
+        t = torch.linspace(-9, 9, 20001)  # x = sinh t: tails of Student's t reach far
+        return torch.sinh(t), torch.cosh(t) * (t[1] - t[0])
+    if kind == "_unit":
+        t = torch.linspace(-9, 9, 20001)  # x = sigmoid of a stretched t: Beta is unbounded at the ends
+        x = torch.sigmoid(torch.sinh(t / 2))
+        inside = (x > 1e-15) & (x < 1 - 1e-15)
+        return x[inside], (x * (1 - x) * torch.cosh(t / 2) / 2 * (t[1] - t[0]))[inside]
+    count = {"_binary": 2, "_categories": 3, "_levels": 16, "_counts": 4000}[kind]
+    return torch.arange(count, dtype=torch.get_default_dtype()), torch.ones(count)
+
+
+@ONE_COLUMN
+@torch.no_grad()
+def test_density_sums_to_one_and_draws_follow_it(make, data):
+    """Total mass, and the means of log p and of two bounded functions over draws within 5 standard errors."""
+    p = perturbed(make(1, 1))(0.5 * torch.randn(3, 1))
+    x, weight = support_grid(make, data)
+    log_p = p.log_prob(x[:, None, None].expand(-1, 3, 1))
+    mass = log_p.exp() * weight[:, None]
+    near_the_ends = 5e-3 if data.__name__ == "_unit" else 2e-5  # Beta: closer to 1 than doubles resolve
+    torch.testing.assert_close(mass.sum(0), torch.ones(3), rtol=0, atol=near_the_ends)
+    draws = p.sample((20_000,))
+    tanh = [torch.tanh(v / 3) for v in (draws[..., 0], x[:, None].expand(-1, 3))]
+    for sampled, exact in [
+        (p.log_prob(draws), log_p),
+        (tanh[0], tanh[1]),
+        (tanh[0] ** 2, tanh[1] ** 2),
+    ]:
+        error = sampled.std(0) / math.sqrt(len(draws)) + 1e-6
+        truth = (mass * exact.nan_to_num(neginf=0.0)).sum(0)
+        assert float(((sampled.mean(0) - truth) / error).abs().max()) < 5
+
+
+@pytest.mark.parametrize(
+    ("make", "data"), [value for name, value in LIKELIHOODS.items() if name not in ("mixed", "categorical")]
+)
+@torch.no_grad()
+def test_mean_and_variance_are_those_of_the_density(make, data):
+    p = make(1, 1)(torch.randn(2, 1))
+    x, weight = support_grid(make, data)
+    mass = p.log_prob(x[:, None, None].expand(-1, 2, 1)).exp() * weight[:, None]
+    mean = (mass * x[:, None]).sum(0)
+    torch.testing.assert_close(p.mean[..., 0], mean, rtol=1e-4, atol=1e-4)
+    if not isinstance(make(1, 1), likelihoods.StudentT):  # its variance lies in tails that no grid reaches
+        variance = (mass * (x[:, None] - mean) ** 2).sum(0)
+        torch.testing.assert_close(p.variance[..., 0], variance, rtol=2e-4, atol=1e-4)
+
+
+@EACH
+def test_gradient_agrees_with_finite_differences(make, data):
+    likelihood = perturbed(make(2, 3))
+    z, x = torch.randn(5, 2, requires_grad=True), data(5, 3)
+    assert directional_derivative_error(lambda: likelihood(z).log_prob(x).sum(), [z, *likelihood.parameters()]) < 1e-6
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shapes_and_dtypes(make, data, dtype):
+    likelihood, x = make(2, 3).to(dtype), data(7, 3).to(dtype)
+    p = likelihood(torch.zeros(2, dtype=dtype))
+    assert (p.batch_shape, p.event_shape) == ((), (3,))
+    for shape in [(7,), (4, 5, 7)]:
+        log_prob = likelihood(torch.randn(*shape, 2, dtype=dtype)).log_prob(x)
+        assert (log_prob.shape, log_prob.dtype) == (shape, dtype)
+        assert torch.isfinite(log_prob).all()
+
+
+@EACH
+def test_copies_and_saved_states_agree(make, data):
+    likelihood, z, x = perturbed(make(2, 3)), torch.randn(5, 2), data(5, 3)
+    fresh = make(2, 3)
+    fresh.load_state_dict(copy.deepcopy(likelihood).state_dict())
+    torch.testing.assert_close(fresh(z).log_prob(x), likelihood(z).log_prob(x))
+
+
+@EACH
+def test_target_sees_the_density_in_every_chain(make, data):
+    likelihood, x = perturbed(make(2, 3)), data(4, 3)
+    target = pv.Target(pv.Model(pv.priors.StandardNormal(2), likelihood), x)
+    u = torch.randn(3, 2, 4, 2)
+    torch.testing.assert_close(target.log_likelihood(u), likelihood(u).log_prob(x))
+
+
+def test_named_families_agree_with_scipy():
+    """Fixed outputs through a constant network, against SciPy's densities with all their constants."""
+
+    def constant(*values):
+        layer = torch.nn.Linear(1, len(values))
+        torch.nn.init.zeros_(layer.weight)
+        layer.bias.data = torch.tensor(values)
+        return layer
+
+    def raw(value):
+        return math.log(math.expm1(value))
+
+    r, mean, library = 2.3, 1.7, 3.0
+    nb = scipy.stats.nbinom(r, r / (r + library * mean))
+    g = 1 / (1 + math.exp(0.4))
+    real, counts, unit = torch.tensor([-1.3, 0.0, 2.2]), torch.tensor([0.0, 1.0, 9.0]), torch.tensor([0.1, 0.5, 0.93])
+    many = torch.full((3,), library)
+    count_nets = constant(math.log(mean), raw(r - 0.01)), constant(math.log(mean), raw(r - 0.01), -0.4)
+    for likelihood, x, expected, covariates in [
+        (likelihoods.Gaussian(constant(0.3, raw(0.8 - 1e-3))), real, scipy.stats.norm(0.3, 0.8).logpdf, ()),
+        (likelihoods.Laplace(constant(0.3), scale=0.8), real, scipy.stats.laplace(0.3, 0.8).logpdf, ()),
+        (likelihoods.StudentT(constant(0.3), df=3.5, scale=0.8), real, scipy.stats.t(3.5, 0.3, 0.8).logpdf, ()),
+        (likelihoods.Bernoulli(constant(0.7)), counts[:2], scipy.stats.bernoulli(1 / (1 + math.exp(-0.7))).logpmf, ()),
+        (likelihoods.Poisson(constant(math.log(mean))), counts, scipy.stats.poisson(library * mean).logpmf, (many,)),
+        (likelihoods.NegativeBinomial(count_nets[0]), counts, nb.logpmf, (many,)),
+        (
+            likelihoods.ZeroInflatedNegativeBinomial(count_nets[1]),
+            counts,
+            lambda x: torch.log(g * (torch.as_tensor(x) == 0) + (1 - g) * torch.as_tensor(nb.pmf(x))).numpy(),
+            (many,),
+        ),
+        (
+            likelihoods.Beta(constant(0.4, raw(5.0 - 1.0))),
+            unit,
+            scipy.stats.beta(
+                *((1e-4 + (1 - 2e-4) * m) * 5 for m in (1 / (1 + math.exp(-0.4)), 1 / (1 + math.exp(0.4))))
+            ).logpdf,
+            (),
+        ),
+    ]:
+        got = likelihood(torch.zeros(len(x), 1), *(c[: len(x)] for c in covariates)).log_prob(x[:, None])
+        torch.testing.assert_close(got.detach(), torch.as_tensor(expected(x.numpy())), rtol=1e-9, atol=1e-9)
+
+
+def test_discretised_logistic_is_a_difference_of_distribution_functions():
+    loc, scale = torch.tensor([3.2, 120.0, 254.0]), torch.tensor([0.4, 9.0, 2.0])
+    p = likelihoods.DiscretisedLogisticDistribution(loc, scale)
+    x = torch.tensor([3.0, 100.0, 250.0])
+    cdf = scipy.stats.logistic(loc.numpy(), scale.numpy()).cdf
+    expected = torch.log(torch.as_tensor(cdf(x.numpy() + 0.5) - cdf(x.numpy() - 0.5)))
+    torch.testing.assert_close(p.log_prob(x), expected)
+    far = likelihoods.DiscretisedLogisticDistribution(torch.tensor(0.0), torch.tensor(0.1)).log_prob(
+        torch.tensor(200.0)
+    )
+    assert float(far) == pytest.approx(-1995.0, abs=0.1)  # a difference of two zeros, were it not for the logs
+
+
+@pytest.mark.parametrize("logit", [-60.0, -1e-3, 0.0, 0.01, 25.0])
+def test_continuous_bernoulli_keeps_its_normaliser_at_extreme_logits(logit):
+    """In single precision too, where probabilities round to 0 or 1."""
+    layer = torch.nn.Linear(1, 1).float()
+    torch.nn.init.zeros_(layer.weight)
+    layer.bias.data = torch.tensor([logit], dtype=torch.float32)
+    p = likelihoods.ContinuousBernoulli(layer)(torch.zeros(1, dtype=torch.float32))
+    x = 0.5 - math.copysign(0.4, -logit or 1.0) * (1 if logit else 0)
+    total, _ = scipy.integrate.quad(lambda t: math.exp(logit * t - max(logit, 0)), 0, 1, points=[0.0, 1.0])
+    expected = logit * x - max(logit, 0) - math.log(total)
+    assert p.log_prob(torch.tensor([x], dtype=torch.float32)).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_floor_bounds_the_density_of_a_reproduced_constant():
+    """Without the floor, a pixel that is reproduced exactly has unbounded likelihood (Mattei & Frellsen 2018)."""
+    layer = torch.nn.Linear(1, 2)
+    layer.bias.data = torch.tensor([0.0, -1e4])
+    p = likelihoods.Gaussian(layer, min_scale=0.01)(torch.zeros(1))
+    assert p.log_prob(torch.zeros(1)).item() == pytest.approx(-math.log(0.01) - 0.5 * math.log(2 * math.pi))
+
+
+def test_mixed_adds_its_parts():
+    trunk = mlp(2, 4)
+    parts = [
+        likelihoods.Gaussian(torch.nn.Sequential(trunk, mlp(4, 2)), scale=0.5),
+        likelihoods.Categorical(torch.nn.Sequential(trunk, mlp(4, 3)), num_categories=3),
+        likelihoods.Poisson(torch.nn.Sequential(trunk, mlp(4, 1))),
+    ]
+    mixed = likelihoods.Mixed(parts)
+    z = torch.randn(6, 2)
+    x = torch.cat([torch.randn(6, 2), torch.randint(3, (6, 1)), torch.poisson(torch.ones(6, 1))], -1)
+    by_hand = sum(part(z).log_prob(piece) for part, piece in zip(parts, x.split([2, 1, 1], -1), strict=True))
+    torch.testing.assert_close(mixed(z).log_prob(x), by_hand)
+    assert mixed(z).sample().shape == (6, 4)
+    assert len(list(mixed.parameters())) == 2 + 3 * 2  # the trunk once
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "x", "says"),
+    [
+        (lambda: likelihoods.Bernoulli(mlp(1, 2)), torch.tensor([[0.0, 3.0]]), r"\{0, 1\}.*3.*x > 1.5"),
+        (lambda: likelihoods.Poisson(mlp(1, 2)), torch.tensor([[-1.0, 3.0]]), "Poisson.*-1 to 3"),
+        (lambda: likelihoods.Beta(mlp(1, 4)), torch.tensor([[0.0, 0.5]]), "Beta"),
+        (lambda: likelihoods.Categorical(mlp(1, 6), num_categories=3), torch.tensor([[0.0, 3.0]]), "Categorical"),
+        (lambda: likelihoods.DiscretisedLogistic(mlp(1, 4)), torch.tensor([[0.5, 3.0]]), "DiscretisedLogistic"),
+        (lambda: likelihoods.Gaussian(mlp(1, 4)), torch.zeros(1, 3), "event shape"),
+    ],
+)
+def test_data_outside_the_support_are_a_sentence(likelihood, x, says):
+    model = pv.Model(pv.priors.StandardNormal(1), likelihood())
+    with pytest.raises(ValueError, match=says) as error:
+        pv.Target(model, x)
+    assert all(word in str(error.value) for word in ("expected", "got", "try"))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: likelihoods.Gaussian(mlp(1, 3))(torch.zeros(1)), ValueError, "side by side"),
+        (lambda: likelihoods.Gaussian(mlp(1, 3), scale="learnt"), ValueError, "learned"),
+        (lambda: likelihoods.Gaussian(mlp(1, 3), scale="learned"), ValueError, "data_dim"),
+        (lambda: likelihoods.Laplace(mlp(1, 3), scale=-1.0), ValueError, "positive"),
+        (lambda: likelihoods.StudentT(mlp(1, 3), df=-1.0), ValueError, "degrees of freedom"),
+        (lambda: likelihoods.Categorical(mlp(1, 4), num_categories=3)(torch.zeros(1)), ValueError, "logits"),
+        (lambda: likelihoods.Categorical(mlp(1, 4), num_categories=1), ValueError, "at least 2"),
+        (lambda: likelihoods.ZeroInflatedNegativeBinomial(mlp(1, 4))(torch.zeros(1)), ValueError, "gate"),
+        (lambda: likelihoods.Mixed([]), ValueError, "at least one part"),
+        (lambda: likelihoods.Mixed([mlp(1, 2)]), TypeError, "Likelihoods"),
+    ],
+)
+def test_bad_input_is_a_sentence(make, error, says):
+    with pytest.raises(error, match=says):
+        make()

@@ -1,0 +1,203 @@
+import copy
+import io
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import scipy.stats
+import torch
+
+import pyro_vae as pv
+from pyro_vae import priors
+from tests.table_of_parts import PRIORS, directional_derivative_error, hierarchical, perturbed
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+EACH = pytest.mark.parametrize("make", PRIORS.values(), ids=PRIORS.keys())
+
+
+def grid(prior, num_points=4001, reach=15.0):
+    """Points on the line and the step between them: the box of a uniform prior, or wide enough for the rest."""
+    if isinstance(prior, priors.Uniform):
+        edges = torch.linspace(float(prior.low[0]), float(prior.high[0]), num_points)
+        return (edges[1:] + edges[:-1]) / 2, float(edges[1] - edges[0])
+    points = torch.linspace(-reach, reach, num_points)
+    return points, float(points[1] - points[0])
+
+
+@EACH
+@torch.no_grad()
+def test_density_integrates_to_one(make):
+    prior = perturbed(make(1))
+    tail = 1e-4 if isinstance(prior, priors.StudentT) else 1e-5  # beyond the grid, and the spline's and Laplace's kinks
+    points, step = grid(prior, 40001, 60.0)
+    assert float(prior().log_prob(points[:, None]).exp().sum() * step) == pytest.approx(1, abs=tail)
+
+
+@EACH
+@torch.no_grad()
+def test_density_integrates_to_one_in_the_plane(make):
+    prior = perturbed(make(2), 0.1)
+    points, step = grid(prior, 301, 12.0)
+    total = float(prior().log_prob(torch.cartesian_prod(points, points)).exp().sum() * step**2)
+    tail = {priors.StudentT: 3e-3, priors.Laplace: 3e-3}.get(type(prior), 2e-4)  # tails, and a kink on the grid
+    assert total == pytest.approx(1, abs=tail)
+
+
+@EACH
+def test_draws_follow_the_density(make):
+    """The mean of log p and of z over draws, against sums over a grid, within 5 standard errors."""
+    prior = perturbed(make(1))
+    p = prior()
+    points, step = grid(prior, 40001, 60.0)
+    with torch.no_grad():
+        log_p = p.log_prob(points[:, None])
+        weight = log_p.exp() * step
+        draws = p.sample((20_000,))
+        for function in (
+            lambda z, log_p: log_p,
+            lambda z, log_p: torch.tanh(z),
+            lambda z, log_p: torch.tanh(z).square(),
+        ):
+            sampled = function(draws[:, 0], p.log_prob(draws))
+            exact = (weight * function(points, log_p).nan_to_num(0.0, neginf=0.0)).sum()
+            error = sampled.std() / math.sqrt(len(draws)) + 1e-9
+            assert abs(float((sampled.mean() - exact) / error)) < 5
+
+
+@EACH
+def test_gradient_agrees_with_finite_differences(make):
+    prior = perturbed(make(2))
+    z = (0.5 * torch.randn(5, 2)).requires_grad_()
+    assert (
+        directional_derivative_error(lambda: prior().log_prob(z).sum() + z.square().sum(), [z, *prior.parameters()])
+        < 1e-6
+    )
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_shapes_and_dtypes(make, dtype):
+    prior = make(2).to(dtype)
+    if isinstance(prior, priors.VampPrior):
+        prior._guide[0].to(dtype)
+    p = prior()
+    assert (p.batch_shape, p.event_shape) == ((), (2,))
+    for shape in [(2,), (7, 2), (4, 3, 7, 2)]:
+        log_prob = p.log_prob(torch.full(shape, 0.1, dtype=dtype))
+        assert (log_prob.shape, log_prob.dtype) == (shape[:-1], dtype)
+    assert p.expand([7]).sample((3,)).shape == (3, 7, 2)
+    assert p.sample().dtype == dtype
+
+
+@EACH
+def test_survives_saving_and_copying(make):
+    prior, z = perturbed(make(2)), 0.3 * torch.randn(5, 2)
+    with torch.no_grad():
+        expected = prior().log_prob(z)
+        buffer = io.BytesIO()
+        torch.save(prior.state_dict(), buffer)
+        buffer.seek(0)
+        fresh = copy.deepcopy(prior)  # not make(2): a VampPrior needs the same guide
+        for parameter in fresh.parameters():
+            parameter.zero_()
+        fresh.load_state_dict(torch.load(buffer))
+        torch.testing.assert_close(fresh().log_prob(z), expected)
+
+
+@EACH
+def test_target_sees_the_density_in_every_chain(make):
+    prior = perturbed(make(2))
+    model = pv.Model(prior, pv.likelihoods.Gaussian(pv.networks.mlp(2, 3), scale=1.0))
+    target = pv.Target(model, torch.randn(4, 3))
+    u = torch.randn(3, 2, 4, 2)
+    z = target.constrain(u)["z"]
+    log_det = 0.0
+    if isinstance(prior, priors.Uniform):
+        transform = torch.distributions.biject_to(prior().support)
+        log_det = transform.log_abs_det_jacobian(u, transform(u))
+    torch.testing.assert_close(target.log_prior(u), prior().log_prob(z) + log_det)
+
+
+def test_named_families_agree_with_scipy():
+    z = torch.linspace(-1.9, 2.9, 7)[:, None]
+    for prior, law in [
+        (priors.StandardNormal(1), scipy.stats.norm()),
+        (priors.Laplace(1, scale=0.3), scipy.stats.laplace(scale=0.3)),
+        (priors.StudentT(1, df=3.5, scale=2.0), scipy.stats.t(3.5, scale=2.0)),
+        (priors.Uniform(1, low=-2.0, high=3.0), scipy.stats.uniform(-2, 5)),
+    ]:
+        torch.testing.assert_close(prior().log_prob(z), torch.as_tensor(law.logpdf(z[:, 0].numpy())))
+
+
+def test_flows_start_as_the_standard_normal():
+    z = torch.randn(9, 3)
+    for make in (priors.NICE, priors.RealNVP, priors.MaskedAutoregressive, priors.NeuralSpline):
+        torch.testing.assert_close(make(3)().log_prob(z), priors.StandardNormal(3)().log_prob(z))
+
+
+def test_importing_zuko_leaves_validation_on():
+    """zuko switches torch's argument validation off for the whole process; in a fresh process, ours does not."""
+    import subprocess
+    import sys
+
+    code = (
+        "import torch, pyro_vae as pv; p = pv.priors.RealNVP(2); p().sample(); import zuko\n"
+        "try: torch.distributions.Normal(0., -1.)\n"
+        "except ValueError: print('on')\n"
+        "try: torch.distributions.Distribution().arg_constraints\n"
+        "except NotImplementedError: print('as torch has it')"
+    )
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.split("\n")[:2] == ["on", "as torch has it"], out.stderr
+
+
+def test_vamp_prior_is_the_mixture_of_the_guides_posteriors():
+    guide = pv.guides.DiagonalGaussian(pv.networks.mlp(3, 4))
+    prior = priors.VampPrior(guide, torch.rand(5, 3), bounds=(0.0, 1.0))
+    u = torch.sigmoid(prior.pseudo_inputs)
+    z = torch.randn(7, 2)
+    by_hand = torch.stack([guide.posterior(u[k : k + 1]).log_prob(z) for k in range(5)]).logsumexp(0) - math.log(5)
+    torch.testing.assert_close(prior().log_prob(z), by_hand)
+    assert {id(p) for p in prior.parameters()} == {id(prior.pseudo_inputs)}  # the guide's stay the guide's
+
+
+def test_two_levels_have_the_joint_density():
+    prior = perturbed(hierarchical(L=2, M=1))
+    model = pv.Model(prior, pv.likelihoods.Gaussian(pv.networks.mlp(2, 3), scale=1.0))
+    target = pv.Target(model, torch.randn(4, 3))
+    u = torch.randn(5, 4, 3)
+    w, z = u.split([1, 2], -1)
+    by_hand = dist.Normal(0.0, 1.0).log_prob(w).sum(-1) + prior.given(w).log_prob(z)
+    torch.testing.assert_close(target.log_prior(u), by_hand)
+    assert {name: tuple(v.shape) for name, v in model.sample(6).items()} == {"z_top": (6, 1), "z": (6, 2), "x": (6, 3)}
+
+
+def test_copies_register_their_own_parameters():
+    model = pv.Model(priors.DiagonalNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 3)))
+    model(torch.zeros(2, 3))
+    copy.deepcopy(model)(torch.zeros(2, 3))
+    assert len(pyro.get_param_store()) == 2 * len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: priors.StandardNormal(0), ValueError, "at least 1"),
+        (lambda: priors.DiagonalNormal(1.5), TypeError, "whole number"),
+        (lambda: priors.Uniform(2, low=1.0, high=1.0), ValueError, "low < high"),
+        (lambda: priors.Laplace(2, scale=-1.0), ValueError, "positive scale"),
+        (lambda: priors.StudentT(2, df=0.0), ValueError, "positive df"),
+        (lambda: priors.VampPrior(torch.nn.Linear(2, 2), torch.zeros(3, 2)), TypeError, "posterior"),
+        (lambda: priors.VampPrior(_guide(), torch.full((3, 2), 2.0), bounds=(0.0, 1.0)), ValueError, "inside bounds"),
+        (hierarchical(), NotImplementedError, "given"),
+    ],
+)
+def test_bad_input_is_a_sentence(make, error, says):
+    with pytest.raises(error, match=says):
+        make()
+
+
+def _guide():
+    return pv.guides.DiagonalGaussian(pv.networks.mlp(2, 2))
