@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae import likelihoods as likelihoods
     from pyro_vae import networks as networks
     from pyro_vae import priors as priors
+    from pyro_vae.evaluation.agreement import Agreement as Agreement
+    from pyro_vae.evaluation.agreement import agreement as agreement
+    from pyro_vae.evaluation.calibration import Calibration as Calibration
+    from pyro_vae.evaluation.calibration import calibrate as calibrate
     from pyro_vae.evaluation.collapse import Collapse as Collapse
     from pyro_vae.evaluation.collapse import CollapseWarning as CollapseWarning
     from pyro_vae.evaluation.collapse import collapse as collapse
@@ -25,6 +29,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.evaluation.evidence import Evidence as Evidence
     from pyro_vae.evaluation.evidence import bracket as bracket
     from pyro_vae.evaluation.evidence import evidence as evidence
+    from pyro_vae.evaluation.exchange import to_arviz as to_arviz
     from pyro_vae.evaluation.gaps import Ledger as Ledger
     from pyro_vae.evaluation.gaps import gaps as gaps
     from pyro_vae.evaluation.imputation import impute as impute
@@ -68,6 +73,10 @@ _HOMES = {
     "likelihoods": "pyro_vae.likelihoods",
     "networks": "pyro_vae.networks",
     "priors": "pyro_vae.priors",
+    "Agreement": "pyro_vae.evaluation.agreement",
+    "agreement": "pyro_vae.evaluation.agreement",
+    "Calibration": "pyro_vae.evaluation.calibration",
+    "calibrate": "pyro_vae.evaluation.calibration",
     "Collapse": "pyro_vae.evaluation.collapse",
     "CollapseWarning": "pyro_vae.evaluation.collapse",
     "collapse": "pyro_vae.evaluation.collapse",
@@ -77,6 +86,7 @@ _HOMES = {
     "Evidence": "pyro_vae.evaluation.evidence",
     "bracket": "pyro_vae.evaluation.evidence",
     "evidence": "pyro_vae.evaluation.evidence",
+    "to_arviz": "pyro_vae.evaluation.exchange",
     "Ledger": "pyro_vae.evaluation.gaps",
     "gaps": "pyro_vae.evaluation.gaps",
     "impute": "pyro_vae.evaluation.imputation",
