@@ -16,14 +16,27 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae import likelihoods as likelihoods
     from pyro_vae import networks as networks
     from pyro_vae import priors as priors
+    from pyro_vae.evaluation.agreement import Agreement as Agreement
+    from pyro_vae.evaluation.agreement import agreement as agreement
+    from pyro_vae.evaluation.calibration import Calibration as Calibration
+    from pyro_vae.evaluation.calibration import calibrate as calibrate
     from pyro_vae.evaluation.collapse import Collapse as Collapse
     from pyro_vae.evaluation.collapse import CollapseWarning as CollapseWarning
     from pyro_vae.evaluation.collapse import collapse as collapse
     from pyro_vae.evaluation.comparison import Comparison as Comparison
     from pyro_vae.evaluation.comparison import compare as compare
+    from pyro_vae.evaluation.evidence import Bracket as Bracket
+    from pyro_vae.evaluation.evidence import Evidence as Evidence
+    from pyro_vae.evaluation.evidence import bracket as bracket
+    from pyro_vae.evaluation.evidence import evidence as evidence
+    from pyro_vae.evaluation.exchange import to_arviz as to_arviz
+    from pyro_vae.evaluation.gaps import Ledger as Ledger
+    from pyro_vae.evaluation.gaps import gaps as gaps
     from pyro_vae.evaluation.imputation import impute as impute
     from pyro_vae.evaluation.sweep import Sweep as Sweep
     from pyro_vae.evaluation.sweep import sweep as sweep
+    from pyro_vae.evaluation.verdict import Verdict as Verdict
+    from pyro_vae.evaluation.verdict import verdict as verdict
     from pyro_vae.inference import objectives as objectives
     from pyro_vae.inference.analytic import AnalyticPosterior as AnalyticPosterior
     from pyro_vae.inference.analytic import analytic as analytic
@@ -60,14 +73,27 @@ _HOMES = {
     "likelihoods": "pyro_vae.likelihoods",
     "networks": "pyro_vae.networks",
     "priors": "pyro_vae.priors",
+    "Agreement": "pyro_vae.evaluation.agreement",
+    "agreement": "pyro_vae.evaluation.agreement",
+    "Calibration": "pyro_vae.evaluation.calibration",
+    "calibrate": "pyro_vae.evaluation.calibration",
     "Collapse": "pyro_vae.evaluation.collapse",
     "CollapseWarning": "pyro_vae.evaluation.collapse",
     "collapse": "pyro_vae.evaluation.collapse",
     "Comparison": "pyro_vae.evaluation.comparison",
     "compare": "pyro_vae.evaluation.comparison",
+    "Bracket": "pyro_vae.evaluation.evidence",
+    "Evidence": "pyro_vae.evaluation.evidence",
+    "bracket": "pyro_vae.evaluation.evidence",
+    "evidence": "pyro_vae.evaluation.evidence",
+    "to_arviz": "pyro_vae.evaluation.exchange",
+    "Ledger": "pyro_vae.evaluation.gaps",
+    "gaps": "pyro_vae.evaluation.gaps",
     "impute": "pyro_vae.evaluation.imputation",
     "Sweep": "pyro_vae.evaluation.sweep",
     "sweep": "pyro_vae.evaluation.sweep",
+    "Verdict": "pyro_vae.evaluation.verdict",
+    "verdict": "pyro_vae.evaluation.verdict",
     "objectives": "pyro_vae.inference.objectives",
     "AnalyticPosterior": "pyro_vae.inference.analytic",
     "analytic": "pyro_vae.inference.analytic",

@@ -16,7 +16,7 @@ from pyro_vae.checks import say
 from pyro_vae.distributed import Parallel
 from pyro_vae.inference.engine import Engine
 from pyro_vae.inference.kl_weight import KLWeight
-from pyro_vae.inference.target import Program, sample_sites
+from pyro_vae.inference.program import Program, sample_sites
 from pyro_vae.inference.training_state import TrainingState, load_optimiser, load_random, save_optimiser, save_random
 
 __all__ = ["Data", "Scores", "TrainingRun"]

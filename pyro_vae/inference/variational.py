@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.engine import Engine
-from pyro_vae.inference.target import Program, check_support, may_miss, sample_sites
+from pyro_vae.inference.program import Program, may_miss, sample_sites
+from pyro_vae.inference.supports import check_support
 from pyro_vae.inference.training_run import Data, Scores, TrainingRun
 from pyro_vae.inference.training_state import Checkpoint
 
