@@ -142,6 +142,7 @@ class Flow(guides.Guide):
         super().__init__()
         import zuko
 
+        torch.distributions.Distribution.set_default_validate_args(False)  # zuko's own state; it fails when validated
         self.latent_dim = L
         self.flow = zuko.flows.MAF(L, D, transforms=2, hidden_features=(8,))
 

@@ -166,6 +166,8 @@ def _normal_scores(ordered: Tensor, order: Tensor) -> Tensor:
 def _between_over_within(x: Tensor) -> Tensor:
     """R-hat of ``(M, chains, draws)`` (Gelman & Rubin 1992)."""
     n = x.shape[-1]
+    if n < 2:
+        return torch.full_like(x[:, 0, 0], torch.nan)
     within = x.var(-1).mean(-1)
     between = n * x.mean(-1).var(-1)
     return ((between / within + n - 1) / n).sqrt()
