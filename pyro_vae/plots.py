@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.posterior import Answer, answer
+from pyro_vae.inference.program import Program
 from pyro_vae.inference.quadrature import QuadraturePosterior
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.target import Target
 from pyro_vae.inference.variational import History
 
 if TYPE_CHECKING:

@@ -259,3 +259,12 @@ def test_a_guide_outside_the_priors_support_is_told_the_transform():
         pv.fit(model, guides.DiagonalGaussian(mlp(D, 4)), torch.randn(80, D), progress=False)
     with pytest.raises(ValueError, match="shape"):
         pv.fit(model, guides.DiagonalGaussian(mlp(D, 6)), torch.randn(80, D), progress=False)
+
+
+def test_a_transform_that_saturates_keeps_its_gradient_finite():
+    prior = priors.Uniform(1).float()
+    guide = fitting(guides.DiagonalGaussian(mlp(D, 2)).float(), prior)
+    guide.guide.network[0].bias.data[0] = 40.0  # sigmoid(40) is 1 in single precision
+    q = guide.posterior(torch.zeros(N, D, dtype=torch.float32))
+    grads = torch.autograd.grad(q.log_prob(q.rsample()).sum(), list(guide.parameters()))
+    assert all(bool(torch.isfinite(grad).all()) for grad in grads)

@@ -142,7 +142,7 @@ def test_doubly_reparameterised_gradient_is_the_less_noisy_one():
 
 def test_two_level_gradients_agree():
     """Where one latent site depends on another, the leaves are set in both."""
-    from table_of_parts import TWO_LEVEL_GUIDES, hierarchical
+    from tests.table_of_parts import TWO_LEVEL_GUIDES, hierarchical
 
     model = pv.Model(hierarchical(), likelihoods.Gaussian(mlp(1, D), scale=0.7))
     x = torch.randn(N, D)

@@ -90,6 +90,7 @@ def report(
     run: RunFolder,
     output: Annotated[Path | None, typer.Option(help="The HTML file; else report.html in the run's folder.")] = None,
     rows: Rows = 60,
+    num_samples: Annotated[int, typer.Option(min=4, help="Draws a chain of HMC.")] = 300,
     json: Json = False,
     trust_code: TrustCode = False,
 ) -> None:
@@ -101,7 +102,7 @@ def report(
     trained = load(run, trust_code=trust_code)
     from pyro_vae.runs.page import write_page
 
-    path = write_page(run, trained, output=output, rows=rows)
+    path = write_page(run, trained, output=output, rows=rows, num_samples=num_samples)
     show({"report": path}, f"report: {path}", as_json=json)
 
 

@@ -38,26 +38,29 @@ def train(**given: Any) -> None:
     output, resume, config = given.pop("output"), given.pop("resume"), given.pop("config")
     every, trust_code, as_json = given.pop("checkpoint_every"), given.pop("trust_code"), given.pop("json")
     values = {name: value for name, value in given.items() if value is not None}
+    from pyro_vae.distributed import agree, joined
     from pyro_vae.runs.folder import Run
     from pyro_vae.runs.training import read_recipe
     from pyro_vae.runs.training import train as run_training
 
     run = Run(output)
-    if resume and run.exists:
-        if values or config is not None:
+    settings = {} if config is None else Recipe.from_toml(config)
+    with joined(str(values.get("device", settings.get("device", "cpu")))) as rank:
+        going_on = agree(resume and run.exists)
+        if going_on and (values or config is not None) and rank == 0:
             tell("note: --resume goes on with the run's own settings; others are left aside")
-        recipe = read_recipe(run)
-    else:
-        recipe = Recipe.of({**({} if config is None else Recipe.from_toml(config)), **values})
-    trained = run_training(
-        run,
-        recipe,
-        resume=resume and run.exists,
-        every=every,
-        trust_code=trust_code,
-        progress=not as_json,
-        tell=tell,
-    )
+        recipe = read_recipe(run) if going_on else Recipe.of({**settings, **values})
+        trained = run_training(
+            run,
+            recipe,
+            resume=going_on,
+            every=every,
+            trust_code=trust_code,
+            progress=rank == 0 and not as_json,
+            tell=tell if rank == 0 else None,
+        )
+    if rank:
+        return
     history = trained.history
     best = (history.validation_elbo or history.train_elbo)[history.best_epoch]
     words = "held-out" if history.validation_elbo else "training"

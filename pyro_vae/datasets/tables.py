@@ -47,11 +47,16 @@ def _read_csv(path: Path) -> Any:
     settings: dict[str, Any] = {"index_col": False, "low_memory": False, "on_bad_lines": "error"}
     head = pd.read_csv(path, header=None, nrows=1, **settings)
     names = bool(head.map(lambda cell: isinstance(cell, str)).to_numpy().any())
-    widest = pd.read_csv(path, header=None, nrows=2, skiprows=1 if names else 0, **settings) if names else head
-    if names and len(widest.columns) != len(head.columns):
+    if not names:
+        return pd.read_csv(path, header=None, **settings)
+    try:
+        widest = pd.read_csv(path, header=None, nrows=2, skiprows=1, **settings)
+    except pd.errors.EmptyDataError:
+        return head.iloc[:0]
+    if len(widest.columns) != len(head.columns):
         got = f"{len(head.columns)} names over {len(widest.columns)} columns in {path}"
         raise ValueError(say("one name a column", got, "commas between columns, and no comma in a number"))
-    return pd.read_csv(path, header=0 if names else None, **settings)
+    return pd.read_csv(path, header=0, **settings)
 
 
 def _column(cells: Any, name: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:

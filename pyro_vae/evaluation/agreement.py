@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.inference.posterior import Answer, answer
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.program import Program
+from pyro_vae.inference.target import Target
 
 __all__ = ["Agreement", "agreement", "mmd", "nearest_neighbour_test", "sliced_wasserstein"]
 

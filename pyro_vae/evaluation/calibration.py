@@ -26,7 +26,8 @@ from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernel import Kernel
 from pyro_vae.inference.mcmc.run import sample_target
 from pyro_vae.inference.posterior import answer
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.program import Program
+from pyro_vae.inference.target import Target
 
 __all__ = ["Calibration", "calibrate", "ecdf_band", "tarp"]
 

@@ -16,8 +16,9 @@ from pyro_vae.checks import positive_integer, say
 from pyro_vae.inference.analytic import AnalyticPosterior
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
+from pyro_vae.inference.program import Program
 from pyro_vae.inference.quadrature import MAX_LATENT_DIM, QuadraturePosterior, quadrature
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.target import Target
 
 __all__ = ["Comparison", "RouteScore", "compare"]
 

@@ -18,8 +18,9 @@ from pyro_vae.evaluation.importance import block_size, importance_weights, log_m
 from pyro_vae.evaluation.simulation import simulate
 from pyro_vae.inference.analytic import analytic
 from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.program import Program
 from pyro_vae.inference.quadrature import MAX_LATENT_DIM, quadrature
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.target import Target
 
 __all__ = ["Bracket", "Evidence", "bracket", "evidence"]
 

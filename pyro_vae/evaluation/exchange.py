@@ -11,7 +11,8 @@ from torch import Tensor
 from pyro_vae.checks import positive_integer
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.program import Program
+from pyro_vae.inference.target import Target
 
 __all__ = ["to_arviz"]
 

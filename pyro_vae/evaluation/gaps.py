@@ -26,7 +26,8 @@ from torch.nn.functional import softplus
 from pyro_vae.checks import among, positive_integer, say
 from pyro_vae.evaluation.evidence import Evidence, evidence
 from pyro_vae.evaluation.importance import block_size
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.program import Program
+from pyro_vae.inference.target import Target
 
 __all__ = ["Ledger", "best_in_family", "gaps"]
 

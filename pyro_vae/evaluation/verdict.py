@@ -16,7 +16,8 @@ from pyro_vae.evaluation.evidence import Evidence, evidence
 from pyro_vae.evaluation.importance import Weights, importance_weights
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.program import Program
+from pyro_vae.inference.target import Target
 
 __all__ = ["DO_NOT_TRUST", "REWEIGHT", "TRUST", "UNDECIDED", "Verdict", "verdict"]
 

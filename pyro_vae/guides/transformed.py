@@ -47,4 +47,5 @@ class Transformed(Guide):
 
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z|x), ``batch_shape (N,)``, ``event_shape (L,)``."""
-        return dist.TransformedDistribution(self.guide.posterior(x), [self.transform])
+        # with a cache, a draw's density needs no inverse, which has no finite gradient where T saturates
+        return dist.TransformedDistribution(self.guide.posterior(x), [self.transform.with_cache()])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.program import Program
+from pyro_vae.inference.target import Target
 
 __all__ = ["AnalyticPosterior", "analytic"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.inference.analytic import analytic
-from pyro_vae.inference.target import Program
+from pyro_vae.inference.program import Program
 
 __all__ = ["MeanFieldPosterior", "coordinate_ascent"]
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target import Target, sample_sites
+from pyro_vae.inference.program import sample_sites
+from pyro_vae.inference.target import Target
 
 __all__ = ["GuideSampler"]
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.program import Program
+from pyro_vae.inference.target import Target
 
 __all__ = ["LaplacePosterior", "ModePosterior", "laplace", "maximum_a_posteriori"]
 

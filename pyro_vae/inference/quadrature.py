@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.checks import positive_integer, say
-from pyro_vae.inference.target import Program, Target
+from pyro_vae.inference.program import Program
+from pyro_vae.inference.target import Target
 
 __all__ = ["QuadraturePosterior", "quadrature"]
 

@@ -5,10 +5,8 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,15 +15,15 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
-from torch.distributions import Transform, biject_to, constraints
+from torch import Tensor
+from torch.distributions import Transform
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.program import Program, argument_name, evaluating, frame_of, may_miss, sample_sites
+from pyro_vae.inference.supports import bijection, check_support, is_real, same_support
 
-__all__ = ["LatentSite", "Program", "Target", "check_support", "may_miss", "sample_sites"]
-
-Program = Callable[..., Any]
+__all__ = ["LatentSite", "Target"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Target:
         self.args: tuple[Any, ...] = x if isinstance(x, tuple) else (x,)
         for position, arg in enumerate(self.args):
             if isinstance(arg, Tensor):
-                name = _argument_name(position)
+                name = argument_name(position)
                 checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=may_miss(model, position))
             elif not isinstance(x, tuple):
                 checks.tensor(arg)
@@ -110,8 +108,8 @@ class Target:
         self._check_sites(first, latent)
         self.sites = self._layout(latent)
         self.latent_dim = sum(site.columns.stop - site.columns.start for site in self.sites.values())
-        self._static = all(_same(traces[0][s]["fn"].support, traces[1][s]["fn"].support) for s in latent)
-        self.plain = self.per_datum and len(latent) == 1 and all(_is_real(s["fn"].support) for s in latent.values())
+        self._static = all(same_support(traces[0][s]["fn"].support, traces[1][s]["fn"].support) for s in latent)
+        self.plain = self.per_datum and len(latent) == 1 and all(is_real(s["fn"].support) for s in latent.values())
         self._shared: bool | None = None
         value = next(iter(latent.values()))["value"]
         self.origin = value.new_zeros(self.num_data, self.latent_dim)
@@ -250,7 +248,7 @@ class Target:
 
     def _run(self, u: Tensor | None) -> dict[str, dict[str, Any]]:
         substitute = _Substitute(self, u)
-        with _evaluating(self.model), substitute, pyro.validation_enabled(False):
+        with evaluating(self.model), substitute, pyro.validation_enabled(False):
             try:
                 return sample_sites(poutine.trace(self.model).get_trace(*self.args))
             except RuntimeError as error:
@@ -292,7 +290,7 @@ class Target:
 
     def reduce(self, site: dict[str, Any], log_prob: Tensor) -> Tensor:
         """Sum a site's log probabilities a datum, ``(N,)``; over all of it for a whole program."""
-        frame = _frame(site, self.plate) if self.per_datum else None
+        frame = frame_of(site, self.plate) if self.per_datum else None
         if frame is None:
             return log_prob.sum()
         per_datum = log_prob.movedim(frame.dim, 0)
@@ -331,7 +329,7 @@ class Target:
             if other.size != other.full_size and other.full_size is not None:
                 got = f"{other.size} of {other.full_size} rows"
                 raise ValueError(say(f"the whole plate {other.name!r}", got, "a program without sub-sampling"))
-        if any(_frame(site, self.plate) is None for site in latent.values()):
+        if any(frame_of(site, self.plate) is None for site in latent.values()):
             return False
         if frame.dim is None:
             raise ValueError(
@@ -355,7 +353,7 @@ class Target:
                 raise ValueError(say(f"a continuous latent site {name!r}", got, "summing it out of the model"))
         for name in self.observed:
             site = trace[name]
-            if self.per_datum and _frame(site, self.plate) is None:
+            if self.per_datum and frame_of(site, self.plate) is None:
                 remedy = "moving it inside, or plate=None for the posterior of the whole program"
                 raise ValueError(say(f"observed site {name!r} inside plate {self.plate!r}", "a site outside", remedy))
             check_support(name, site)
@@ -364,11 +362,11 @@ class Target:
         sites, start = {}, 0
         for name, site in latent.items():
             fn = site["fn"]
-            transform = _bijection(fn.support)
+            transform = bijection(fn.support)
             shape = list(transform.inverse_shape(fn.shape()))
             axis = None
             if self.per_datum:
-                axis = len(fn.batch_shape) + _frame(site, self.plate).dim
+                axis = len(fn.batch_shape) + frame_of(site, self.plate).dim
                 shape.insert(0, shape.pop(axis))
             else:
                 shape.insert(0, 1)
@@ -389,7 +387,7 @@ class Target:
         columns = []
         for name, layout in self.sites.items():
             site = latent[name]
-            value = _bijection(site["fn"].support).inv(site["value"])
+            value = bijection(site["fn"].support).inv(site["value"])
             if layout.axis is not None:
                 value = value.movedim(layout.axis, 0)
             columns.append(value.reshape(layout.shape[0], -1))
@@ -426,7 +424,7 @@ class _Substitute(Messenger):
                 say(f"the latent sites of the first run, {list(self.target.sites)}", repr(msg["name"]), "fixed sites")
             )
         raw = self.target._unpack(self.u, layout)
-        transform = _bijection(msg["fn"].support)
+        transform = bijection(msg["fn"].support)
         value = transform(raw)
         log_det = transform.log_abs_det_jacobian(raw, value)
         batch = msg["fn"].batch_shape
@@ -440,121 +438,3 @@ def _vmap(function: Callable[[Tensor], Any], x: Tensor, *, randomness: str = "er
     with warnings.catch_warnings():  # an operation without a batching rule is slow, not wrong
         warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
         return torch.vmap(function, randomness=randomness)(x)
-
-
-def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
-    """Return the sample sites of a Pyro trace that carry a density, by name."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and not poutine.util.site_is_subsample(site)
-        and not site["infer"].get("_deterministic", False)
-    }
-
-
-def _frame(site: dict[str, Any], plate: str | None) -> Any:
-    return next((frame for frame in site["cond_indep_stack"] if frame.name == plate), None)
-
-
-def _argument_name(position: int) -> str:
-    return "x" if position == 0 else f"argument {position} of the model"
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def may_miss(model: Any, position: int) -> bool:
-    """Whether NaN in this argument marks a missing entry: in the data, where the model says so."""
-    return position == 0 and bool(getattr(model, "missing", False))
-
-
-def check_support(name: str, site: dict[str, Any]) -> None:
-    """Check that an observed site's value fits its distribution's shape and support.
-
-    Raises:
-        ValueError: if it does not; the first offending row is named.
-    """
-    fn, value = site["fn"], site["value"]
-    support = getattr(fn, "support", None)
-    if support is None or not isinstance(value, Tensor):
-        return
-    event_dim = len(fn.event_shape)
-    if value.dim() and tuple(value.shape[value.dim() - event_dim :]) != tuple(fn.event_shape):
-        raise ValueError(
-            say(
-                f"data of event shape {tuple(fn.event_shape)} at site {name!r}, as the likelihood gives",
-                f"{tuple(value.shape)}",
-                "x.reshape, or a network of another size",
-            )
-        )
-    good = support.check(value)
-    if isinstance(site["mask"], Tensor):
-        good = good | ~site["mask"]
-    if bool(good.all()):
-        return
-    rows = (~good).reshape(good.shape[0] if good.dim() else 1, -1).any(-1).nonzero().flatten()
-    low, high = float(value.min()), float(value.max())
-    raise ValueError(
-        say(
-            f"values at site {name!r} in the support of {_base_name(fn)}, {_support_name(support)}",
-            f"values from {low:g} to {high:g} (first outside: row {int(rows[0])})",
-            _support_remedy(_base_name(fn), low, high),
-        )
-    )
-
-
-def _base_name(fn: Any) -> str:
-    while hasattr(fn, "base_dist"):
-        fn = fn.base_dist
-    return type(fn).__name__
-
-
-def _support_name(support: Any) -> str:
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return "{0, 1}" if isinstance(support, type(constraints.boolean)) else str(support)
-
-
-def _support_remedy(family: str, low: float, high: float) -> str:
-    if family != "Bernoulli":
-        return "another likelihood, or transforming the data"
-    if low >= 0 and high <= 1:
-        return "(x > 0.5).float(), or fit(..., dynamic_binarisation=True) for probabilities"
-    return f"(x > {(low + high) / 2:g}).float(), or a likelihood for counts or real values"
-
-
-def _bijection(support: Any) -> Transform:
-    """The transform from real numbers to a support; torch registers none for that of a mixture."""
-    if type(support).__name__ == "MixtureSameFamilyConstraint":  # older torch gives the components' own support
-        support = support.base_constraint
-    return biject_to(support)
-
-
-def _is_real(support: Any) -> bool:
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support is constraints.real
-
-
-def _same(a: Any, b: Any) -> bool:
-    """Whether two supports are the same set, so that one transform serves every run."""
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, Tensor):
-        return a.shape == b.shape and bool((a == b).all())
-    if isinstance(a, constraints.Constraint):
-        one, two = vars(a), vars(b)
-        return one.keys() == two.keys() and all(_same(one[key], two[key]) for key in one)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(itertools.starmap(_same, zip(a, b, strict=True)))
-    return bool(a == b)

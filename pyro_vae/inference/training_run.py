@@ -13,9 +13,10 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
+from pyro_vae.distributed import Parallel
 from pyro_vae.inference.engine import Engine
 from pyro_vae.inference.kl_weight import KLWeight
-from pyro_vae.inference.target import Program, sample_sites
+from pyro_vae.inference.program import Program, sample_sites
 from pyro_vae.inference.training_state import TrainingState, load_optimiser, load_random, save_optimiser, save_random
 
 __all__ = ["Data", "Scores", "TrainingRun"]
@@ -93,6 +94,7 @@ class TrainingRun:
         self.model = self._weighted(model)
         self.guide = self._weighted(guide)
         self._parameters: list[Tensor] = []
+        self.parallel: Parallel | None = None
 
     def _weighted(self, program: Program) -> Program:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -113,16 +115,35 @@ class TrainingRun:
         if not found:
             raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
         self._parameters = list(found.values())
+        self.parallel = Parallel.of(self.modules, self._differentiable)
         return self._parameters
 
     def epoch(self, data: Data, batch_size: int) -> float:
         """One pass over the data; return the mean objective a datum, nats."""
         for module in self.modules:
             module.train()
-        total = sum(self.step(batch) for batch in _batches(data, batch_size, shuffle=True))
+        if self.parallel is None:
+            total = sum(self.step(batch) for batch in _batches(data, batch_size, shuffle=True))
+        else:
+            own = sum(self.shared_step(*share) for share in self.parallel.batches(data, batch_size))
+            total = self.parallel.sum(own, data[0])
         for module in self.modules:
             module.eval()
         return -total / len(data[0])
+
+    def shared_step(self, share: Data, total: int) -> float:
+        """One gradient step together with the other processes; return the loss of this one's share."""
+        together = self.parallel
+        if together is None:
+            return self.step(share)
+        self.optimiser.zero_grad()
+        with pyro.validation_enabled(False):
+            value = together.backward(share, total)
+        return self._move(value, share)
+
+    def _differentiable(self, *batch: Tensor) -> Tensor:
+        loss: Tensor = self.loss.differentiable_loss(self.model, self.guide, *batch)
+        return loss
 
     def step(self, batch: Data) -> float:
         """One gradient step; return the batch's loss.
@@ -146,6 +167,10 @@ class TrainingRun:
         for p in self._parameters:
             if p.grad is not None:
                 p.grad /= len(batch[0])
+        return self._move(value, batch)
+
+    def _move(self, value: float, batch: Data) -> float:
+        """Clip the gradient and take the optimiser's step, if all is finite; return the loss."""
         norm = nn.utils.clip_grad_norm_(self._parameters, self.clip_norm)
         if not (math.isfinite(value) and bool(norm.isfinite())):
             raise FloatingPointError(self.broken_site(batch))
@@ -155,11 +180,15 @@ class TrainingRun:
     @torch.no_grad()
     def elbo(self, data: Data, batch_size: int) -> float:
         """The mean ELBO a datum in nats, under the same noise at every call."""
+        everything = len(data[0])
+        if self.parallel is not None:
+            data = self.parallel.share(data)
         with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
             torch.manual_seed(0)
             loss: Any = self.engine.evaluation
             losses = [loss.loss(*self.programs, *batch) for batch in _batches(data, batch_size, shuffle=False)]
-        return -float(sum(losses)) / len(data[0])
+        total = float(sum(losses))
+        return -(total if self.parallel is None else self.parallel.sum(total, data[0])) / everything
 
     def binarise(self, data: Data) -> Data:
         """Draw binary data from the probabilities in the first tensor."""

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.engine import Engine
-from pyro_vae.inference.target import Program, check_support, may_miss, sample_sites
+from pyro_vae.inference.program import Program, may_miss, sample_sites
+from pyro_vae.inference.supports import check_support
 from pyro_vae.inference.training_run import Data, Scores, TrainingRun
 from pyro_vae.inference.training_state import Checkpoint
 
@@ -101,6 +102,9 @@ def fit(
         device: "auto" takes a CUDA device if there is one.
         progress: show a progress bar.
 
+    In a process group of torch's (``torchrun``), training is data-parallel: every process passes the same data and
+    arguments, and takes a share of each batch, see :class:`~pyro_vae.distributed.Parallel`.
+
     Returns:
         The history of the run.
 
@@ -143,13 +147,15 @@ def fit(
         model,
         guide,
         loss,
-        compile=compile,
+        compile=compile if run.parallel is None else False,
         planned=planned,
         custom=optimiser is not None,
         tell=bar.write if progress else _silent,
         lr=lr,
         clip_norm=clip_norm,
     )
+    if run.parallel is not None:
+        run.engine.description = f"Pyro, data-parallel on {run.parallel.size} processes"
     if held_out is not None and dynamic_binarisation:
         held_out = run.binarise(held_out)
 

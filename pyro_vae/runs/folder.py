@@ -59,18 +59,28 @@ class Run:
             raise RunError(say("the folder of a run", f"none at {self.folder}", "pyro-vae train --output FOLDER"))
         return self
 
-    def make(self) -> None:
-        """Make the folder.
+    def discard(self, *, folder: bool) -> None:
+        """Remove what says that a run has begun, and the folder if it was made for it."""
+        for name in ("config.toml", "about.json", *(("lock",) if folder else ())):
+            (self / name).unlink(missing_ok=True)
+        if folder:
+            with suppress(OSError):  # somebody else's file lies there
+                self.folder.rmdir()
+
+    def make(self) -> bool:
+        """Make the folder; return whether it was not there.
 
         Raises:
             RunError: if that is not allowed.
         """
+        there = self.folder.exists()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(
                 say("a folder to write to", f"{self.folder}: {error.strerror}", "another --output")
             ) from error
+        return not there
 
     @contextmanager
     def locked(self) -> Iterator[None]:

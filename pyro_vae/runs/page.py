@@ -26,7 +26,9 @@ from pyro_vae.runs.training import Trained
 __all__ = ["verdicts", "write_page"]
 
 
-def write_page(folder: Path, trained: Trained, *, output: Path | None = None, rows: int = 60) -> Path:
+def write_page(
+    folder: Path, trained: Trained, *, output: Path | None = None, rows: int = 60, num_samples: int = 300
+) -> Path:
     """Write a run's report and return its path.
 
     Args:
@@ -34,6 +36,7 @@ def write_page(folder: Path, trained: Trained, *, output: Path | None = None, ro
         trained: the run.
         output: the HTML file; ``report.html`` in the folder if None.
         rows: how many held-out data to compare the routes on.
+        num_samples: draws a chain.
     """
     pyro.set_rng_seed(trained.recipe.seed)
     held = trained.prepared.x["test"]
@@ -42,7 +45,7 @@ def write_page(folder: Path, trained: Trained, *, output: Path | None = None, ro
     sections.append(Section("Learning", _learning(trained), figure=plots.learning_curve(trained.history)))
     if isinstance(trained.model, Model):
         sections += _pictures(trained, x)
-    sections += _comparison(trained, x)
+    sections += _comparison(trained, x, num_samples)
     sections.append(_again(trained, folder))
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
@@ -166,10 +169,10 @@ def _pictures(trained: Trained, x: Tensor) -> list[Section]:
     return made
 
 
-def _comparison(trained: Trained, x: Tensor) -> list[Section]:
+def _comparison(trained: Trained, x: Tensor, num_samples: int) -> list[Section]:
     """The routes side by side, the ledger of gaps, and the verdicts."""
     routes: dict[str, Any] = {"guide (VI)": trained.guide, "Laplace": laplace(trained.model, x)}
-    routes["HMC"] = mcmc(trained.model, x, kernel=HMC(), num_samples=300, num_chains=4)
+    routes["HMC"] = mcmc(trained.model, x, kernel=HMC(), guide=trained.guide, num_samples=num_samples)
     exact = trained.recipe.latent_dim <= MAX_LATENT_DIM
     truth = quadrature(trained.model, x) if exact else routes["HMC"]
     comparison = compare(trained.model, x, routes, truth=truth)
@@ -225,6 +228,7 @@ def verdicts(comparison: Comparison, draws: Any) -> list[str]:
 
 def _again(trained: Trained, folder: Path) -> Section:
     found = ", ".join(f"{name} {number}" for name, number in versions().items())
-    text = f"The settings are those of {folder.name}/config.toml. Same machine, versions, threads: same bits.\n\n{found}."
+    text = f"The settings are those of {folder.name}/config.toml. Same machine, versions and "
+    text += f"threads: same bits.\n\n{found}."
     command = f"pyro-vae train --config {folder}/config.toml --output again\npyro-vae report again"
     return Section("How to make this page again", text, code=f"{command}\n\n{trained.recipe.to_toml()}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import say
 from pyro_vae.datasets.kinds import Schema
+from pyro_vae.distributed import agree, rank
 from pyro_vae.inference.variational import History, fit
 from pyro_vae.runs.build import Prepared, build, likelihood_name, objective, prepare
 from pyro_vae.runs.checkpoints import Checkpoints, read_tensors, write_tensors
@@ -72,7 +73,7 @@ def train(
         FloatingPointError: if training diverges.
     """
     tell = tell or (lambda message: None)
-    if run.exists and not resume:
+    if rank() == 0 and run.exists and not resume:
         raise RunError(say("a folder without a run", f"one at {run.folder}", "--resume, or another --output"))
     torch.set_default_dtype(torch.float64 if recipe.dtype == "float64" else torch.float32)
     about = run.read_json("about.json") if resume else None
@@ -88,13 +89,24 @@ def train(
         tell(
             f"model: {recipe.prior} prior, {likelihood_name(recipe, prepared.schema)} likelihood; {recipe.guide} guide"
         )
-    run.make()
+    keeper = Checkpoints(run, every=every, write=rank() == 0, tell=tell)
+    if rank():
+        agree(None)  # rank 0 has begun
+        history = _fit(recipe, prepared, model, guide, keeper, progress=False)
+        return Trained(recipe, prepared, model, guide, history)
+    made = run.make()
     with run.locked():
         if about is None:
             _begin(run, recipe, prepared)
         elif about["threads"] != torch.get_num_threads():
             tell(f"note: {torch.get_num_threads()} threads, {about['threads']} before: the last bits may differ")
-        history = _fit(run, recipe, prepared, model, guide, every=every, progress=progress, tell=tell)
+        agree(None)
+        try:
+            history = _fit(recipe, prepared, model, guide, keeper, progress=progress)
+        except (ValueError, TypeError):  # parts that do not fit together: there is nothing to go on with
+            if about is None and keeper.load() is None:
+                run.discard(folder=made)
+            raise
         _finish(run, model, guide, history)
     return Trained(recipe, prepared, model, guide, history)
 
@@ -111,17 +123,7 @@ def _begin(run: Run, recipe: Recipe, prepared: Prepared) -> None:
     write_whole(run / "config.toml", recipe.to_toml().encode())  # last: with it, the run has begun
 
 
-def _fit(
-    run: Run,
-    recipe: Recipe,
-    prepared: Prepared,
-    model: Any,
-    guide: Any,
-    *,
-    every: int | None,
-    progress: bool,
-    tell: Any,
-) -> History:
+def _fit(recipe: Recipe, prepared: Prepared, model: Any, guide: Any, keeper: Checkpoints, *, progress: bool) -> History:
     held_out = prepared.x["validation"]
     batch_size = min(recipe.batch_size, len(prepared.x["train"]))
     return fit(
@@ -138,7 +140,7 @@ def _fit(
         clip_norm=recipe.clip_norm or None,
         dynamic_binarisation=recipe.dynamic_binarisation,
         compile="auto" if recipe.compile == "auto" else recipe.compile == "yes",
-        checkpoint=Checkpoints(run, every=every, tell=tell),
+        checkpoint=keeper,
         device=recipe.device,
         progress=progress,
     )

@@ -1,0 +1,53 @@
+"""What a Pyro program is made of: its sites, its plates, its modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyro import poutine
+from torch import nn
+
+__all__ = ["Program", "argument_name", "evaluating", "frame_of", "may_miss", "sample_sites"]
+
+Program = Callable[..., Any]
+
+
+def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
+    """Return the sample sites of a Pyro trace that carry a density, by name."""
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and not poutine.util.site_is_subsample(site)
+        and not site["infer"].get("_deterministic", False)
+    }
+
+
+def frame_of(site: dict[str, Any], plate: str | None) -> Any:
+    """Return the frame of the plate around a site, or None."""
+    return next((frame for frame in site["cond_indep_stack"] if frame.name == plate), None)
+
+
+def argument_name(position: int) -> str:
+    """Return how an argument of the program is called in an error."""
+    return "x" if position == 0 else f"argument {position} of the model"
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Put a module into evaluation mode meanwhile."""
+    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def may_miss(model: Any, position: int) -> bool:
+    """Whether NaN in this argument marks a missing entry: in the data, where the model says so."""
+    return position == 0 and bool(getattr(model, "missing", False))

@@ -1,0 +1,229 @@
+"""The command line, as a new user would try it: what works, and what cannot, said in a sentence and an exit code."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from pyro_vae.cli import app
+from pyro_vae.cli.app import app as same_app
+
+
+def go(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A table of four kinds of column with holes, whose columns depend on one another."""
+    random = np.random.RandomState(0)
+    z = random.randn(200)
+    frame = pd.DataFrame(
+        {
+            "height": 170 + 10 * z + random.randn(200),
+            "smoker": (z + random.randn(200) > 0).astype(int),
+            "visits": random.poisson(np.exp(z / 2)),
+            "city": np.where(z > 0, "Rome", "Bonn"),
+        }
+    )
+    frame.loc[3, "height"] = np.nan
+    frame.loc[10, "visits"] = np.nan
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mixed"
+    done = go("train", table, "--output", folder, "--epochs", 40, "--lr", 0.01, "--hidden", 16, "--json")
+    assert done.exit_code == 0, done.output
+    return folder, json.loads(done.stdout), done.stderr
+
+
+def test_training_says_what_it_sees_and_prints_its_result(run):
+    folder, result, said = run
+    assert "4 columns, mixed (1 binary, 1 counts, 1 categories, 1 real), some entries missing" in said
+    assert "Mixed likelihood" in said
+    assert result["epochs"] == 40
+    assert result["best_elbo"] > -7
+    assert (folder / "weights.safetensors").is_file()
+
+
+def test_inference_writes_every_posterior(run, table, tmp_path):
+    folder = run[0]
+    done = go(
+        "infer", folder, "--route", "laplace", "--data", table, "--rows", 7, "--output", tmp_path / "z.npz", "--json"
+    )
+    assert done.exit_code == 0, done.output
+    found = np.load(tmp_path / "z.npz")
+    assert found["mean_1"].shape == (7,)
+    np.testing.assert_allclose(json.loads(done.stdout)["sd_2"], found["sd_2"], rtol=1e-6)
+
+
+def test_comparison_measures_against_the_exact_posterior(run):
+    done = go("compare", run[0], "--routes", "guide,laplace", "--rows", 10, "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    for route in ("guide", "laplace"):
+        scores = result["routes"][route]
+        assert scores["gap"] == pytest.approx(result["log_evidence"] - scores["bound"], abs=1e-4)
+
+
+def test_samples_are_in_the_tables_own_units(run, tmp_path):
+    done = go("sample", run[0], "--num-samples", 400, "--output", tmp_path / "x.csv")
+    assert done.exit_code == 0, done.output
+    x = pd.read_csv(tmp_path / "x.csv")
+    assert abs(x["height"].mean() - 170) < 5 * 10 / 20 + 2  # five standard errors, and what forty epochs miss
+    assert set(x["smoker"]) == {0, 1}
+    assert set(x["city"]) == {"Rome", "Bonn"}
+    assert x["visits"].min() >= 0
+
+
+def test_imputation_fills_the_holes_and_nothing_else(run, table, tmp_path):
+    done = go("impute", run[0], "--output", tmp_path / "full.csv", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["filled"] == 2
+    before, after = pd.read_csv(table), pd.read_csv(tmp_path / "full.csv")
+    assert not after.isna().to_numpy().any()
+    kept = before.notna().to_numpy()
+    np.testing.assert_allclose(after["height"][kept[:, 0]], before["height"][kept[:, 0]], rtol=1e-6)
+    assert (after["city"] == before["city"]).all()
+    assert abs(after.loc[3, "height"] - 170) < 40
+
+
+def test_the_report_is_one_offline_page(run):
+    done = go("report", run[0], "--rows", 8)
+    assert done.exit_code == 0, done.output
+    page = (run[0] / "report.html").read_text()
+    for heading in ("Data", "Model", "Learning", "Samples", "Comparison", "Ledger of gaps", "Verdicts"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "http" not in page
+    assert (run[0] / "figures" / "learning.png").is_file()
+
+
+def test_parts_are_listed_with_their_options():
+    done = go("parts", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["priors"]["GaussianMixture"]["options"]["num_components"] == 10
+    assert all(entry["summary"] for kind in found.values() for entry in kind.values())
+    assert "GaussianMixture: " in go("parts").stdout
+
+
+def test_a_run_is_repeated_from_its_configuration_and_resumed_when_it_is_done(run, tmp_path):
+    again = go("train", "--config", run[0] / "config.toml", "--output", tmp_path / "again", "--json")
+    assert again.exit_code == 0, again.output
+    first = json.loads((run[0] / "history.json").read_text())
+    assert json.loads((tmp_path / "again" / "history.json").read_text())["train_elbo"] == first["train_elbo"]
+    resumed = go("train", "--output", tmp_path / "again", "--resume", "--json")
+    assert resumed.exit_code == 0, resumed.output
+    assert json.loads(resumed.stdout)["train_elbo"] == first["train_elbo"][-1]
+
+
+BAD_TABLES = {
+    "empty": ("", "a table of numbers"),
+    "names only": ("a,b\n", "at least one row"),
+    "text": ("a,b\n1,2\n3,four\n5,6\n", "'four' in data row 1, column 'b'"),
+    "one row": ("a,b\n1,2\n", "at least two rows to train on"),
+    "all missing": ("a,b\n" + ",\n" * 20, "a value in every column"),
+    "infinite": ("a,b\n" + "1,2\n" * 20 + "inf,3\n", "an infinite value in data row 20, column 'a'"),
+    "ragged": ("a,b\n1,2\n3,4,5\n", "a table of numbers"),
+    "too large": ("a\n" + "1e300\n-1e300\n" * 20, "values whose squares"),
+    "no table": ("\x00\x01\x02\n", "expected"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_a_bad_table_is_refused_in_a_sentence_and_nothing_is_written(name, tmp_path):
+    text, words = BAD_TABLES[name]
+    (tmp_path / "bad.csv").write_text(text)
+    done = go("train", tmp_path / "bad.csv", "--output", tmp_path / "run", "--epochs", 1)
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["none.csv"], "no file at none.csv"),
+        (["digits", "--prior", "Laplac"], "try 'Laplace'"),
+        (["digits", "--prior", "GaussianMixture:components=3"], "try 'num_components'"),
+        (["digits", "--prior", "StandardNormal:3"], "Name:option=value"),
+        (["digits", "--likelihood", "Bernouli"], "try 'Bernoulli'"),
+        (["digits", "--kind", "reals"], "try 'real'"),
+        (["digits", "--kind", "real", "--likelihood", "Bernoulli", "--epochs", "1"], "expected"),
+        (["digits", "--prior", "Uniform"], "the prior to be one of"),
+        (["digits", "--lr", "0"], "a positive lr"),
+        (["digits", "--validation", "0.5", "--test", "0.5"], "validation + test below 1"),
+        (["digits", "--hidden", "wide"], "hidden as widths"),
+        (["digits", "--model", "mine:make"], "--trust-code"),
+        (["--config", "none.toml"], "no file at none.toml"),
+        ([], "expected data"),
+    ],
+)
+def test_wrong_settings_are_refused_in_a_sentence(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = go("train", *words, "--output", "run")
+    assert done.exit_code == 1
+    assert said in done.stderr
+    assert len(done.stderr) < 1200
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_name_in_a_configuration_suggests_the_nearest(tmp_path):
+    (tmp_path / "c.toml").write_text('data = "digits"\nepoch = 3\n')
+    done = go("train", "--config", tmp_path / "c.toml", "--output", tmp_path / "run")
+    assert done.exit_code == 1
+    assert "try 'epochs'" in done.stderr
+    (tmp_path / "c.toml").write_text('data = "digits"\nepochs = "three"\n')
+    assert "epochs to be a whole number" in go("train", "--config", tmp_path / "c.toml").stderr
+    (tmp_path / "c.toml").write_text("data = \n")
+    assert "a TOML file" in go("train", "--config", tmp_path / "c.toml").stderr
+
+
+@pytest.mark.parametrize("command", ["infer", "compare", "sample", "report"])
+def test_commands_on_a_folder_without_a_run_say_so(command, tmp_path):
+    done = go(command, tmp_path)
+    assert done.exit_code == 1
+    assert "the folder of a run" in done.stderr
+
+
+def test_wrong_usage_is_exit_code_two():
+    assert go("train", "--epochs", "many").exit_code == 2
+    assert go("trian").exit_code == 2
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path):
+    done = go("--debug", "infer", tmp_path)
+    assert type(done.exception).__name__ == "RunError"
+    assert done.exception.__traceback__ is not None
+    go("parts", "--json")  # switches it off again
+
+
+def test_an_interrupted_command_is_exit_code_130(monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyro_vae.demo.demo", interrupted)
+    done = go("demo")
+    assert done.exit_code == 130
+    assert "interrupted" in done.stderr
+
+
+def test_help_has_examples_for_every_command_with_data():
+    assert same_app is app
+    for command in ("train", "infer", "compare", "sample", "impute", "report"):
+        done = go(command, "--help")
+        assert done.exit_code == 0
+        assert f"pyro-vae {command}" in done.stdout
+
+
+def test_the_shell_can_complete_the_names_of_parts():
+    from pyro_vae.cli.train import _completion
+
+    assert _completion("PRIORS")("gauss") == ["GaussianMixture"]
