@@ -147,7 +147,7 @@ def _inferred(target: Target, x: Tensor, posterior: Any, num_draws: int, warmup_
         return sample_target(
             target,
             posterior,
-            num_samples=math.ceil(num_draws / 4),
+            num_samples=max(8, math.ceil(num_draws / 4)),
             warmup_steps=warmup_steps,
             num_chains=4,
             thinning=10,

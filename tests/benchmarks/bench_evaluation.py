@@ -48,7 +48,8 @@ def memory(model, guide, x):
     timed(
         "importance weights, K = 100,000", lambda: importance_weights(pv.Target(model, x), guide, num_samples=100_000)
     )
-    print(f"peak memory grew by {(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024:.0f} MB")
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"peak memory {before / 1024:.0f} MB before, {after / 1024:.0f} MB after")
 
 
 def one_by_one(model, x, rows=3):
