@@ -1,4 +1,4 @@
-"""``pyro-vae infer``, and ``compare``: posteriors of data, and how far they are from the truth."""
+"""``pyro-vae infer``, ``compare`` and ``evidence``: posteriors of data, and how far they are from the truth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from pyro_vae.cli.options import Data, Json, Output, Rows, RunFolder, Split, TrustCode, choose, load
 from pyro_vae.cli.output import show, table, tell, write_columns
 
-__all__ = ["ROUTES", "compare", "infer"]
+__all__ = ["ROUTES", "compare", "evidence", "infer"]
 
 ROUTES = ("guide", "analytic", "quadrature", "map", "laplace", "HMC", "NUTS", "MALA", "RandomWalk", "ChEES")
 _Samples = Annotated[int, typer.Option(min=2, help="Draws a chain, or draws to score a posterior with.")]
