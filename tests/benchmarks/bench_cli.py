@@ -24,7 +24,7 @@ from pyro_vae.runs.training import train
 RECIPE = Recipe.of({"data": "digits", "epochs": 60, "compile": "no"})
 
 
-def seconds(*words, repeats=5):
+def seconds(*words, repeats=3):
     """Median wall time of a process."""
     times = []
     for _ in range(repeats):
@@ -58,7 +58,7 @@ def main():
     print(f"import of Model and fit over import pyro: {ratio:.2f} (at most 1.15; import pyro_vae alone loads nothing)")
     ways = ("fit", "fit with checkpoints", "command line")
     times = {way: [] for way in ways}
-    for _ in range(5):
+    for _ in range(3):
         for way in ways:
             with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
                 times[way].append(training(Path(folder) / "run", way))
