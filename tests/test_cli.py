@@ -58,9 +58,9 @@ def test_inference_writes_every_posterior(run, table, tmp_path):
         "infer", folder, "--route", "laplace", "--data", table, "--rows", 7, "--output", tmp_path / "z.npz", "--json"
     )
     assert done.exit_code == 0, done.output
-    found = np.load(tmp_path / "z.npz")
-    assert found["mean_1"].shape == (7,)
-    np.testing.assert_allclose(json.loads(done.stdout)["sd_2"], found["sd_2"], rtol=1e-6)
+    with np.load(tmp_path / "z.npz") as found:
+        assert found["mean_1"].shape == (7,)
+        np.testing.assert_allclose(json.loads(done.stdout)["sd_2"], found["sd_2"], rtol=1e-6)
 
 
 def test_comparison_measures_against_the_exact_posterior(run):
@@ -70,6 +70,15 @@ def test_comparison_measures_against_the_exact_posterior(run):
     for route in ("guide", "laplace"):
         scores = result["routes"][route]
         assert scores["gap"] == pytest.approx(result["log_evidence"] - scores["bound"], abs=1e-4)
+
+
+def test_evidence_is_that_of_the_exact_posterior(run):
+    compared = go("compare", run[0], "--routes", "laplace", "--rows", 10, "--json")
+    done = go("evidence", run[0], "--rows", 10, "--json")
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["method"] == "quadrature"
+    assert result["mean"] == pytest.approx(json.loads(compared.stdout)["log_evidence"], abs=1e-4)
 
 
 def test_samples_are_in_the_tables_own_units(run, tmp_path):
@@ -217,7 +226,7 @@ def test_an_interrupted_command_is_exit_code_130(monkeypatch):
 
 def test_help_has_examples_for_every_command_with_data():
     assert same_app is app
-    for command in ("train", "infer", "compare", "sample", "impute", "report"):
+    for command in ("train", "infer", "compare", "evidence", "sample", "impute", "report"):
         done = go(command, "--help")
         assert done.exit_code == 0
         assert f"pyro-vae {command}" in done.stdout

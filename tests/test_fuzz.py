@@ -14,7 +14,13 @@ from pyro_vae.datasets.kinds import describe
 from pyro_vae.runs.parts import GUIDES, PRIORS, parse
 from pyro_vae.runs.recipe import Recipe
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 
 
 def _whole(kind):

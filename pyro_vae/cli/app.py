@@ -41,6 +41,7 @@ for command in (
     train.train,
     evaluate.infer,
     evaluate.compare,
+    evaluate.evidence,
     share.sample,
     share.impute,
     share.report,

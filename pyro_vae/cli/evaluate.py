@@ -1,4 +1,4 @@
-"""``pyro-vae infer``, and ``compare``: posteriors of data, and how far they are from the truth."""
+"""``pyro-vae infer``, ``compare`` and ``evidence``: posteriors of data, and how far they are from the truth."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 from pyro_vae.cli.options import Data, Json, Output, Rows, RunFolder, Split, TrustCode, choose, load
 from pyro_vae.cli.output import show, table, tell, write_columns
 
-__all__ = ["ROUTES", "compare", "infer"]
+__all__ = ["ROUTES", "compare", "evidence", "infer"]
 
 ROUTES = ("guide", "analytic", "quadrature", "map", "laplace", "HMC", "NUTS", "MALA", "RandomWalk", "ChEES")
 _Samples = Annotated[int, typer.Option(min=2, help="Draws a chain, or draws to score a posterior with.")]
@@ -119,3 +119,36 @@ def compare(
     evidence_mean = float(comparison.log_evidence.mean())
     result = {"num_data": len(x), "log_evidence": evidence_mean, "routes": frame.to_dict("index")}
     show(result, str(comparison), as_json=json)
+
+
+def evidence(
+    run: RunFolder,
+    method: Annotated[str, typer.Option(help="auto, analytic, quadrature, ais, importance or elbo.")] = "auto",
+    data: Data = None,
+    split: Split = "test",
+    rows: Rows = 100,
+    output: Output = None,
+    json: Json = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Say how probable data are under the model: log p(x) per datum, with its standard error.
+
+    Example:
+    pyro-vae evidence runs/first --method ais --rows 20
+    """
+    trained = load(run, trust_code=trust_code)
+    x = choose(trained, data, split, rows)
+    from pyro_vae.evaluation.evidence import evidence as estimate
+
+    found = estimate(trained.model, x, trained.guide if method in {"importance", "elbo"} else None, method=method)
+    columns = {
+        "log_evidence": found.log_evidence.detach().cpu().numpy(),
+        "standard_error": found.standard_error.detach().cpu().numpy(),
+    }
+    if output is not None:
+        write_columns(output, columns)
+        tell(f"wrote {output}")
+    mean = float(columns["log_evidence"].mean())
+    error = float((columns["standard_error"] ** 2).sum() ** 0.5 / len(x))
+    text = f"log p(x) = {mean:.3f} nats per datum over {len(x)} data, standard error {error:.3f}, by {found.method}"
+    show({"method": found.method, "mean": mean, "mean_error": error, **columns}, text, as_json=json)
