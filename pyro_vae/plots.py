@@ -60,7 +60,7 @@ def latent_space(mean: Tensor, labels: Tensor | None = None, *, title: str = "Po
     """
     _must_be_plane(mean.shape[-1])
     figure, axes = _figure(5.6, 5.0)
-    z = mean.detach().cpu()
+    z = mean.detach().cpu().numpy()
     if labels is None:
         axes.scatter(z[:, 0], z[:, 1], s=10, color=_COLOURS[1], linewidths=0)
     else:
@@ -68,7 +68,7 @@ def latent_space(mean: Tensor, labels: Tensor | None = None, *, title: str = "Po
 
         classes = sorted(set(labels.tolist()))
         for i, label in enumerate(classes):
-            some = z[labels.cpu() == label]
+            some = z[labels.cpu().numpy() == label]
             axes.scatter(some[:, 0], some[:, 1], s=12, color=colormaps["tab10"](i % 10), label=str(label), linewidths=0)
         axes.legend(title="class", frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title=title, aspect="equal")
@@ -94,7 +94,7 @@ def decoder_plane(
     mean = decode(z).mean.reshape(num_points, num_points, rows, columns)
     picture = mean.transpose(1, 2).reshape(num_points * rows, num_points * columns)
     figure, axes = _figure(5.6, 5.6 * rows / columns)
-    axes.imshow(picture.cpu(), cmap="gray_r", extent=(-extent, extent, -extent, extent), aspect="auto")
+    axes.imshow(picture.cpu().numpy(), cmap="gray_r", extent=(-extent, extent, -extent, extent), aspect="auto")
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title=title)
     return figure
 
@@ -124,7 +124,7 @@ def images(
     for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.axis("off")
         if i < len(x):
-            axes.imshow(x[i].reshape(image_shape).detach().cpu(), cmap="gray_r")
+            axes.imshow(x[i].reshape(image_shape).detach().cpu().numpy(), cmap="gray_r")
             if captions is not None:
                 axes.set_title(captions[i], fontsize=8)
     figure.suptitle(title)
@@ -167,7 +167,7 @@ def posterior_contours(
     exact = target.rows(index).log_joint(grid) - truth.log_evidence[index]
     figure, panels = _panels(len(index), columns)
     for i, axes in enumerate(panels):
-        image = exact[:, i].exp().reshape(num_points, num_points).T.cpu()
+        image = exact[:, i].exp().reshape(num_points, num_points).T.cpu().numpy()
         axes.imshow(image, origin="lower", extent=extents[i], cmap="Greys", aspect="auto")
         axes.set(title=f"datum {int(index[i])}", xlabel="$z_1$", ylabel="$z_2$")
     handles = []
@@ -202,7 +202,7 @@ def _draw_route(axes: Any, seen: Answer, k: int, points: Tensor, colour: str) ->
         point = bool((seen.std[k] == 0).all())
         u = seen.u[:1, k] if point else seen.u[:: max(len(seen.u) // 200, 1), k]
         size, marker = (60, "x") if point else (6, ".")
-        axes.scatter(u[:, 0].cpu(), u[:, 1].cpu(), s=size, marker=marker, color=colour, alpha=1 if point else 0.6)
+        axes.scatter(*u.T.cpu().numpy(), s=size, marker=marker, color=colour, alpha=1 if point else 0.6)
         return
     u = torch.zeros(len(points), *seen.mean.shape).to(points)
     u[:, k] = points
@@ -211,9 +211,11 @@ def _draw_route(axes: Any, seen: Answer, k: int, points: Tensor, colour: str) ->
     share = ranked.cumsum(0) / ranked.sum()
     levels = sorted(float(ranked[int((share < mass).sum().clamp_max(len(share) - 1))]) for mass in _LEVELS)
     side = math.isqrt(len(points))
-    first, second = points.reshape(side, side, 2).movedim(-1, 0).cpu()
+    first, second = points.reshape(side, side, 2).movedim(-1, 0).cpu().numpy()
     if levels[0] < levels[1]:
-        axes.contour(first, second, density.reshape(side, side).cpu(), levels=levels, colors=colour, linewidths=1.4)
+        axes.contour(
+            first, second, density.reshape(side, side).cpu().numpy(), levels=levels, colors=colour, linewidths=1.4
+        )
 
 
 def _handle(seen: Answer, name: str, colour: str) -> Any:

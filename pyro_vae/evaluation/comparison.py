@@ -82,7 +82,9 @@ class Comparison:
         for name, score in self.scores.items():
             columns = {key: getattr(score, key).cpu().numpy() for key in (*_PER_DATUM, "ess")}
             evidence = self.log_evidence[score.rows].cpu().numpy()
-            frames.append(pd.DataFrame({"route": name, "row": score.rows.cpu(), "log_evidence": evidence, **columns}))
+            frames.append(
+                pd.DataFrame({"route": name, "row": score.rows.cpu().numpy(), "log_evidence": evidence, **columns})
+            )
         return pd.concat(frames, ignore_index=True)
 
     def __rich__(self) -> Any:
