@@ -175,7 +175,8 @@ def posterior_contours(
         posterior, covered = value if isinstance(value, tuple) else (value, range(target.num_data))
         place = {int(row): k for k, row in enumerate(covered)}
         colour = _COLOURS[number % len(_COLOURS)]
-        seen = answer(target if len(place) == target.num_data else target.rows(list(place)), posterior)
+        every = list(place) == list(range(target.num_data))
+        seen = answer(target if every else target.rows(list(place)), posterior)
         handles.append(_handle(seen, name, colour))
         for i, axes in enumerate(panels):
             k = place.get(int(index[i]))

@@ -91,6 +91,14 @@ def test_a_program_over_constrained_sites_is_measured_on_the_unconstrained_scale
     assert ((found.mean - truth.mean).abs() < 4.5 * truth.variance.sqrt() / 4000**0.5).all()
 
 
+def test_rows_in_another_order_are_the_same_data(linear):
+    model, x, *_ = linear
+    order = [3, 0, 4, 1, 2]
+    score = pv.compare(model, x, {"q": (pv.analytic(model, x[order]), order)}).scores["q"]
+    assert score.gap.abs().max() < 1e-6
+    assert score.rows.tolist() == order
+
+
 def test_without_a_truth_the_bound_remains():
     model, _, _ = linear_gaussian(5, 8)
     x = model.sample(4)["x"]

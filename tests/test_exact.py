@@ -90,6 +90,12 @@ def _student(x):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
+def _log_normal(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.LogNormal(z, 0.1), obs=x)
+
+
 def _funnel(x):
     with pyro.plate("data", len(x)):
         a = pyro.sample("a", dist.Normal(0.0, 1.0))
@@ -103,6 +109,7 @@ def _funnel(x):
         (_decoder(2), torch.zeros(3, 12), "is Bernoulli, not Normal"),
         (_student, torch.zeros(3), "prior site 'z' is StudentT"),
         (_funnel, torch.zeros(3), "not Gaussian"),
+        (_log_normal, torch.ones(3), "is LogNormal, not Normal"),
         (pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(pv.networks.mlp(2, 9, 4), scale=1.0)),
          torch.zeros(3, 4), "mean is not linear"),
         (pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(pv.networks.mlp(2, 8))),
@@ -183,6 +190,45 @@ def test_quadrature_finds_every_mode(float64):
     draws = truth.sample((4000,))
     share = (draws > 0).double().mean(0)
     assert (share - 0.5).abs().max() < STANDARD_ERRORS * 0.5 / 4000**0.5
+
+
+@pytest.mark.parametrize(("noise", "x"), [(0.05, 7.0), (0.05, 15.0), (0.01, 20.0)])
+def test_quadrature_follows_mass_far_outside_the_prior(noise, x, float64):
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, noise), obs=x)
+
+    truth = pv.quadrature(program, torch.tensor([x]))
+    expected = stats.norm(0, (1 + noise**2) ** 0.5).logpdf(x)
+    assert abs(float(truth.log_evidence) - expected) <= float(truth.error_bound) < 1e-3
+
+
+def test_mass_that_no_grid_reaches_has_no_bound(float64):
+    def improper(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.factor("pull", z**4)  # grows for ever
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    assert torch.isinf(pv.quadrature(improper, torch.zeros(1)).error_bound).all()
+
+
+def test_rows_take_apart_only_what_runs_over_the_data(float64):
+    """Four data and four knots: the argument that happens to have N entries is left whole."""
+    knots = torch.tensor([-3.0, -1.0, 1.0, 3.0])
+
+    def program(x, knots):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z + knots.std() + knots[0], 0.3), obs=x)
+
+    x = torch.tensor([0.0, 1.0, 2.0, 5.0])
+    expected = stats.norm(float(knots.std() + knots[0]), (1 + 0.09) ** 0.5).logpdf(x.numpy())
+    whole = pv.Target(program, (x, knots))
+    assert torch.equal(whole.rows([2, 0]).args[1], knots)
+    truth = pv.quadrature(program, (x, knots), tolerance=1e-12)
+    np.testing.assert_allclose(truth.log_evidence, expected, rtol=1e-9)
 
 
 def test_quadrature_of_a_constrained_conjugate_pair(float64):

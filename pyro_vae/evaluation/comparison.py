@@ -180,7 +180,7 @@ def compare(
     for name, value in posteriors.items():
         posterior, rows = value if isinstance(value, tuple) else (value, range(N))
         index = rows if isinstance(rows, Tensor) else torch.as_tensor(list(rows))
-        some = target if len(index) == N else target.rows(index)
+        some = target if index.tolist() == list(range(N)) else target.rows(index)
         scores[name] = _score(some, posterior, index, exact.rows(index), num_samples=num_samples)
     return Comparison(scores, exact.log_evidence, exact.error_bound)
 
@@ -243,7 +243,7 @@ def _score(target: Target, posterior: Any, rows: Tensor, truth: _Truth, *, num_s
         bound_error=bound_error,
         gap=truth.log_evidence - bound,
         num_samples=S,
-        ess=torch.full_like(nan, float(S)) if q.ess is None else q.ess.to(nan),
+        ess=torch.full_like(nan, float(S) if S > 1 else math.nan) if q.ess is None else q.ess.to(nan),
         seconds=q.seconds,
     )
 

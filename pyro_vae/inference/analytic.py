@@ -148,7 +148,9 @@ def _tolerance(like: Tensor) -> float:
 
 
 def _base(fn: Any) -> Any:
-    while hasattr(fn, "base_dist"):
+    """The distribution under what only reshapes it; a transformed one is another distribution."""
+    other = torch.distributions.TransformedDistribution | dist.FoldedDistribution
+    while hasattr(fn, "base_dist") and not isinstance(fn, other):
         fn = fn.base_dist
     return fn
 

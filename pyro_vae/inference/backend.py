@@ -52,7 +52,7 @@ def compile_run(run: Run, inputs: list[Tensor]) -> Run:
     options: dict[str, Any] = {"fallback_random": True}
     if any(tensor.device.type == "cuda" for tensor in inputs):
         options["triton.cudagraphs"] = True
-    with torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
         from torch._inductor.compile_fx import compile_fx
         from torch.fx.experimental.proxy_tensor import make_fx

@@ -73,8 +73,8 @@ def answer(target: Target, posterior: Any, *, num_samples: int = 1000) -> Answer
 
 
 def _of_distribution(target: Target, q: Any, num_samples: int, seconds: float = 0.0) -> Answer:
-    u = q.sample((num_samples,))
     point = isinstance(q, dist.Delta)
+    u = q.sample((1 if point else num_samples,))
     log_q = None if point else q.log_prob(u)
     try:
         mean, std = q.mean.expand(u.shape[1:]), q.variance.clamp_min(0).sqrt().expand(u.shape[1:])

@@ -24,7 +24,9 @@ MAX_LATENT_DIM = 3
 _COARSE = {1: 1024, 2: 96, 3: 32}  # points a dimension of the grid that all data share
 _FINE = {1: 64, 2: 32, 3: 24}  # points a dimension to begin with, of each datum's own grid
 _DEPTH = 28.0  # nats below the peak at which the density counts as nothing
+_ZOOMS = 40  # five do, unless a datum lies far outside the prior
 _CORRECTIONS = 4  # the interpolation is within some per cent of the density, so few steps suffice
+_LEAK = 1e-3  # share of the mass at the grid's edge above which no bound is given
 _BLOCK = 2**23  # numbers held at once
 
 
@@ -198,6 +200,9 @@ def quadrature(
     the sum has settled. Equal weights on a regular grid (the trapezoidal rule) converge geometrically for a smooth
     density that vanishes at the ends, quadratically where it has kinks.
 
+    Mass far outside the prior's is followed. Mass that is both narrower than a cell of the coarse grid and far from
+    every peak that the grid sees can be missed, as by any integration rule.
+
     The error bound is the geometric mean of how far the result moves, at most, among the grids of twice and of four
     times the spacing, plus the mass seen at the grid's edge, plus the rounding of the dtype.
 
@@ -286,7 +291,7 @@ def _locate(counter: _Counter) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Find every datum's mass: centre, basis, low and high of a box around it in whitened coordinates."""
     target = counter.target
     N, L = target.num_data, target.latent_dim
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(0)  # a deterministic route takes nothing from the user's random stream
         draws = target.sample_prior(256).reshape(-1, L)
     low, high = draws.amin(0), draws.amax(0)
@@ -297,7 +302,7 @@ def _locate(counter: _Counter) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     log_joint = counter.log_joint(shared)
     eye = torch.eye(L).to(low).expand(N, L, L)
     grid = _Grid(torch.zeros_like(target.origin), eye, low.expand(N, L), step.expand(N, L), m, log_joint)
-    for _ in range(8):  # zoom until the box stays as it is
+    for _ in range(_ZOOMS):  # zoom, and move while the mass touches the edge, until the box stays as it is
         frame, settled = _zoom(grid)
         if bool(settled.all()):
             break
@@ -317,14 +322,16 @@ def _zoom(grid: _Grid) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
     basis = torch.linalg.cholesky(covariance + 0.05 * cell @ cell.mT)
     active = grid.log_joint > grid.log_joint.amax(0) - _DEPTH  # (G, n)
     t = torch.linalg.solve_triangular(basis, centred.movedim(0, -1), upper=False).movedim(-1, 0)
-    margin = torch.linalg.solve_triangular(basis, cell, upper=False).abs().sum(-1)  # one cell, in the new axes
+    touched = _touches(grid, active)
+    reach = torch.where(touched, grid.m / 2, 1.0).to(cell).unsqueeze(-1)  # one cell; half the box where it is left
+    margin = reach * torch.linalg.solve_triangular(basis, cell, upper=False).abs().sum(-1)  # in the new axes
     nothing = ~active.unsqueeze(-1)
     low = t.masked_fill(nothing, math.inf).amin(0) - margin
     high = t.masked_fill(nothing, -math.inf).amax(0) + margin
     old = grid.step.log().sum(-1) + math.log(grid.m) * grid.step.shape[-1] + torch.linalg.slogdet(grid.basis).logabsdet
     new = (high - low).log().sum(-1) + torch.linalg.slogdet(basis).logabsdet
     # a box that its active points touch may hide mass outside; one that shrank much is not yet resolved
-    return (mean, basis, low, high), (new > old - 0.7) & ~_touches(grid, active)
+    return (mean, basis, low, high), (new > old - 0.7) & ~touched
 
 
 def _touches(grid: _Grid, active: Tensor) -> Tensor:
@@ -345,6 +352,7 @@ def _integral(grid: _Grid) -> tuple[Tensor, Tensor, Tensor]:
     # either alone can be small by accident.
     moved = (_move(f, grid.m, L, 2) * _move(f, grid.m, L, 4)).sqrt()
     edge = (f[_edge(grid)].logsumexp(0) - total).exp() * grid.m / 2
+    edge = edge.masked_fill(edge > _LEAK, math.inf)  # the mass goes on beyond the grid: nothing bounds it
     value = total + grid.log_cell
     rounding = 4 * torch.finfo(grid.log_joint.dtype).eps * (1 + grid.log_joint.amax(0).abs().double())
     error = moved + edge + rounding

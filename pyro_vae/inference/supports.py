@@ -32,6 +32,9 @@ def check_support(name: str, site: dict[str, Any]) -> None:
                 "x.reshape, or a network of another size",
             )
         )
+    if fn.batch_shape and value.dim() and value.dim() != len(fn.shape()):
+        expected = f"data of shape {tuple(fn.shape())} at site {name!r}, one row a datum"
+        raise ValueError(say(expected, f"{tuple(value.shape)}", "x[None] for a single datum, or x.reshape"))
     good = support.check(value)
     if isinstance(site["mask"], Tensor):
         good = good | ~site["mask"]

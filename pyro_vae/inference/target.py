@@ -5,6 +5,7 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Transform
 
 from pyro_vae import checks
@@ -90,7 +91,7 @@ class Target:
         if not callable(model):
             raise TypeError(say("a Pyro program", type(model).__name__, "a function or module that calls pyro.sample"))
         self.model = model
-        self.args: tuple[Any, ...] = x if isinstance(x, tuple) else (x,)
+        self.args: tuple[Any, ...] = _beside(model, x if isinstance(x, tuple) else (x,))
         for position, arg in enumerate(self.args):
             if isinstance(arg, Tensor):
                 name = argument_name(position)
@@ -98,7 +99,7 @@ class Target:
             elif not isinstance(x, tuple):
                 checks.tensor(arg)
         self.plate = plate
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # looking takes nothing from the random stream
+        with torch.no_grad(), torch.random.fork_rng():  # looking takes nothing from the random stream
             traces = [self._run(None), self._run(None)]  # two, to see which supports move
         first = traces[0]
         latent = {name: site for name, site in first.items() if not site["is_observed"]}
@@ -111,6 +112,7 @@ class Target:
         self._static = all(same_support(traces[0][s]["fn"].support, traces[1][s]["fn"].support) for s in latent)
         self.plain = self.per_datum and len(latent) == 1 and all(is_real(s["fn"].support) for s in latent.values())
         self._shared: bool | None = None
+        self._over_data: tuple[int, ...] | None = None
         value = next(iter(latent.values()))["value"]
         self.origin = value.new_zeros(self.num_data, self.latent_dim)
 
@@ -226,19 +228,44 @@ class Target:
     def rows(self, index: Sequence[int] | Tensor) -> Target:
         """Return the target of the data at ``index``.
 
-        Every tensor argument whose first dimension is N is indexed.
+        Which tensor arguments run over the data is found out by trying: those whose first dimension is N are indexed
+        if the densities of the rows are then what they were among all.
 
         Raises:
-            ValueError: if the program is one posterior as a whole.
+            ValueError: if the program is one posterior as a whole, or its data cannot be taken apart.
         """
         if not self.per_datum:
             raise ValueError(say("a program whose latents lie in the data plate", "a whole posterior", "all its data"))
         keep = torch.as_tensor(index).reshape(-1)
-        args = tuple(
-            arg[keep.to(arg.device)] if isinstance(arg, Tensor) and arg.dim() and len(arg) == self.num_data else arg
-            for arg in self.args
-        )
+        if self._over_data is None:
+            self._over_data = self._find_over_data()
+        return self._indexed(keep, self._over_data)
+
+    def _indexed(self, keep: Tensor, positions: tuple[int, ...]) -> Target:
+        args = tuple(arg[keep.to(arg.device)] if i in positions else arg for i, arg in enumerate(self.args))
         return Target(self.model, args, plate=self.plate)
+
+    @torch.no_grad()
+    def _find_over_data(self) -> tuple[int, ...]:
+        """Positions of the arguments that run over the data: the most of those that could, as far as that is right."""
+        N = self.num_data
+        could = [i for i, arg in enumerate(self.args) if isinstance(arg, Tensor) and arg.dim() and len(arg) == N]
+        if len(could) == 1:
+            return (could[0],)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            u = self.sample_prior(1)[0]
+        expected = self.log_joint(u)
+        some = torch.arange(N).flip(0)[: max(N // 2, 1)]  # fewer than N, and out of order
+        for size in range(len(could), 0, -1):
+            for positions in itertools.combinations(could, size):
+                try:
+                    found = self._indexed(some, positions).log_joint(u[some.to(u.device)])
+                except (RuntimeError, ValueError, IndexError):
+                    continue
+                if torch.allclose(found, expected[some.to(u.device)], rtol=1e-4):
+                    return positions
+        raise ValueError(say("arguments whose rows are the data", "none that can be indexed", "all data at once"))
 
     def trace(self, u: Tensor) -> dict[str, dict[str, Any]]:
         """Return the Pyro sample sites at one u ``(N, L)`` by name, each with ``fn`` and ``value``."""
@@ -432,6 +459,14 @@ class _Substitute(Messenger):
         msg["value"] = value
         msg["done"] = True
         msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}
+
+
+def _beside(model: Program, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments on the device of a module's parameters: ``fit`` may have moved it."""
+    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    if first is None:
+        return args
+    return tuple(arg.to(first.device) if isinstance(arg, Tensor) else arg for arg in args)
 
 
 def _vmap(function: Callable[[Tensor], Any], x: Tensor, *, randomness: str = "error") -> Any:

@@ -107,7 +107,7 @@ class TrainingRun:
 
     def parameters(self, batch: Data) -> list[Tensor]:
         """The unconstrained parameters that the loss depends on; runs it once, so that lazy ones appear."""
-        with pyro.validation_enabled(False), torch.random.fork_rng(devices=[]), poutine.trace(param_only=True) as seen:
+        with pyro.validation_enabled(False), torch.random.fork_rng(), poutine.trace(param_only=True) as seen:
             self.loss.loss(self.model, self.guide, *(self.binarise(batch) if self.binary else batch))
         values: list[Any] = [site["value"] for site in seen.trace.nodes.values()]
         found = {id(p): p for p in (value.unconstrained() for value in values if value is not None)}
@@ -183,7 +183,7 @@ class TrainingRun:
         everything = len(data[0])
         if self.parallel is not None:
             data = self.parallel.share(data)
-        with torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
+        with torch.random.fork_rng(), pyro.validation_enabled(False):
             torch.manual_seed(0)
             loss: Any = self.engine.evaluation
             losses = [loss.loss(*self.programs, *batch) for batch in _batches(data, batch_size, shuffle=False)]

@@ -132,10 +132,17 @@ def fit(
     if not isinstance(loss, ELBO):
         raise TypeError(say("a Pyro ELBO object as loss", f"{loss!r}", "loss=pyro.infer.Trace_ELBO()"))
     checks.positive_integer(epochs, "epochs")
+    checks.positive_integer(kl_warmup, "kl_warmup", minimum=0)
+    if patience is not None:
+        checks.positive_integer(patience, "patience")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(say("a positive clip_norm, or None", f"{clip_norm}", "clip_norm=10.0"))
     where = _device(device, model, guide)
     train, held_out = _split(_data(x, where, model), validation, where, model)
     batch_size = min(64, len(train[0])) if batch_size is None else batch_size
     _check_batches(model, guide, train, batch_size, plate=plate, binary=dynamic_binarisation)
+    if held_out is not None:
+        _check_data(model, held_out, binary=dynamic_binarisation)
     run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
     parameters = run.parameters(tuple(part[:batch_size] for part in train))
     run.optimiser = torch.optim.Adam(parameters, lr=lr) if optimiser is None else optimiser(parameters)
@@ -242,7 +249,7 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
     Raises:
         ValueError: if a site is missing, unknown, of another shape, or of another support.
     """
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng():
         proposed = {n: s for n, s in sample_sites(poutine.trace(guide).get_trace(*args)).items() if not _auxiliary(s)}
         latent = {
             n: s
@@ -257,7 +264,7 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
         if want != got:
             remedy = "the latent dimension of the prior for the guide"
             raise ValueError(say(f"guide values of shape {want} at site {name!r}", f"{got}", remedy))
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng():
             inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
         if not inside:
             remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
@@ -274,23 +281,31 @@ def _check_batches(model: Program, guide: Program, train: Data, batch_size: int,
     if size > len(train[0]):
         got = f"batch_size={size} for {len(train[0])} training data"
         raise ValueError(say("a batch no larger than the data", got, f"batch_size={len(train[0])}"))
+    sites = _check_data(model, train, binary=binary)
     batch = tuple(part[:size] for part in train)
-    whole = train
-    if binary:
-        low, high = float(train[0].min()), float(train[0].max())
-        if low < 0 or high > 1:
-            raise ValueError(say("probabilities in [0, 1]", f"values from {low:g} to {high:g}", "x / x.max()"))
-        batch = (torch.bernoulli(batch[0]), *batch[1:])
-        whole = batch
-    check_guide(model, guide, *batch)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]), pyro.validation_enabled(False):
-        sites = sample_sites(poutine.trace(model).get_trace(*whole))
+    check_guide(model, guide, *((torch.bernoulli(batch[0]), *batch[1:]) if binary else batch))
     for name, site in sites.items():
-        if site["is_observed"]:
-            check_support(name, site)
-        elif size < len(train[0]) and all(frame.name != plate for frame in site["cond_indep_stack"]):
+        inside = any(frame.name == plate for frame in site["cond_indep_stack"])
+        if not site["is_observed"] and size < len(train[0]) and not inside:
             remedy = f"batch_size={len(train[0])}, or plate= with the data plate's name"
             raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
+
+
+def _check_data(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
+    """Check that data fit the model's observed sites; return all its sites."""
+    if binary:
+        low, high = float(data[0].min()), float(data[0].max())
+        if low < 0 or high > 1:
+            raise ValueError(say("probabilities in [0, 1]", f"values from {low:g} to {high:g}", "x / x.max()"))
+        data = ((data[0] > 0.5).to(data[0].dtype), *data[1:])
+    with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
+        sites = sample_sites(poutine.trace(model).get_trace(*data))
+    observed = {name: site for name, site in sites.items() if site["is_observed"]}
+    if not observed:
+        raise ValueError(say("a model that observes the data", f"sites {list(sites)}", "fit(model, guide, x)"))
+    for name, site in observed.items():
+        check_support(name, site)
+    return sites
 
 
 def _data(x: Tensor | Data, device: torch.device | None, model: Program) -> Data:

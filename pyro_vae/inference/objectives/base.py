@@ -81,7 +81,7 @@ class Objective(ELBO):
 
     def _guess_max_plate_nesting(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
         """Count the nested plates in one run, as Pyro does, but leave the random numbers as they were."""
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), poutine.block():
+        with torch.no_grad(), torch.random.fork_rng(), poutine.block():
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         frames = [f for t in (guide_trace, model_trace) for s in _sample(t).values() for f in s["cond_indep_stack"]]
