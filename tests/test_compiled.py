@@ -142,14 +142,15 @@ class Flow(guides.Guide):
         super().__init__()
         import zuko
 
-        torch.distributions.Distribution.set_default_validate_args(False)  # zuko's own state; it fails when validated
         self.latent_dim = L
         self.flow = zuko.flows.MAF(L, D, transforms=2, hidden_features=(8,))
 
     def forward(self, x):
         self.register()
         with pyro.plate(self.plate, len(x)):
-            pyro.sample(self.latent, _AsPyro(self.flow(x)))
+            with pyro.validation_enabled(False):  # zuko's distributions cannot be validated
+                q = self.flow(x)
+            pyro.sample(self.latent, _AsPyro(q))
 
 
 class _AsPyro(dist.TorchDistribution):
