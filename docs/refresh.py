@@ -27,7 +27,8 @@ def main(demo: Path) -> None:
 
 
 def _filled(text: str, marker: str, content: str) -> str:
-    block = f"<!-- {marker} -->\n```text\n{content.strip()}\n```\n<!-- /{marker} -->"
+    lines = "\n".join(line.rstrip() for line in content.strip().splitlines())
+    block = f"<!-- {marker} -->\n```text\n{lines}\n```\n<!-- /{marker} -->"
     return re.sub(f"<!-- {marker} -->.*<!-- /{marker} -->", lambda _: block, text, flags=re.DOTALL)
 
 
