@@ -113,6 +113,18 @@ def test_inductor_equals_torch_and_itself():
     torch.testing.assert_close(found[1], wanted[1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_inductor_is_used_though_it_sums_in_another_order(seed):
+    """The gradient's norm, float64 by its factor, is float32 by its rounding; that is no reason not to compile."""
+    pyro.set_rng_seed(seed)
+    model = Model(priors.StandardNormal(2), likelihoods.Bernoulli(networks.mlp(2, 128, 64)))
+    guide = guides.DiagonalGaussian(networks.mlp(64, 128, 4))
+    step = CompiledStep(model, guide)
+    for _ in range(8):
+        step((torch.rand(64, 64) > 0.95).float())  # far from the start: the norm is as large as the loss
+    assert step.reason is None
+
+
 @pytest.mark.filterwarnings("ignore:Encountered NaN")
 @pytest.mark.parametrize("at", [1, 8])  # by Pyro, by the graph
 def test_nothing_moves_where_the_loss_is_not_finite(at):

@@ -215,7 +215,7 @@ class Specialiser:
         if missing is None:
             try:
                 compiled = compile_run(run, inputs)
-                if _agree(*(_outputs(f, inputs) for f in (compiled, run))):
+                if _agree(*(_outputs(f, inputs) for f in (compiled, run)), inputs):
                     return compiled
                 missing = "its results differ from the graph's"
             except Exception as error:  # noqa: BLE001  a compiler may raise anything, and the graph runs without it
@@ -246,8 +246,9 @@ class Specialiser:
         """Run the graph and Pyro under the same noise; trust the graph if they agree."""
         graph = kind.graph
         with tracing.rng_preserved([*call.leaves, *graph.tensors]):
+            inputs = graph.inputs(call.leaves)
             with tracing.preserved(graph.written), torch.no_grad():
-                found = graph.module(*graph.inputs(call.leaves))
+                found = graph.module(*inputs)
             after = torch.get_rng_state()
         value = reference()
         wanted: list[Tensor] = [value.detach()]
@@ -256,7 +257,7 @@ class Specialiser:
             wanted += [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(graph.wanted, grads, strict=True)]
         if not torch.equal(after, torch.get_rng_state()):
             self.refuse(call, "it draws other random numbers than its trace")
-        elif not (_agree(found[:1], wanted[:1]) and _agree(found[1:], wanted[1:])):
+        elif not (_agree(found[:1], wanted[:1], inputs) and _agree(found[1:], wanted[1:], inputs)):
             self.refuse(call, "its trace does not give the loss and gradients that Pyro gives")
         else:
             kind.checked = True
@@ -280,14 +281,20 @@ def _outputs(run: Run, inputs: list[Tensor]) -> list[Tensor]:
         return [output.clone() for output in run([tensor.detach().clone() for tensor in inputs])]
 
 
-def _agree(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> bool:
-    """Whether results differ by rounding only, on the scale of the largest; NaN and infinity equal themselves."""
+def _agree(found: Sequence[Tensor], wanted: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
+    """Whether results differ by rounding only, on the scale of the largest; NaN and infinity equal themselves.
+
+    Rounding is that of the coarsest dtype among inputs and results: a sum of float32 terms that is multiplied by a
+    float64 number comes out as float64, and is no more exact for it.
+    """
     if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in wanted]:
         return False
     largest = max((float(t.nan_to_num(0.0, 0.0, 0.0).abs().max()) for t in wanted if t.numel()), default=0.0)
+    dtypes = {t.dtype for t in (*inputs, *wanted) if t.is_floating_point()}
+    rounding = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0) ** 0.5
 
     def close(a: Tensor, b: Tensor) -> bool:
-        tolerance = torch.finfo(b.dtype).eps ** 0.5 if b.is_floating_point() else 0.0
+        tolerance = rounding if b.is_floating_point() else 0.0
         return torch.allclose(a, b, rtol=tolerance, atol=tolerance * largest, equal_nan=True)
 
     return all(map(close, found, wanted))
