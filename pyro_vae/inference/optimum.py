@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_vae.checks import positive_integer
 from pyro_vae.inference.program import Program
+from pyro_vae.inference.randomness import aside
 from pyro_vae.inference.target import Target
 
 __all__ = ["LaplacePosterior", "ModePosterior", "laplace", "maximum_a_posteriori"]
@@ -182,8 +183,7 @@ def _climb(
 
 @torch.no_grad()
 def _starts(target: Target, density: Callable[[Tensor], Tensor], num_starts: int) -> Tensor:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # a deterministic route takes nothing from the user's random stream
+    with aside(seed=0):  # a deterministic route takes nothing from the user's random stream
         draws = target.sample_prior(max(64, num_starts))
     heights = density(draws)
     heights = heights.masked_fill(~heights.isfinite(), -math.inf)

@@ -16,6 +16,7 @@ from torch.distributions import constraints
 
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.inference.program import Program
+from pyro_vae.inference.randomness import aside
 from pyro_vae.inference.target import Target
 
 __all__ = ["QuadraturePosterior", "quadrature"]
@@ -301,8 +302,7 @@ def _locate(counter: _Counter) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Find every datum's mass: centre, basis, low and high of a box around it in whitened coordinates."""
     target = counter.target
     N, L = target.num_data, target.latent_dim
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # a deterministic route takes nothing from the user's random stream
+    with aside(seed=0):  # a deterministic route takes nothing from the user's random stream
         draws = target.sample_prior(256).reshape(-1, L)
     low, high = draws.amin(0), draws.amax(0)
     low, high = low - (high - low) / 2, high + (high - low) / 2

@@ -21,7 +21,16 @@ from torch.distributions import Transform
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.program import Program, argument_name, evaluating, frame_of, may_miss, sample_sites
+from pyro_vae.inference.program import (
+    Program,
+    argument_name,
+    check_dtypes,
+    evaluating,
+    frame_of,
+    may_miss,
+    sample_sites,
+)
+from pyro_vae.inference.randomness import aside
 from pyro_vae.inference.supports import bijection, check_support, is_real, same_support
 
 __all__ = ["LatentSite", "Target"]
@@ -76,7 +85,8 @@ class Target:
 
     Raises:
         TypeError: if ``model`` is not callable or ``x`` not made of tensors.
-        ValueError: if the data are empty, not finite or outside a site's support; if the plate does not exist or is
+        ValueError: if the data are empty, not finite, outside a site's support or of another precision than a module's
+            parameters; if the plate does not exist or is
             sub-sampled; if a latent site is discrete; if no site is latent or none observed.
 
     Example:
@@ -98,8 +108,9 @@ class Target:
                 checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=may_miss(model, position))
             elif not isinstance(x, tuple):
                 checks.tensor(arg)
+        check_dtypes(model, self.args)
         self.plate = plate
-        with torch.no_grad(), torch.random.fork_rng():  # looking takes nothing from the random stream
+        with torch.no_grad(), aside():  # looking takes nothing from the random stream
             traces = [self._run(None), self._run(None)]  # two, to see which supports move
         first = traces[0]
         latent = {name: site for name, site in first.items() if not site["is_observed"]}
@@ -256,8 +267,7 @@ class Target:
         could = [i for i, arg in enumerate(self.args) if isinstance(arg, Tensor) and arg.dim() and len(arg) == N]
         if len(could) == 1:
             return (could[0],)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with aside(seed=0):
             u = self.sample_prior(1)[0]
         expected = self.log_joint(u)
         some = torch.arange(N).flip(0)[: max(N // 2, 1)]  # fewer than N, and out of order
