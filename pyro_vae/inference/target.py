@@ -226,17 +226,21 @@ class Target:
             return torch.stack([draw(d) for d in dummy])
 
     def rows(self, index: Sequence[int] | Tensor) -> Target:
-        """Return the target of the data at ``index``.
+        """Return the target of the data at ``index``; this one if those are all data in their order.
 
         Which tensor arguments run over the data is found out by trying: those whose first dimension is N are indexed
         if the densities of the rows are then what they were among all.
 
         Raises:
-            ValueError: if the program is one posterior as a whole, or its data cannot be taken apart.
+            TypeError: if the rows are not whole numbers.
+            ValueError: if a row is no datum's; if the program is one posterior as a whole, or its data cannot be taken
+                apart.
         """
         if not self.per_datum:
             raise ValueError(say("a program whose latents lie in the data plate", "a whole posterior", "all its data"))
-        keep = torch.as_tensor(index).reshape(-1)
+        keep = checks.rows(index, self.num_data)
+        if keep.tolist() == list(range(self.num_data)):
+            return self
         if self._over_data is None:
             self._over_data = self._find_over_data()
         return self._indexed(keep, self._over_data)
