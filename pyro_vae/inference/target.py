@@ -150,7 +150,7 @@ class Target:
 
         def log_det(v: Tensor) -> Tensor:
             terms = [self.reduce(site, site["infer"]["log_det"]) for _, site in self._latent(self._run(v))]
-            return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+            return torch.stack(torch.broadcast_tensors(*terms)).sum(0).expand(self.num_data)
 
         return self._vectorised(log_det, u)
 
@@ -306,7 +306,8 @@ class Target:
 
     def _log_prob(self, site: dict[str, Any]) -> Tensor:
         try:
-            return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+            with pyro.validation_enabled(False):  # a chain that ran away is a density of zero or NaN, not an error
+                return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
         except RuntimeError as error:
             if "vmap" not in str(error):
                 raise
