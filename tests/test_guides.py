@@ -8,8 +8,8 @@ from pyro import poutine
 
 import pyro_vae as pv
 from pyro_vae import guides, likelihoods, priors
-from pyro_vae.flows import PlanarTransform
 from pyro_vae.networks import mlp
+from pyro_vae.planar import PlanarTransform
 from tests.table_of_parts import (
     GUIDES,
     TWO_LEVEL_GUIDES,
