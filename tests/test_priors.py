@@ -215,6 +215,15 @@ def test_copies_register_their_own_parameters():
         (lambda: priors.StudentT(2, df=0.0), ValueError, "positive df"),
         (lambda: priors.VampPrior(torch.nn.Linear(2, 2), torch.zeros(3, 2)), TypeError, "posterior"),
         (lambda: priors.VampPrior(_guide(), torch.full((3, 2), 2.0), bounds=(0.0, 1.0)), ValueError, "inside bounds"),
+        (lambda: priors.VampPrior(_guide(), torch.zeros(3, 5)), ValueError, r"pseudo-inputs of shape \(3, 5\)"),
+        (
+            lambda: priors.VampPrior(pv.guides.PointMass(torch.nn.Linear(2, 1)), torch.zeros(3, 2)),
+            ValueError,
+            "densities",
+        ),
+        (lambda: priors.VampPrior(_per_datum(), torch.zeros(3, 2)), ValueError, "amortised"),
+        (lambda: priors.GaussianMixture(2, spread=-1.0), ValueError, "spread"),
+        (lambda: priors.RealNVP(2, hidden=8), TypeError, "sequence of widths"),
         (hierarchical(), NotImplementedError, "given"),
     ],
 )
@@ -225,3 +234,7 @@ def test_bad_input_is_a_sentence(make, error, says):
 
 def _guide():
     return pv.guides.DiagonalGaussian(pv.networks.mlp(2, 2))
+
+
+def _per_datum():
+    return pv.guides.PerDatumDiagonalGaussian(7, latent_dim=2)

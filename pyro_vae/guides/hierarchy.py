@@ -78,7 +78,7 @@ def _gaussian(out: Tensor, dim: int) -> dist.TorchDistribution:
 class _TwoLevel(Guide):
     """A guide of the sites ``top`` and ``latent``."""
 
-    def __init__(self, network: nn.Module, latent_dim: int, top_dim: int, top: str, latent: str, plate: str) -> None:
+    def __init__(self, network: nn.Module, *, latent_dim: int, top_dim: int, top: str, latent: str, plate: str) -> None:
         super().__init__(latent=latent, plate=plate)
         self.network = network
         self.latent_dim = positive_integer(latent_dim, "latent_dim")
