@@ -21,7 +21,7 @@ from torch.distributions import Transform
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.program import Program, argument_name, evaluating, frame_of, may_miss, sample_sites
+from pyro_vae.inference.program import Program, argument_name, evaluating, frame_of, may_miss, run_once, sample_sites
 from pyro_vae.inference.supports import bijection, check_support, is_real, same_support
 
 __all__ = ["LatentSite", "Target"]
@@ -281,7 +281,7 @@ class Target:
         substitute = _Substitute(self, u)
         with evaluating(self.model), substitute, pyro.validation_enabled(False):
             try:
-                return sample_sites(poutine.trace(self.model).get_trace(*self.args))
+                return run_once(self.model, *self.args)
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
