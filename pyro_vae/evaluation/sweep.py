@@ -105,6 +105,7 @@ def sweep(
     lr: float = 1e-3,
     num_particles: int = 64,
     compile: bool | str = "auto",
+    missing: bool = False,
     path: str | Path | None = None,
     progress: bool = True,
 ) -> Sweep:
@@ -126,6 +127,7 @@ def sweep(
         lr: Adam's learning rate.
         num_particles: K of the evidence's estimate where integration is too costly (more than 3 latent dimensions).
         compile: as in :func:`~pyro_vae.inference.variational.fit`.
+        missing: whether NaN in the data is a missing entry, as in :class:`~pyro_vae.model.Model`.
         path: a file of JSON lines that makes the sweep resumable.
         progress: show a progress bar.
 
@@ -164,7 +166,7 @@ def sweep(
         if row is None:
             makers: list[Any] = [grids[part][name] for part, name in zip(PARTS, names, strict=False)]
             settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "compile": compile}
-            row = {**key, **_run(makers, int(names[-1]), (x, test), num_particles, settings)}
+            row = {**key, **_run(makers, int(names[-1]), (x, test), num_particles, settings, missing=missing)}
             if file is not None:
                 with file.open("a") as stream:
                     stream.write("\n" * _cut_short(file) + json.dumps(row) + "\n")
@@ -173,7 +175,13 @@ def sweep(
 
 
 def _run(
-    makers: Sequence[Any], seed: int, data: tuple[Tensor, Tensor], num_particles: int, settings: dict[str, Any]
+    makers: Sequence[Any],
+    seed: int,
+    data: tuple[Tensor, Tensor],
+    num_particles: int,
+    settings: dict[str, Any],
+    *,
+    missing: bool,
 ) -> dict[str, Any]:
     x, test = data
     make_prior, make_likelihood, make_guide, make_objective = makers
@@ -181,7 +189,7 @@ def _run(
     try:
         pyro.set_rng_seed(seed)
         guide = make_guide()
-        model = Model(make_prior(guide), make_likelihood())
+        model = Model(make_prior(guide), make_likelihood(), missing=missing)
         history = fit(model, guide, x, loss=make_objective(), validation=None, progress=False, **settings)
         with torch.no_grad():
             elbo = -BetaELBO(num_particles=16).loss(model, guide, test) / len(test)
