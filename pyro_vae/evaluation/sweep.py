@@ -110,7 +110,12 @@ def sweep(
         row = done.get(names)
         if row is None:
             makers: list[Any] = [grids[part][name] for part, name in zip(PARTS, names, strict=False)]
-            options: dict[str, Any] = {**settings, "num_particles": num_particles, "compile": compile, "missing": missing}
+            options: dict[str, Any] = {
+                **settings,
+                "num_particles": num_particles,
+                "compile": compile,
+                "missing": missing,
+            }
             figures = _run(makers, int(names[-1]), (train_data, test_data), **options)
             row = {**dict(zip((*PARTS, "seed"), names, strict=True)), **figures}
             if file is not None:
