@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["among", "finite", "positive_integer", "rows", "same_length", "say", "tensor"]
+__all__ = ["among", "finite", "misfit", "positive_integer", "rows", "same_length", "say", "tensor"]
 
 
 def say(expected: str, got: str, remedy: str) -> str:
@@ -123,6 +123,41 @@ def finite(x: Tensor, name: str = "x", *, missing: bool = False) -> Tensor:
             )
         )
     return x
+
+
+def misfit(error: Exception, module: nn.Module, value: Tensor, *, what: str, name: str) -> Exception:
+    """Return what to raise where a user's network failed on a tensor: torch's error in this package's words.
+
+    Args:
+        error: what the network raised, or a distribution made of its output.
+        module: the module that holds it.
+        value: what it was given.
+        what: how to call the module, as in "the guide".
+        name: how to call the value.
+
+    Returns:
+        A TypeError about dtypes, a ValueError about shapes or invalid parameters, or the error itself if it is about
+        none of these.
+    """
+    message = str(error).partition("\n")[0]
+    dtypes = {str(p.dtype): p.dtype for p in module.parameters() if p.is_floating_point()}
+    if isinstance(error, RuntimeError) and dtypes and value.dtype not in dtypes.values() and "dtype" in message:
+        dtype = min(dtypes)
+        remedy = f"{name}.to({dtype})" + (
+            f", or moving the modules to {value.dtype}" if value.is_floating_point() else ""
+        )
+        return TypeError(say(f"{name} of {dtype}, as {what}'s parameters are", f"{value.dtype}", remedy))
+    if isinstance(error, RuntimeError) and any(word in message for word in ("shape", "size", "dimension")):
+        shape = tuple(value.shape)
+        remedy = f"a first layer of {shape[-1] if shape else 1}"
+        return ValueError(say(f"{what}'s network to take {name} of shape {shape}", message[:200], remedy))
+    if isinstance(error, ValueError) and "invalid values" in message:
+        got = message.partition(" (Tensor")[0].replace("Expected", "an invalid")
+        remedy = "covariates in their range (a library size above 0), or finite weights"
+        if bool(value.isnan().any()):
+            got, remedy = f"NaN in {name}, and {got}", "networks.MaskedInput(network), which sees what is missing"
+        return ValueError(say(f"{what} to give a valid distribution", got, remedy))
+    return error
 
 
 def same_length(x: Tensor, other: Tensor, name: str, other_name: str) -> None:

@@ -139,6 +139,7 @@ BAD_TABLES = {
     "one row": ("a,b\n1,2\n", "at least two rows to train on"),
     "all missing": ("a,b\n" + ",\n" * 20, "a value in every column"),
     "infinite": ("a,b\n" + "1,2\n" * 20 + "inf,3\n", "an infinite value in data row 20, column 'a'"),
+    "semicolons": ("a;b\n1;2\n3;4\n", "commas between columns"),
     "ragged": ("a,b\n1,2\n3,4,5\n", "a table of numbers"),
     "too large": ("a\n" + "1e300\n-1e300\n" * 20, "values whose squares"),
     "no table": ("\x00\x01\x02\n", "expected"),
@@ -233,6 +234,26 @@ def test_help_has_examples_for_every_command_with_data():
 
 
 def test_the_shell_can_complete_the_names_of_parts():
-    from pyro_vae.cli.train import _completion
+    from pyro_vae.cli.output import completion
 
-    assert _completion("PRIORS")("gauss") == ["GaussianMixture"]
+    assert completion("PRIORS")("gauss") == ["GaussianMixture"]
+
+
+def test_a_device_that_is_not_there_and_a_run_that_diverges_leave_nothing_behind(tmp_path):
+    for words, said in (
+        (["--device", "cuda:77"], "a machine with the device 'cuda:77'"),
+        (["--device", "gpu"], "try 'cpu'"),
+        (["--lr", "1e30", "--epochs", "2"], "a finite loss"),
+    ):
+        done = go("train", "digits", "--output", tmp_path / "run", *words)
+        assert done.exit_code == 1
+        assert said in done.stderr
+        assert not (tmp_path / "run").exists()
+
+
+def test_progress_and_notes_go_to_standard_error_alone(tmp_path):
+    done = go("train", "digits", "--output", tmp_path / "run", "--epochs", 1, "--hidden", 4)
+    assert done.exit_code == 0
+    assert "fit is not compiled" in done.stderr
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stdout.startswith("held-out ELBO")

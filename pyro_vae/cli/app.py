@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pyro_vae.cli import evaluate, output, share, train
+from pyro_vae.cli import evaluate, output, share, sweep, train
 
 __all__ = ["app", "main"]
 
@@ -42,6 +42,7 @@ for command in (
     evaluate.infer,
     evaluate.compare,
     evaluate.evidence,
+    sweep.sweep,
     share.sample,
     share.impute,
     share.report,

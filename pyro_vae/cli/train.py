@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from pyro_vae.cli.output import show, tell
+from pyro_vae.cli.output import completion, show, tell
 from pyro_vae.runs.recipe import Recipe
 
 __all__ = ["train"]
@@ -87,15 +87,6 @@ def _words() -> dict[str, str]:
     return {name: " ".join(text.split()).replace("``", "") for name, text in found}
 
 
-def _completion(table: str) -> Any:
-    def complete(incomplete: str) -> list[str]:
-        from pyro_vae.runs import parts
-
-        return [name for name in getattr(parts, table) if name.lower().startswith(incomplete.lower())]
-
-    return complete
-
-
 def _signature() -> Signature:
     """The recipe's names as options, beside the command's own."""
     words, kinds = _words(), get_type_hints(Recipe)
@@ -109,7 +100,7 @@ def _signature() -> Signature:
         if field.name == "data":
             option = typer.Argument(help=text, show_default=False)
         elif field.name in _COMPLETED:
-            option = typer.Option(help=text, show_default=False, autocompletion=_completion(_COMPLETED[field.name]))
+            option = typer.Option(help=text, show_default=False, autocompletion=completion(_COMPLETED[field.name]))
         annotation: Any = Annotated[kind, option]
         parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     own: dict[str, tuple[Any, Any, str]] = {

@@ -7,15 +7,14 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.program import Program, check_dtypes, may_miss, sample_sites
+from pyro_vae.inference.program import Program, check_dtypes, may_miss, run_once
 from pyro_vae.inference.randomness import aside
 from pyro_vae.inference.steppers import Data
-from pyro_vae.inference.supports import check_support
+from pyro_vae.inference.supports import check_support, in_words
 
 __all__ = ["check_guide", "check_programs", "check_rate", "split", "training_device"]
 
@@ -156,11 +155,13 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
     )
     if set(proposed) != set(latent):
         remedy = "the same names in both (latent= of Model and guide)"
+        if len(proposed) != len(latent):
+            remedy = "guides.BottomUp or guides.TopDown for two levels, any other guide for one"
         raise ValueError(say(f"a guide over the latent sites {sorted(latent)}", f"{sorted(proposed)}", remedy))
     for name, site in latent.items():
         want, got = tuple(site["value"].shape), tuple(proposed[name]["value"].shape)
         if want != got:
-            remedy = "the latent dimension of the prior for the guide"
+            remedy = f"a guide of latent dimension {want[-1]}, or a prior of {got[-1]}"
             raise ValueError(say(f"guide values of shape {want} at site {name!r}", f"{got}", remedy))
         own, others = _plates(site), _plates(proposed[name])
         if others - own:
@@ -170,14 +171,14 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
             inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
         if not inside:
             remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
-            outside = str(proposed[name]["fn"].support)
-            raise ValueError(say(f"a guide over {site['fn'].support}, as the prior at site {name!r}", outside, remedy))
+            expected = f"a guide over {in_words(site['fn'].support)}, as the prior at site {name!r}"
+            raise ValueError(say(expected, in_words(proposed[name]["fn"].support), remedy))
 
 
 def _sites(program: Program, args: tuple[Any, ...]) -> dict[str, Any]:
     try:
         with torch.no_grad(), aside():
-            return sample_sites(poutine.trace(program).get_trace(*args))
+            return run_once(program, *args)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         if "dtype" not in reason and "scalar type" not in reason:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -151,7 +152,7 @@ def fit(
             compile=compile if run.parallel is None else False,
             planned=epochs * -(-len(train[0]) // batch_size),
             custom=optimiser is not None,
-            tell=bar.write if progress else _silent,
+            tell=_say_above_bar if progress else _silent,
             lr=lr,
             clip_norm=math.inf if clip_norm is None else clip_norm,
         )
@@ -266,6 +267,13 @@ def _bar(epochs: int, progress: bool) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(total=epochs, disable=not progress, unit="epoch", desc="SVI")
+
+
+def _say_above_bar(message: str) -> None:
+    """Say something where the bar is: on standard error, which leaves standard output to results."""
+    from tqdm.auto import tqdm
+
+    tqdm.write(message, file=sys.stderr)
 
 
 def _silent(message: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.checks import say
+from pyro_vae.checks import among, say
 from pyro_vae.datasets import digits
 from pyro_vae.datasets.files import Loaded, load
 from pyro_vae.datasets.kinds import Schema, describe
@@ -20,11 +20,24 @@ from pyro_vae.guides import Guide
 from pyro_vae.likelihoods import Likelihood, Mixed
 from pyro_vae.model import Model
 from pyro_vae.networks import MaskedInput, mlp
+from pyro_vae.priors import Prior
 from pyro_vae.runs.folder import fingerprint
 from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
 from pyro_vae.runs.recipe import Recipe
 
-__all__ = ["SPLITS", "Prepared", "build", "likelihood_name", "load_data", "objective", "prepare"]
+__all__ = [
+    "SPLITS",
+    "Prepared",
+    "build",
+    "build_guide",
+    "build_likelihood",
+    "build_prior",
+    "check_device",
+    "likelihood_name",
+    "load_data",
+    "objective",
+    "prepare",
+]
 
 SPLITS = ("train", "validation", "test", "all")
 _PROPOSED = {
@@ -107,6 +120,19 @@ def likelihood_name(recipe: Recipe, schema: Schema) -> str:
     return _PROPOSED[schema.kind] if recipe.likelihood == "auto" else recipe.likelihood
 
 
+def check_device(name: str) -> None:
+    """Check that this machine has a device.
+
+    Raises:
+        ValueError: if it has not, or the name means none.
+    """
+    kind, _, number = name.partition(":")
+    among(kind, ("auto", "cpu", "cuda"), "device")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cuda" and not (count and (not number or (number.isdecimal() and int(number) < count))):
+        raise ValueError(say(f"a machine with the device {name!r}", f"{count} CUDA devices", "device=cpu"))
+
+
 def objective(recipe: Recipe) -> Any:
     """Return the recipe's objective."""
     part, options = parse(recipe.objective, OBJECTIVES, "the objective")
@@ -127,14 +153,20 @@ def build(recipe: Recipe, schema: Schema, x: Tensor, *, trust_code: bool = False
     """
     if recipe.model:
         return _imported(recipe.model, x, trust_code=trust_code)
-    D, L, hidden = schema.data_dim, recipe.latent_dim, recipe.hidden_sizes
-    prior, options = parse(recipe.prior, PRIORS, "the prior")
-    likelihood = _likelihood(likelihood_name(recipe, schema), schema, L, hidden)
-    model = Model(prior.load()(L, **options), likelihood, missing=schema.missing)
-    return model, _guide(recipe.guide, schema, D, L, hidden)
+    model = Model(build_prior(recipe), build_likelihood(recipe, schema), missing=schema.missing)
+    return model, build_guide(recipe, schema)
 
 
-def _likelihood(text: str, schema: Schema, L: int, hidden: tuple[int, ...]) -> Likelihood:
+def build_prior(recipe: Recipe) -> Prior:
+    """Return a recipe's prior, with fresh weights."""
+    part, options = parse(recipe.prior, PRIORS, "the prior")
+    made: Prior = part.load()(recipe.latent_dim, **options)
+    return made
+
+
+def build_likelihood(recipe: Recipe, schema: Schema) -> Likelihood:
+    """Return a recipe's likelihood of data of a schema, with fresh weights."""
+    text, L, hidden = likelihood_name(recipe, schema), recipe.latent_dim, recipe.hidden_sizes
     if text == "Mixed":
         trunk = mlp(L, *hidden) if hidden else nn.Identity()
         width = hidden[-1] if hidden else L
@@ -159,10 +191,12 @@ def _part(text: str, D: int, K: int, network: Any) -> Likelihood:
     return made
 
 
-def _guide(text: str, schema: Schema, D: int, L: int, hidden: tuple[int, ...]) -> Guide:
-    part, options = parse(text, GUIDES, "the guide")
+def build_guide(recipe: Recipe, schema: Schema) -> Guide:
+    """Return a recipe's guide of data of a schema, with fresh weights."""
+    D, L, hidden = schema.data_dim, recipe.latent_dim, recipe.hidden_sizes
+    part, options = parse(recipe.guide, GUIDES, "the guide")
     if part.width is None:
-        raise ValueError(say("a guide with a network", repr(text), "guide=DiagonalGaussian"))
+        raise ValueError(say("a guide with a network", repr(recipe.guide), "guide=DiagonalGaussian"))
     taken = {key: value for key, value in options.items() if key in part.width.__code__.co_varnames}
     network: nn.Module = mlp((2 if schema.missing else 1) * D, *hidden, part.width(L, **taken))
     made: Guide = part.load()(MaskedInput(network) if schema.missing else network, latent_dim=L, **options)
