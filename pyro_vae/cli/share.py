@@ -13,18 +13,6 @@ from pyro_vae.cli.output import show, table, tell, write_columns
 __all__ = ["demo", "impute", "parts", "report", "sample"]
 
 
-def _named(trained: Any, values: Any) -> dict[str, Any]:
-    """Values ``(N, D)`` in the table's units as columns, words for codes."""
-    schema = trained.prepared.schema
-    names = schema.columns or [f"x{i}" for i in range(schema.data_dim)]
-    columns: dict[str, Any] = {}
-    for i, name in enumerate(names):
-        words = schema.words.get(name)
-        column = values[:, i]
-        columns[name] = [words[int(code)] for code in column] if words else column
-    return columns
-
-
 def sample(
     run: RunFolder,
     num_samples: Annotated[int, typer.Option(min=1, help="How many data.")] = 10,
@@ -44,7 +32,8 @@ def sample(
 
     pyro.set_rng_seed(seed)
     x = trained.model.sample(num_samples)[trained.model.observed]
-    columns = _named(trained, trained.prepared.schema.decode(x.flatten(1)))
+    schema = trained.prepared.schema
+    columns = schema.named(schema.decode(x.flatten(1)))
     if output is not None:
         write_columns(output, columns)
         tell(f"wrote {output}")
@@ -86,7 +75,7 @@ def impute(
         filled[:, whole] = draws[..., whole].mode(0).values
         found.append(schema.decode(filled))
         count += int(piece.isnan().sum())
-    write_columns(output, _named(trained, np.concatenate(found)))
+    write_columns(output, schema.named(np.concatenate(found)))
     show({"filled": count, "output": output}, f"filled {count} entries of {len(x)} rows: {output}", as_json=json)
 
 

@@ -90,6 +90,19 @@ class Schema:
         out[..., list(self.order)] = x.detach().cpu().double().numpy()
         return out * np.asarray(self.scale) + np.asarray(self.loc)
 
+    def named(self, values: np.ndarray) -> dict[str, Any]:
+        """Return values ``(n, D)`` in the table's units as columns by name: words for codes, whole numbers as such."""
+        columns: dict[str, Any] = {}
+        for i, name in enumerate(self.columns or [f"x{i}" for i in range(self.data_dim)]):
+            words, column = self.words.get(name), values[:, i]
+            there = ~np.isnan(column)
+            if words:
+                columns[name] = [words[int(code)] if full else None for code, full in zip(column, there, strict=True)]
+            else:
+                whole = self.kinds[i] in {"binary", "counts", "categories"} and bool(there.all())
+                columns[name] = column.astype(np.int64) if whole else column
+        return columns
+
     def groups(self) -> list[tuple[str, int, int]]:
         """Kind, number of columns and K of each run of like columns, in the model's order."""
         found: list[tuple[str, int, int]] = []

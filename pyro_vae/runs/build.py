@@ -27,6 +27,7 @@ from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
 from pyro_vae.runs.recipe import Recipe
 
 __all__ = [
+    "PROPOSED",
     "SPLITS",
     "Prepared",
     "build",
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "validation", "test", "all")
-_PROPOSED = {
+PROPOSED = {
     "binary": "Bernoulli",
     "unit": "ContinuousBernoulli",
     "counts": "NegativeBinomial",
@@ -162,7 +163,7 @@ def _notes(schema: Schema, x: Tensor | Rows) -> list[str]:
 
 def likelihood_name(recipe: Recipe, schema: Schema) -> str:
     """The likelihood asked for, or the one that fits the kind of data."""
-    return _PROPOSED[schema.kind] if recipe.likelihood == "auto" else recipe.likelihood
+    return PROPOSED[schema.kind] if recipe.likelihood == "auto" else recipe.likelihood
 
 
 def check_device(name: str) -> None:
@@ -216,7 +217,7 @@ def build_likelihood(recipe: Recipe, schema: Schema) -> Likelihood:
         trunk = mlp(L, *hidden) if hidden else nn.Identity()
         width = hidden[-1] if hidden else L
         parts = [
-            _part(_PROPOSED[kind], count, K, lambda out: nn.Sequential(trunk, nn.SiLU(), nn.Linear(width, out)))
+            _part(PROPOSED[kind], count, K, lambda out: nn.Sequential(trunk, nn.SiLU(), nn.Linear(width, out)))
             for kind, count, K in schema.groups()
         ]
         return Mixed(parts)
