@@ -261,6 +261,29 @@ def test_works_in_svi_and_in_fit(make):
     assert all(math.isfinite(value) for value in history.train_elbo)
 
 
+@pytest.mark.parametrize("make", EVERY.values(), ids=EVERY.keys())
+def test_the_value_needs_no_gradient(make):
+    """What fit does on held-out data, and SVI.evaluate_loss: the same value from the same draws."""
+    model, guide, x = pair()
+    values = []
+    for gradient in (True, False):
+        pyro.set_rng_seed(2)
+        with torch.set_grad_enabled(gradient):
+            values.append(float(make(3).differentiable_loss(model, guide, x).detach()))
+    pyro.set_rng_seed(2)
+    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=make(3))
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+    assert svi.evaluate_loss(x) == pytest.approx(values[0], rel=1e-12)
+    history = pv.fit(model, guide, x, loss=make(3), epochs=1, validation=x, progress=False)
+    assert math.isfinite(history.validation_elbo[0])
+
+
+def test_wake_sleep_refuses_a_point_mass():
+    model, _, x = pair()
+    with pytest.raises(ValueError, match=r"a guide with a density.*point mass at site 'z'.*finds the mode"):
+        objectives.ReweightedWakeSleep(num_particles=2).loss(model, guides.PointMass(mlp(D, L)), x)
+
+
 def test_trains_a_linear_model_to_its_optimum():
     """The path-derivative gradient's noise dies at the optimum: the guide reaches the posterior to 1e-3 nats."""
     model, guide, x = pair()
@@ -284,6 +307,7 @@ def test_trains_a_linear_model_to_its_optimum():
         (lambda: objectives.RenyiELBO(alpha=1.0), "Trace_ELBO"),
         (lambda: objectives.ReweightedWakeSleep(num_particles=1), "at least 2"),
         (lambda: objectives.BetaELBO(-1.0), "at least 0"),
+        (lambda: objectives.BetaELBO("4"), "a schedule; got '4'"),
         (lambda: objectives.FreeBitsELBO(-1.0), "at least 0"),
         (lambda: objectives.cyclical(4, ramp=0.0), "ramp"),
         (lambda: objectives.warm_up(0), "at least 1"),

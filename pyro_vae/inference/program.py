@@ -9,7 +9,7 @@ from typing import Any
 from pyro import poutine
 from torch import nn
 
-__all__ = ["Program", "argument_name", "evaluating", "frame_of", "may_miss", "sample_sites"]
+__all__ = ["Program", "argument_name", "evaluating", "frame_of", "may_miss", "run_once", "sample_sites"]
 
 Program = Callable[..., Any]
 
@@ -23,6 +23,13 @@ def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
         and not poutine.util.site_is_subsample(site)
         and not site["infer"].get("_deterministic", False)
     }
+
+
+def run_once(program: Program, *args: Any) -> dict[str, dict[str, Any]]:
+    """Run a program and return its sample sites by name; errors come as they were raised, without Pyro's appendix."""
+    with poutine.trace() as tracer:
+        program(*args)
+    return sample_sites(tracer.trace)
 
 
 def frame_of(site: dict[str, Any], plate: str | None) -> Any:

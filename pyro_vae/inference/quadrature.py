@@ -127,6 +127,16 @@ class QuadraturePosterior(dist.TorchDistribution):
         """Posterior covariance, ``(N, L, L)``."""
         return self._covariance
 
+    @property
+    def peak(self) -> tuple[Tensor, Tensor]:
+        """The highest point of each datum's grid, u ``(N, L)``, and log p(x, u) there, ``(N,)``, nats."""
+        points, heights = [], []
+        for rows, grid in self._grids:
+            height, place = grid.log_joint.max(0)
+            points.append((rows, grid.points()[place, torch.arange(len(place))]))
+            heights.append((rows, height))
+        return _scatter(points, self._target.num_data), _scatter(heights, self._target.num_data)
+
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Return the posterior mean of ``function``, which maps u ``(G, n, L)`` to ``(G, n)`` or ``(G, n, M)``.
 

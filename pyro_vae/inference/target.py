@@ -21,7 +21,7 @@ from torch.distributions import Transform
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.program import Program, argument_name, evaluating, frame_of, may_miss, sample_sites
+from pyro_vae.inference.program import Program, argument_name, evaluating, frame_of, may_miss, run_once, sample_sites
 from pyro_vae.inference.supports import bijection, check_support, is_real, same_support
 
 __all__ = ["LatentSite", "Target"]
@@ -150,7 +150,7 @@ class Target:
 
         def log_det(v: Tensor) -> Tensor:
             terms = [self.reduce(site, site["infer"]["log_det"]) for _, site in self._latent(self._run(v))]
-            return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
+            return torch.stack(torch.broadcast_tensors(*terms)).sum(0).expand(self.num_data)
 
         return self._vectorised(log_det, u)
 
@@ -226,17 +226,21 @@ class Target:
             return torch.stack([draw(d) for d in dummy])
 
     def rows(self, index: Sequence[int] | Tensor) -> Target:
-        """Return the target of the data at ``index``.
+        """Return the target of the data at ``index``; this one if those are all data in their order.
 
         Which tensor arguments run over the data is found out by trying: those whose first dimension is N are indexed
         if the densities of the rows are then what they were among all.
 
         Raises:
-            ValueError: if the program is one posterior as a whole, or its data cannot be taken apart.
+            TypeError: if the rows are not whole numbers.
+            ValueError: if a row is no datum's; if the program is one posterior as a whole, or its data cannot be taken
+                apart.
         """
         if not self.per_datum:
             raise ValueError(say("a program whose latents lie in the data plate", "a whole posterior", "all its data"))
-        keep = torch.as_tensor(index).reshape(-1)
+        keep = checks.rows(index, self.num_data)
+        if keep.tolist() == list(range(self.num_data)):
+            return self
         if self._over_data is None:
             self._over_data = self._find_over_data()
         return self._indexed(keep, self._over_data)
@@ -277,7 +281,7 @@ class Target:
         substitute = _Substitute(self, u)
         with evaluating(self.model), substitute, pyro.validation_enabled(False):
             try:
-                return sample_sites(poutine.trace(self.model).get_trace(*self.args))
+                return run_once(self.model, *self.args)
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
@@ -302,7 +306,8 @@ class Target:
 
     def _log_prob(self, site: dict[str, Any]) -> Tensor:
         try:
-            return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
+            with pyro.validation_enabled(False):  # a chain that ran away is a density of zero or NaN, not an error
+                return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
         except RuntimeError as error:
             if "vmap" not in str(error):
                 raise

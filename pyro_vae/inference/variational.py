@@ -10,15 +10,14 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.engine import Engine
-from pyro_vae.inference.program import Program, may_miss, sample_sites
-from pyro_vae.inference.supports import check_support
+from pyro_vae.inference.program import Program, may_miss, run_once
+from pyro_vae.inference.supports import check_support, in_words
 from pyro_vae.inference.training_run import Data, Scores, TrainingRun
 from pyro_vae.inference.training_state import Checkpoint
 
@@ -250,26 +249,24 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
         ValueError: if a site is missing, unknown, of another shape, or of another support.
     """
     with torch.no_grad(), torch.random.fork_rng():
-        proposed = {n: s for n, s in sample_sites(poutine.trace(guide).get_trace(*args)).items() if not _auxiliary(s)}
-        latent = {
-            n: s
-            for n, s in sample_sites(poutine.trace(model).get_trace(*args)).items()
-            if not s["is_observed"]
-        }  # fmt: skip
+        proposed = {n: s for n, s in run_once(guide, *args).items() if not _auxiliary(s)}
+        latent = {n: s for n, s in run_once(model, *args).items() if not s["is_observed"]}
     if set(proposed) != set(latent):
         remedy = "the same names in both (latent= of Model and guide)"
+        if len(proposed) != len(latent):
+            remedy = "guides.BottomUp or guides.TopDown for two levels, any other guide for one"
         raise ValueError(say(f"a guide over the latent sites {sorted(latent)}", f"{sorted(proposed)}", remedy))
     for name, site in latent.items():
         want, got = tuple(site["value"].shape), tuple(proposed[name]["value"].shape)
         if want != got:
-            remedy = "the latent dimension of the prior for the guide"
+            remedy = f"a guide of latent dimension {want[-1]}, or a prior of {got[-1]}"
             raise ValueError(say(f"guide values of shape {want} at site {name!r}", f"{got}", remedy))
         with torch.no_grad(), torch.random.fork_rng():
             inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
         if not inside:
             remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
-            outside = str(proposed[name]["fn"].support)
-            raise ValueError(say(f"a guide over {site['fn'].support}, as the prior at site {name!r}", outside, remedy))
+            expected = f"a guide over {in_words(site['fn'].support)}, as the prior at site {name!r}"
+            raise ValueError(say(expected, in_words(proposed[name]["fn"].support), remedy))
 
 
 def _auxiliary(site: dict[str, Any]) -> bool:
@@ -299,7 +296,7 @@ def _check_data(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
             raise ValueError(say("probabilities in [0, 1]", f"values from {low:g} to {high:g}", "x / x.max()"))
         data = ((data[0] > 0.5).to(data[0].dtype), *data[1:])
     with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
-        sites = sample_sites(poutine.trace(model).get_trace(*data))
+        sites = run_once(model, *data)
     observed = {name: site for name, site in sites.items() if site["is_observed"]}
     if not observed:
         raise ValueError(say("a model that observes the data", f"sites {list(sites)}", "fit(model, guide, x)"))

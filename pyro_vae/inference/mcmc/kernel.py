@@ -6,6 +6,7 @@ data. Leading dimensions, where there are any, are temperatures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -217,6 +218,20 @@ def accept(state: State, proposal: State, log_ratio: Tensor, *, threshold: float
         None if proposal.memory is None or state.memory is None else torch.where(wide, proposal.memory, state.memory),
     )
     return moved, Info(log_ratio.clamp(max=0).exp(), log_ratio < -threshold)
+
+
+def check_positive(value: float, name: str, *, example: float = 1.0) -> float:
+    """Return ``value`` if it is a positive, finite number.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is not positive and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(say(f"{name} to be a number", f"{value!r}", f"{name}={example}"))
+    if not 0 < value < math.inf:
+        raise ValueError(say(f"a positive {name}", f"{value}", f"{name}={example}"))
+    return value
 
 
 def check_probability(value: float, name: str) -> float:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae import checks
-from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.hmc import hmc_transition, leapfrog
-from pyro_vae.inference.mcmc.kernel import Density, Info, Kernel, State, Tuning, check_probability
+from pyro_vae.inference.mcmc.kernel import Density, Info, Kernel, State, Tuning, check_positive, check_probability
 
 __all__ = ["NUTS"]
 
@@ -57,10 +56,8 @@ class NUTS(Kernel):
         target_accept_prob: float = 0.8,
         max_tree_depth: int = 10,
     ) -> None:
-        if step_size <= 0:
-            raise ValueError(say("a positive step_size", f"{step_size}", "step_size=1.0"))
         self.model = model
-        self.step_size = step_size
+        self.step_size = check_positive(step_size, "step_size")
         self.adapt_step_size = adapt_step_size
         self.adapt_mass_matrix = adapt_mass_matrix
         self.full_mass = full_mass

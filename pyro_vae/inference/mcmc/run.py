@@ -83,9 +83,13 @@ def mcmc(
         >>> draws.samples["z"].shape
         torch.Size([4, 100, 10, 2])
     """
+    kernel = HMC() if kernel is None else kernel
+    theirs = getattr(kernel, "model", None)
+    if theirs is not None and theirs is not model:
+        raise ValueError(say("one model", "another one in the kernel", f"kernel=pv.{type(kernel).__name__}()"))
     return sample_target(
         Target(model, x, plate=plate),
-        HMC() if kernel is None else kernel,
+        kernel,
         num_samples=num_samples,
         warmup_steps=warmup_steps,
         num_chains=num_chains,
@@ -206,7 +210,7 @@ def _initial(
         return starting_points(target, num_chains, guide)
     shape = (num_chains, target.num_data, target.latent_dim)
     if isinstance(initial, dict):
-        u = target.pack(initial).detach().expand(shape).clone()
+        u = _packed(target, initial).expand(shape).clone()
     elif isinstance(initial, Tensor) and tuple(initial.shape) == shape:
         u = initial.detach().clone()
     else:
@@ -215,6 +219,17 @@ def _initial(
     if not bool(torch.isfinite(target.log_joint(u)).all()):
         raise ValueError(say("initial points of finite density", "an infinite or undefined one", "initial=None"))
     return u
+
+
+@torch.no_grad()
+def _packed(target: Target, values: dict[str, Tensor]) -> Tensor:
+    """One value a site as u ``(N, L)``; shapes are checked here, since Pyro's word for it is a page of them."""
+    expected = {name: tuple(site["value"].shape) for name, site in target.trace(target.origin).items()}
+    for name, value in values.items():
+        if name in target.sites and tuple(value.shape) != expected[name]:
+            got = f"{tuple(value.shape)}"
+            raise ValueError(say(f"initial[{name!r}] of shape {expected[name]}", got, "one value for every datum"))
+    return target.pack(values)
 
 
 @torch.no_grad()

@@ -59,8 +59,10 @@ class ParallelTempering(Kernel):
         R = checks.positive_integer(num_temperatures, "num_temperatures", minimum=2)
         self.betas = tuple((1 - k / (R - 1)) ** 3 for k in range(R)) if betas is None else tuple(betas)
         falls = all(0 <= low < high for high, low in zip(self.betas, self.betas[1:], strict=False))
-        if self.betas[0] != 1 or not falls:
-            raise ValueError(say("betas that fall from 1 towards 0", f"{self.betas}", "betas=(1.0, 0.3, 0.1, 0.0)"))
+        if len(self.betas) < 2 or self.betas[0] != 1 or not falls:
+            raise ValueError(
+                say("two betas or more that fall from 1 towards 0", f"{self.betas}", "betas=(1.0, 0.3, 0.1, 0.0)")
+            )
         self.replicas = len(self.betas)
         self.inner = HMC(**arguments)
         self.target_accept_prob = self.inner.target_accept_prob
