@@ -102,7 +102,7 @@ def verdict(
     """Say of every datum whether its posterior can be trusted.
 
     The posterior's own draws are weighed; what they cannot see (a mode that q misses) must come from a reference that
-    does not depend on q: annealing from where pilot chains ended that came from the prior, or chains. The rules, in this order:
+    does not depend on q: annealing from the prior, or chains. The rules, in this order:
 
     1. *undecided*: the reference has not converged (its error is above the tolerance, or the chains' R-hat and ESS
        fail), or is itself below what the weights prove, and so has missed something;
@@ -145,9 +145,8 @@ def verdict(
     target = Target(model, x, plate=plate)
     w = importance_weights(target, posterior, num_samples=num_samples)
     if reference is None:
-        reference = evidence(
-            model, x, method="ais", num_chains=24, num_temperatures=200, tolerance=2 * tolerance, plate=plate
-        )
+        settings: dict[str, Any] = {"method": "ais", "start": None, "num_chains": 24, "num_temperatures": 200}
+        reference = evidence(model, x, **settings, tolerance=2 * tolerance, plate=plate)  # the prior reaches all modes
     value, error, ready, words = _judge_reference(target, reference)
     chains = answer(target, reference) if isinstance(reference, Draws) else None
     mean, std = (w.mean, w.std) if chains is None else (chains.mean, chains.std)
