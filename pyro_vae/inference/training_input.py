@@ -57,7 +57,10 @@ def training_device(device: Any) -> torch.device | None:
 
 
 def split(
-    x: Tensor | Rows | Data, validation: Tensor | Rows | Data | float | None, device: torch.device | None, model: Program
+    x: Tensor | Rows | Data,
+    validation: Tensor | Rows | Data | float | None,
+    device: torch.device | None,
+    model: Program,
 ) -> tuple[Data, Data | None]:
     """Check the data, put them on the device, and take some out for validation.
 
