@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pyro_vae.cli import app
+from pyro_vae.cli.app import app
 
 
 def go(*words):

@@ -8,7 +8,7 @@ import typer
 
 from pyro_vae.cli import evaluate, output, share, sweep, train
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 app = typer.Typer(
     help="Bayesian latent-variable models by every route, and the measured distance between them.",
@@ -50,8 +50,3 @@ for command in (
     share.demo,
 ):
     app.command()(output.explained(command))
-
-
-def main() -> None:
-    """Run the command line."""
-    app(prog_name="pyro-vae")

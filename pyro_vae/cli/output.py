@@ -30,7 +30,6 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            tell("interrupted")
             raise typer.Exit(130) from None
         except _EXPECTED as error:
             if settings.debug:

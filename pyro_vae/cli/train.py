@@ -45,20 +45,26 @@ def train(**given: Any) -> None:
 
     run = Run(output)
     settings = {} if config is None else Recipe.from_toml(config)
-    with joined(str(values.get("device", settings.get("device", "cpu")))) as rank:
-        going_on = agree(resume and run.exists)
-        if going_on and (values or config is not None) and rank == 0:
-            tell("note: --resume goes on with the run's own settings; others are left aside")
-        recipe = read_recipe(run) if going_on else Recipe.of({**settings, **values})
-        trained = run_training(
-            run,
-            recipe,
-            resume=going_on,
-            every=every,
-            trust_code=trust_code,
-            progress=rank == 0 and not as_json,
-            tell=tell if rank == 0 else None,
-        )
+    own = read_recipe(run).device if resume and run.exists else "auto"
+    try:
+        with joined(str(values.get("device", settings.get("device", own)))) as rank:
+            going_on = agree(resume and run.exists)
+            if going_on and (values or config is not None) and rank == 0:
+                tell("note: --resume goes on with the run's own settings; others are left aside")
+            recipe = read_recipe(run) if going_on else Recipe.of({**settings, **values})
+            trained = run_training(
+                run,
+                recipe,
+                resume=going_on,
+                every=every,
+                trust_code=trust_code,
+                progress=rank == 0 and not as_json,
+                tell=tell if rank == 0 else None,
+            )
+    except KeyboardInterrupt:
+        if run.exists:
+            tell(f"to go on: pyro-vae train --output {run.folder} --resume")
+        raise
     if rank:
         return
     history = trained.history

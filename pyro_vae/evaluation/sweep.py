@@ -106,7 +106,9 @@ def sweep(
     file = None if path is None else Path(path)
     done = _finished(file, made_with)
     rows = []
-    for names in _bar(list(itertools.product(*grids.values(), seeds)), progress):
+    bar = _bar(list(itertools.product(*grids.values(), seeds)), progress)
+    for names in bar:
+        bar.set_postfix_str(", ".join(map(str, names)))
         row = done.get(names)
         if row is None:
             makers: list[Any] = [grids[part][name] for part, name in zip(PARTS, names, strict=False)]

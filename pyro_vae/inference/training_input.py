@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.datasets.rows import Rows, pieces
 from pyro_vae.inference.program import Program, check_dtypes, may_miss, run_once
 from pyro_vae.inference.randomness import aside
 from pyro_vae.inference.steppers import Data
@@ -56,7 +57,10 @@ def training_device(device: Any) -> torch.device | None:
 
 
 def split(
-    x: Tensor | Data, validation: Tensor | Data | float | None, device: torch.device | None, model: Program
+    x: Tensor | Rows | Data,
+    validation: Tensor | Rows | Data | float | None,
+    device: torch.device | None,
+    model: Program,
 ) -> tuple[Data, Data | None]:
     """Check the data, put them on the device, and take some out for validation.
 
@@ -67,7 +71,7 @@ def split(
     data = _checked(x, device, model)
     if validation is None:
         return data, None
-    if isinstance(validation, Tensor | tuple):
+    if isinstance(validation, Tensor | Rows | tuple):
         return data, _checked(validation, device, model, "validation")
     share = "validation data, or a share of x in [0, 1)"
     if isinstance(validation, bool) or not isinstance(validation, int | float):
@@ -81,10 +85,12 @@ def split(
     return tuple(part[order[held:]] for part in data), tuple(part[order[:held]] for part in data)
 
 
-def _checked(x: Tensor | Data, device: torch.device | None, model: Program, name: str = "x") -> Data:
-    parts = x if isinstance(x, tuple) else (x,)
+def _checked(x: Tensor | Rows | Data, device: torch.device | None, model: Program, name: str = "x") -> Data:
+    parts: Any = x if isinstance(x, tuple) else (x,)
     for i, part in enumerate(parts):
         own = name if i == 0 else f"{name}[{i}]"
+        if isinstance(part, Rows):  # read like a tensor, and checked as they are read
+            continue
         checks.finite(checks.tensor(part, own), own, missing=may_miss(model, i))
         checks.same_length(parts[0], part, name, own)
     return tuple(part.to(device) if device is not None else part for part in parts)
@@ -128,6 +134,13 @@ def check_programs(
 
 def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
     """Check that data fit the model's observed sites; return all its sites."""
+    if any(isinstance(part, Rows) for part in data):
+        if binary or len(data) > 1:
+            raise ValueError(say("rows on disk alone, as they are", "others, or new draws of them", "data in memory"))
+        found: dict[str, Any] = {}
+        for piece in pieces(data[0]):
+            found = _observing(model, (piece,), binary=False)
+        return found
     if binary:
         low, high = float(data[0].min()), float(data[0].max())
         if low < 0 or high > 1:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.datasets.rows import Rows
 from pyro_vae.inference.engine import Engine
 from pyro_vae.inference.program import Program
 from pyro_vae.inference.scores import Scores
@@ -53,14 +54,14 @@ class History:
 def fit(
     model: Program,
     guide: Program,
-    x: Tensor | Data,
+    x: Tensor | Rows | Data,
     *,
     epochs: int = 100,
     batch_size: int | None = None,
     lr: float = 1e-3,
     loss: ELBO | None = None,
     optimiser: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None,
-    validation: Tensor | Data | float | None = 0.1,
+    validation: Tensor | Rows | Data | float | None = 0.1,
     patience: int | None = None,
     kl_warmup: int = 0,
     clip_norm: float | None = None,
@@ -83,7 +84,7 @@ def fit(
     Args:
         model: a Pyro program; called as ``model(batch)``, or ``model(*batch)`` for a tuple of tensors.
         guide: its guide, called the same way.
-        x: training data ``(N, *D)``, or a tuple of tensors that run over the same data.
+        x: training data ``(N, *D)``, or a tuple of tensors that run over the same data, or rows on disk.
         epochs: passes over the data.
         batch_size: data a step; the last batch of an epoch may be smaller. None takes 64, or all data if fewer.
         lr: Adam's learning rate.

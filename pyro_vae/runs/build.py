@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import among, say
 from pyro_vae.datasets import digits
-from pyro_vae.datasets.files import Loaded, load
+from pyro_vae.datasets.files import Loaded, load, outgrows_memory
 from pyro_vae.datasets.kinds import Schema, describe
+from pyro_vae.datasets.rows import Rows, pieces
 from pyro_vae.guides import Guide
 from pyro_vae.likelihoods import Likelihood, Mixed
 from pyro_vae.model import Model
@@ -26,6 +27,7 @@ from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
 from pyro_vae.runs.recipe import Recipe
 
 __all__ = [
+    "PROPOSED",
     "SPLITS",
     "Prepared",
     "build",
@@ -33,6 +35,7 @@ __all__ = [
     "build_likelihood",
     "build_prior",
     "check_device",
+    "encoded",
     "likelihood_name",
     "load_data",
     "objective",
@@ -40,7 +43,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "validation", "test", "all")
-_PROPOSED = {
+PROPOSED = {
     "binary": "Bernoulli",
     "unit": "ContinuousBernoulli",
     "counts": "NegativeBinomial",
@@ -56,22 +59,59 @@ class Prepared:
 
     Attributes:
         schema: what they are.
-        x: data by split, ``(N, D)``.
+        x: data by split, ``(N, D)``; rows on disk if memory-mapped; empty if the file is gone.
         digest: fingerprint of the file.
         notes: what a person should know.
     """
 
     schema: Schema
-    x: dict[str, Tensor]
+    x: dict[str, Tensor | Rows]
     digest: str
     notes: tuple[str, ...]
 
+    def split(self, name: str) -> Tensor | Rows:
+        """Return the data of a split.
 
-def load_data(data: str, key: str = "") -> tuple[Loaded, str]:
-    """Return the content of a data set, and its fingerprint."""
+        Raises:
+            ValueError: if there is no such split.
+            FileNotFoundError: if the file is gone.
+        """
+        if among(name, SPLITS, "--split") not in self.x:
+            raise FileNotFoundError(say("the data that the run was trained on", "none at their place", "--data"))
+        return self.x[name]
+
+
+def load_data(data: str, key: str = "", *, memory_map: str = "no") -> Loaded:
+    """Return the content of a data set.
+
+    Args:
+        data: a file, a folder of images, or "digits".
+        key: the array's name inside an ``.npz`` with several.
+        memory_map: "yes" leaves an ``.npy`` on disk, "auto" does if it would not fit into memory.
+
+    Raises:
+        FileNotFoundError, ValueError: if it cannot be used.
+    """
+    can = Path(data).suffix == ".npy"
+    if memory_map == "yes" and not can:
+        raise ValueError(say("an .npy file to leave on disk", repr(data), "numpy.save, or memory_map=no"))
     if data == "digits" and not Path(data).exists():
-        return Loaded(digits("all", values="binary").numpy().reshape(-1, 8, 8)), "digits"
-    return load(data, key=key or None), fingerprint(Path(data))
+        return Loaded(digits("all", values="binary").numpy().reshape(-1, 8, 8))
+    if memory_map == "no" or not can:
+        return load(data, key=key or None)
+    loaded = load(data, memory_map=True)
+    if memory_map == "yes" or (outgrows_memory(loaded.values) and loaded.values.flags.c_contiguous):
+        return loaded
+    return Loaded(np.array(loaded.values))
+
+
+def encoded(loaded: Loaded, schema: Schema, index: np.ndarray | None = None) -> Tensor | Rows:
+    """Return rows of a data set as the model sees them: a tensor, or rows on disk if they are memory-mapped."""
+    order = None if index is None else torch.as_tensor(index)
+    if isinstance(loaded.values, np.memmap):
+        return Rows(loaded.values, schema.encode, order)
+    whole = schema.encode(loaded.values)
+    return whole if order is None else whole[order]
 
 
 def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
@@ -84,7 +124,8 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     Raises:
         FileNotFoundError, ValueError: if the data cannot be used.
     """
-    loaded, digest = load_data(recipe.data, recipe.key)
+    loaded = load_data(recipe.data, recipe.key, memory_map=recipe.memory_map)
+    digest = fingerprint(Path(recipe.data)) if Path(recipe.data).exists() else recipe.data
     N = len(loaded.values)
     order = np.random.RandomState(recipe.seed).permutation(N)  # the legacy stream is frozen for ever
     held = {"test": int(recipe.test * N), "validation": int(recipe.validation * N)}
@@ -98,26 +139,31 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     }
     if schema is None:
         schema = describe(loaded, rows["train"], kind=recipe.kind, standardise=recipe.standardise)
-    whole = schema.encode(loaded.values)
-    x = {name: whole[torch.as_tensor(some)] for name, some in rows.items()} | {"all": whole}
-    return Prepared(schema, x, digest, tuple(_notes(schema, whole)))
+    whole = encoded(loaded, schema)
+    if isinstance(whole, Rows):
+        x: dict[str, Tensor | Rows] = {name: encoded(loaded, schema, some) for name, some in rows.items()}
+    else:
+        x = {name: whole[torch.as_tensor(some)] for name, some in rows.items()}
+    return Prepared(schema, x | {"all": whole}, digest, tuple(_notes(schema, whole)))
 
 
-def _notes(schema: Schema, x: Tensor) -> list[str]:
+def _notes(schema: Schema, x: Tensor | Rows) -> list[str]:
     notes = []
-    constant = (x == x[:1]).all(0)
+    if isinstance(x, Rows):
+        notes.append("the data stay on disk and are read batch by batch; duplicates are not looked for")
+    elif (distinct := len(torch.unique(x, dim=0)) if x.numel() < 10**7 else len(x)) < 0.9 * len(x):
+        notes.append(f"{len(x) - distinct} of {len(x)} rows are duplicates: held-out rows may be known from training")
+    first = x[:1]
+    constant = torch.stack([(piece == first).all(0) for piece in pieces(x)]).all(0)
     if schema.kind in {"real", "mixed"} and bool(constant.any()):
         count = int(constant.sum())
         notes.append(f"{count} column{'s' if count > 1 else ''} constant: nothing to learn there")
-    distinct = len(torch.unique(x, dim=0)) if x.numel() < 10**7 else len(x)
-    if distinct < 0.9 * len(x):
-        notes.append(f"{len(x) - distinct} of {len(x)} rows are duplicates: held-out rows may be known from training")
     return notes
 
 
 def likelihood_name(recipe: Recipe, schema: Schema) -> str:
     """The likelihood asked for, or the one that fits the kind of data."""
-    return _PROPOSED[schema.kind] if recipe.likelihood == "auto" else recipe.likelihood
+    return PROPOSED[schema.kind] if recipe.likelihood == "auto" else recipe.likelihood
 
 
 def check_device(name: str) -> None:
@@ -139,7 +185,7 @@ def objective(recipe: Recipe) -> Any:
     return part.load()(**options)
 
 
-def build(recipe: Recipe, schema: Schema, x: Tensor, *, trust_code: bool = False) -> tuple[Any, Any]:
+def build(recipe: Recipe, schema: Schema, x: Any, *, trust_code: bool = False) -> tuple[Any, Any]:
     """Return model and guide of a recipe, with fresh weights.
 
     Args:
@@ -171,7 +217,7 @@ def build_likelihood(recipe: Recipe, schema: Schema) -> Likelihood:
         trunk = mlp(L, *hidden) if hidden else nn.Identity()
         width = hidden[-1] if hidden else L
         parts = [
-            _part(_PROPOSED[kind], count, K, lambda out: nn.Sequential(trunk, nn.SiLU(), nn.Linear(width, out)))
+            _part(PROPOSED[kind], count, K, lambda out: nn.Sequential(trunk, nn.SiLU(), nn.Linear(width, out)))
             for kind, count, K in schema.groups()
         ]
         return Mixed(parts)
@@ -203,7 +249,7 @@ def build_guide(recipe: Recipe, schema: Schema) -> Guide:
     return made
 
 
-def _imported(path: str, x: Tensor, *, trust_code: bool) -> tuple[Any, Any]:
+def _imported(path: str, x: Any, *, trust_code: bool) -> tuple[Any, Any]:
     if not trust_code:
         remedy = "--trust-code, if you trust the file: importing it runs it"
         raise ValueError(say("leave to import a model written in Python", f"none for {path!r}", remedy))

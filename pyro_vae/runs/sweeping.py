@@ -105,7 +105,7 @@ def sweep(run: Run, grid: Grid, *, progress: bool = False) -> Sweep:
     check_device(grid.recipe.device)
     torch.set_default_dtype(torch.float64 if grid.recipe.dtype == "float64" else torch.float32)
     prepared = prepare(replace(grid.recipe, memory_map="no"))
-    schema, x, test = prepared.schema, prepared.x["train"], prepared.x["test"][: grid.rows]
+    schema, x, test = prepared.schema, prepared.x["train"][:], prepared.x["test"][: grid.rows]
     if not len(test):
         raise ValueError(say("data to measure on", f"test = {grid.recipe.test} of the rows", "test=0.2"))
 

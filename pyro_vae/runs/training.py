@@ -165,7 +165,7 @@ def _weights(model: Any, guide: Any) -> dict[str, Tensor]:
 
 
 def load_run(run: Run, *, trust_code: bool = False) -> Trained:
-    """Return a finished run: data, model and guide with their learnt weights.
+    """Return a finished run: data, model and guide with their learnt weights; without data if the file is gone.
 
     No code is run from the folder; a model of the user's is imported only if trusted.
 
@@ -179,8 +179,19 @@ def load_run(run: Run, *, trust_code: bool = False) -> Trained:
     about = run.read_json("about.json")
     torch.set_default_dtype(torch.float64 if recipe.dtype == "float64" else torch.float32)
     pyro.set_rng_seed(recipe.seed)
-    prepared = prepare(recipe, Schema.from_json(about["schema"]))
-    model, guide = build(recipe, prepared.schema, prepared.x["train"], trust_code=trust_code)
+    schema = Schema.from_json(about["schema"])
+    try:
+        prepared = prepare(recipe, schema)
+    except FileNotFoundError:  # the run has gone elsewhere without its data
+        if recipe.model:
+            raise
+        prepared = Prepared(schema, {}, "", ())
+    else:
+        if prepared.digest != about["fingerprint"]:
+            raise RunError(
+                say("the data that the run was trained on", f"others at {recipe.data}", "bringing them back")
+            )
+    model, guide = build(recipe, schema, prepared.x.get("train"), trust_code=trust_code)
     tensors, _ = read_tensors(run / "weights.safetensors")
     for side, program in (("model", model), ("guide", guide)):
         if isinstance(program, nn.Module):
