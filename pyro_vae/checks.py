@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["among", "finite", "misfit", "positive_integer", "same_length", "say", "tensor"]
+__all__ = ["among", "finite", "misfit", "positive_integer", "rows", "same_length", "say", "tensor"]
 
 
 def say(expected: str, got: str, remedy: str) -> str:
@@ -51,6 +51,38 @@ def positive_integer(value: Any, name: str, *, minimum: int = 1) -> int:
     if number < minimum:
         raise ValueError(say(f"{name} to be at least {minimum}", str(number), f"{name}={minimum}"))
     return number
+
+
+def rows(index: Any, num_data: int, name: str = "rows") -> Tensor:
+    """Return which data are meant as their numbers ``(n,)`` from 0: given as such, or as one True or False a datum.
+
+    Raises:
+        TypeError: if they are not whole numbers.
+        ValueError: if there is none, or one that is no datum's.
+
+    Example:
+        >>> rows([True, False, True], 3)
+        tensor([0, 2])
+    """
+    remedy = f"{name}=[0, 1]"
+    try:
+        found = torch.as_tensor(index if isinstance(index, Tensor) else list(index)).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(say(f"{name} as whole numbers", f"{index!r}", remedy)) from error
+    if not found.numel() or found.dim() != 1:
+        raise ValueError(say(f"{name}: a list of at least one datum", f"shape {tuple(found.shape)}", remedy))
+    if found.dtype == torch.bool:
+        if len(found) != num_data or not found.any():
+            got = f"{len(found)}, of them {int(found.sum())} True"
+            raise ValueError(say(f"{name} with one True or False for each of {num_data} data", got, remedy))
+        return found.nonzero().flatten()
+    if found.is_floating_point() or found.is_complex():
+        raise TypeError(say(f"{name} as whole numbers", f"{found.dtype}", remedy))
+    found = found.long()
+    outside = found[(found < 0) | (found >= num_data)]
+    if len(outside):
+        raise ValueError(say(f"{name} from 0 to {num_data - 1}", f"{int(outside[0])}", remedy))
+    return found
 
 
 def tensor(x: Any, name: str = "x", *, min_dim: int = 1) -> Tensor:

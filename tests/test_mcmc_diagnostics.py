@@ -130,3 +130,12 @@ def test_to_empirical_is_a_batch_of_distributions(draws):
         draws.to_empirical()
     with pytest.raises(ValueError, match="try 'a'"):
         draws.to_empirical("aa")
+
+
+@pytest.mark.parametrize("S", [1, 3])
+def test_too_few_draws_are_no_diagnosis(S):
+    draws = pv.Draws({"z": torch.randn(4, S, 3, 2)}, acceptance=torch.ones(4, 3), plate="data")
+    for found in (draws.rhat, draws.ess_bulk, draws.ess_tail, draws.mcse, draws.mcse_std):
+        assert found["z"].shape == (3, 2)
+        assert torch.isnan(found["z"]).all()
+    assert draws.verdict.startswith("0 of 3")

@@ -137,6 +137,19 @@ def test_gaussians_of_any_condition(float64, kernel, dim, condition):
     assert agrees(draws, "z", torch.zeros(4, dim), variances.sqrt().expand(4, dim))
 
 
+def test_nuts_in_fifty_dimensions(float64):
+    """Fifty numbers seen through thirty noisy sums; the axes of their posterior are 0.24 to 1 long."""
+    torch.manual_seed(5)
+    likelihood = pv.likelihoods.Gaussian(torch.nn.Linear(50, 30), scale=0.3)
+    with torch.no_grad():
+        likelihood.network.weight.mul_(torch.linspace(0.5, 1.5, 30)[:, None])
+    model = pv.Model(pv.priors.StandardNormal(50), likelihood)
+    x = model.sample(3)["x"]
+    exact = pv.analytic(model, x)
+    draws = pv.mcmc(model, x, kernel=pv.NUTS(), num_samples=100, warmup_steps=100, num_chains=8, compile=True)
+    assert agrees(draws, "z", exact.mean, exact.variance.sqrt())
+
+
 def test_a_rotated_gaussian_needs_a_full_mass_matrix(float64):
     torch.manual_seed(1)
     q, _ = torch.linalg.qr(torch.randn(6, 6))
@@ -177,31 +190,6 @@ def test_decoder_by_quadrature(name):
     good = draws.converged()
     assert good.float().mean() > 0.7
     z = errors(draws.rows(good), "z", truth.mean[good], truth.variance.sqrt()[good])
-    assert float(z.abs().max()) < SIGMAS
-
-
-# -- several modes -------------------------------------------------------------------------------------------------
-
-
-def two_modes(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(2), 3.0).to_event(1))
-        pyro.sample("x", dist.Normal(z[..., 0].square() + 0.5 * z[..., 0], 1.0), obs=x)
-
-
-def test_tempering_weighs_modes_that_hmc_does_not_leave(float64):
-    x = torch.full((6,), 20.0)
-    truth = pv.quadrature(two_modes, x)
-    weight = truth.expectation(lambda u: (u[..., 0] > 0).double())
-    settings = {"num_samples": 700, "warmup_steps": 150, "num_chains": 4}
-    stuck = pv.mcmc(two_modes, x, kernel=pv.HMC(), **settings)
-    assert not stuck.converged().all()  # reported, not averaged over
-    draws = pv.mcmc(two_modes, x, kernel=pv.ParallelTempering(num_temperatures=8), **settings)
-    assert float(draws.rhat["z"].max()) < 1.05
-    right = (draws.samples["z"][..., 0] > 0).double()
-    from pyro_vae.inference.mcmc import diagnostics
-
-    z = (right.mean((0, 1)) - weight.reshape(-1)) / diagnostics.mcse_mean(right)
     assert float(z.abs().max()) < SIGMAS
 
 

@@ -213,6 +213,8 @@ def _branching(x):
         (lambda: Target(_vae(), torch.zeros(0, 10)), "at least one datum"),
         (lambda: Target(_vae(), torch.zeros(3, 9)), r"event shape \(10,\)"),
         (lambda: Target(_vae(), [0.0]), "torch.Tensor"),
+        (lambda: Target(_vae(), torch.zeros(3, 10).double()), r"x of torch.float32, as the parameters of Model; got"),
+        (lambda: Target(_vae(), torch.zeros(3, 10)).rows([3]), "rows from 0 to 2; got 3"),
         (lambda: Target(3, torch.zeros(3, 10)), "a Pyro program"),
         (lambda: Target(_vae(), torch.zeros(3, 10), plate="dta"), "plate='data'"),
         (lambda: Target(_discrete, torch.zeros(3)), "continuous latent site 'k'"),

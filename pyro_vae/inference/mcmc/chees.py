@@ -10,9 +10,11 @@ import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.hmc import HMC
-from pyro_vae.inference.mcmc.kernel import Info, State, Tuning
+from pyro_vae.inference.mcmc.kernel import Info, Metric, State, Tuning
 
 __all__ = ["ChEES"]
 
@@ -50,6 +52,18 @@ class ChEES(HMC):
     def begin(self, target: Any, guide: Any) -> None:
         """Forget the moments of Adam."""
         self._t, self._first, self._second, self._metric = 0, 0.0, 0.0, None
+
+    def first_tuning(self, u: Tensor, metric: Metric) -> Tuning:
+        """Refuse a single chain, whose mean over chains says nothing.
+
+        Raises:
+            ValueError: if there is only one chain.
+        """
+        if u.shape[-3] < 2:
+            raise ValueError(
+                say("two chains or more, better four, for ChEES", "one", "num_chains=4, or kernel=pv.HMC()")
+            )
+        return super().first_tuning(u, metric)
 
     def adapt(self, tuning: Tuning, before: State, info: Info) -> Tuning:
         """Take one step of Adam on log T."""

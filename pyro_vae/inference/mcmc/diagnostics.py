@@ -23,7 +23,7 @@ def convergence(draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """R-hat, bulk and tail effective sample size, ``(*shape,)`` each; one sort serves all three.
 
     Args:
-        draws: ``(C, S, *shape)`` with at least 4 draws a chain.
+        draws: ``(C, S, *shape)``; fewer than 4 draws a chain give NaN, as in ArviZ.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -56,7 +56,7 @@ def rhat(draws: Tensor) -> Tensor:
     One chain is compared with itself, first half against second, as in Stan. A constant column gives NaN.
 
     Args:
-        draws: ``(C, S, *shape)`` with at least 4 draws a chain.
+        draws: ``(C, S, *shape)``; fewer than 4 draws a chain give NaN, as in ArviZ.
 
     Returns:
         ``(*shape,)``; 1 at convergence.
@@ -108,6 +108,9 @@ def mcse_std(draws: Tensor) -> Tensor:
 def _by_column(function: Callable[[Tensor], Tensor], draws: Tensor) -> Tensor:
     """Apply a function of ``(M, C, S)`` to every column of ``(C, S, *shape)``, so many at a time as fit the chunk."""
     C, S = draws.shape[:2]
+    if S < 4:  # halves of one draw have no variance
+        empty = function(draws.new_zeros(1, C, 4))[0]
+        return draws.new_full((*draws.shape[2:], *empty.shape), torch.nan)
     columns = draws.reshape(C, S, -1)
     size = max(1, _CHUNK // max(1, C * S))
     found = torch.cat([function(part.permute(2, 0, 1).contiguous()) for part in columns.split(size, -1)])

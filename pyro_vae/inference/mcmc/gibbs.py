@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.mcmc.kernel import Density, Info, Kernel, State, Tuning
+from pyro_vae.inference.mcmc.kernel import Density, Info, Kernel, State, Tuning, check_positive
 
 __all__ = ["GaussianGibbs", "Gibbs"]
 
@@ -46,10 +46,8 @@ class Gibbs(Kernel):
     def __init__(
         self, model: Any = None, *, width: float = 3.0, max_steps_out: int = 16, adapt_mass_matrix: bool = True
     ) -> None:
-        if width <= 0:
-            raise ValueError(say("a positive width", f"{width}", "width=3.0"))
         self.model = model
-        self.width = width
+        self.width = check_positive(width, "width", example=3.0)
         self.max_steps_out = checks.positive_integer(max_steps_out, "max_steps_out")
         self.adapt_mass_matrix = adapt_mass_matrix
 

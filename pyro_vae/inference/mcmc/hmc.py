@@ -21,6 +21,7 @@ from pyro_vae.inference.mcmc.kernel import (
     Tuning,
     ValueAndGrad,
     accept,
+    check_positive,
     check_probability,
 )
 
@@ -138,13 +139,12 @@ class HMC(Kernel):
     ) -> None:
         if trajectory_length is not None and num_steps is not None:
             raise ValueError(say("trajectory_length or num_steps", "both", "leaving one out"))
-        if trajectory_length is not None and trajectory_length <= 0:
-            raise ValueError(say("a positive trajectory_length", f"{trajectory_length}", "trajectory_length=1.6"))
-        if step_size <= 0:
-            raise ValueError(say("a positive step_size", f"{step_size}", "step_size=1.0"))
+        if not 0 <= jitter < 1:
+            raise ValueError(say("a jitter of at least 0 and below 1", f"{jitter}", "jitter=0.2"))
         self.model = model
-        self.step_size = step_size
-        self.trajectory = 2.0 if trajectory_length is None else trajectory_length
+        self.step_size = check_positive(step_size, "step_size")
+        length = 2.0 if trajectory_length is None else trajectory_length
+        self.trajectory = check_positive(length, "trajectory_length", example=2.0)
         self.num_steps = None if num_steps is None else checks.positive_integer(num_steps, "num_steps")
         self.adapt_step_size = adapt_step_size
         self.adapt_mass_matrix = adapt_mass_matrix

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
@@ -30,7 +31,8 @@ class MCMC:
         num_chains: C.
         plate: name of the data plate; None for the posterior of the whole program.
         disable_progbar: show no progress.
-        initial_params: where to start, one value a site on the constrained scale, as the program samples them.
+        initial_params: where to start: as in Pyro, one value a site on the unconstrained scale, behind a dimension of
+            chains unless there is but one.
         compile: as in :func:`pyro_vae.mcmc`.
 
     Raises:
@@ -78,16 +80,21 @@ class MCMC:
         self._draws: Draws | None = None
         self._samples: dict[str, Tensor] = {}
 
-    def run(self, *args: Any) -> None:
-        """Sample the posterior of ``model(*args)``."""
-        target = Target(self.kernel.model, args, plate=self.plate)
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Sample the posterior of ``model(*args, **kwargs)``.
+
+        Raises:
+            TypeError: if the model does not take these arguments, or takes some by name alone.
+        """
+        target = Target(self.kernel.model, _positional(self.kernel.model, args, kwargs), plate=self.plate)
+        initial = None if self.initial_params is None else _start(target, self.initial_params, self.num_chains)
         self._draws = sample_target(
             target,
             self.kernel,
             num_samples=self.num_samples,
             warmup_steps=self.warmup_steps,
             num_chains=self.num_chains,
-            initial=self.initial_params,
+            initial=initial,
             compile=self.compile,
             progress=not self.disable_progbar,
         )
@@ -152,3 +159,34 @@ class MCMC:
 
         print_summary(self.get_samples(group_by_chain=True), prob)
         print(self.draws.verdict)
+
+
+def _positional(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+    """The model's arguments in order: a target knows no others."""
+    if not kwargs:
+        return args
+    signature = inspect.signature(model.forward if isinstance(model, nn.Module) else model)
+    bound = signature.bind(*args, **kwargs)
+    if bound.kwargs:
+        got = f"{sorted(bound.kwargs)} by name alone"
+        raise TypeError(say("arguments that can be given by position", got, "functools.partial(model, ...)"))
+    return bound.args
+
+
+def _start(target: Target, values: dict[str, Tensor], num_chains: int) -> Tensor:
+    """Pyro's ``initial_params`` as u ``(C, N, L)``."""
+    if set(values) != set(target.sites):
+        raise ValueError(say(f"initial_params of the sites {list(target.sites)}", f"{list(values)}", "naming each"))
+    columns = []
+    for name, site in target.sites.items():
+        shape = list(site.shape[1:])
+        if site.axis is not None:
+            shape.insert(site.axis, target.num_data)
+        value = values[name] if num_chains > 1 else values[name].unsqueeze(0)
+        if list(value.shape) != [num_chains, *shape]:
+            expected = f"initial_params[{name!r}] of shape {tuple(shape if num_chains == 1 else [num_chains, *shape])}"
+            remedy = "unconstrained values as the program samples them, chains first"
+            raise ValueError(say(expected, f"{tuple(values[name].shape)}", remedy))
+        value = value if site.axis is None else value.movedim(1 + site.axis, 1)
+        columns.append(value.reshape(num_chains, target.num_data, -1))
+    return torch.cat(columns, -1)

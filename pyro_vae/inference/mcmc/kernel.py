@@ -6,6 +6,7 @@ data. Leading dimensions, where there are any, are temperatures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -55,11 +56,14 @@ class Info(NamedTuple):
         acceptance: acceptance probability, ``(..., C, N)``.
         diverging: whether the move diverged, ``(..., C, N)``.
         end: where HMC's trajectory ended and the whitened velocity there, ``(..., C, N, L)`` each; ChEES adapts on it.
+        exchange: acceptance probability of exchanges between neighbouring temperatures, ``(R - 1, C, N)``; NaN where
+            none was tried.
     """
 
     acceptance: Tensor
     diverging: Tensor
     end: tuple[Tensor, Tensor] | None = None
+    exchange: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,20 @@ def accept(state: State, proposal: State, log_ratio: Tensor, *, threshold: float
         None if proposal.memory is None or state.memory is None else torch.where(wide, proposal.memory, state.memory),
     )
     return moved, Info(log_ratio.clamp(max=0).exp(), log_ratio < -threshold)
+
+
+def check_positive(value: float, name: str, *, example: float = 1.0) -> float:
+    """Return ``value`` if it is a positive, finite number.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is not positive and finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(say(f"{name} to be a number", f"{value!r}", f"{name}={example}"))
+    if not 0 < value < math.inf:
+        raise ValueError(say(f"a positive {name}", f"{value}", f"{name}={example}"))
+    return value
 
 
 def check_probability(value: float, name: str) -> float:

@@ -9,7 +9,16 @@ from typing import Any
 
 import torch
 
-from pyro_vae.inference.mcmc.kernel import Density, Info, Kernel, State, Tuning, accept, check_probability
+from pyro_vae.inference.mcmc.kernel import (
+    Density,
+    Info,
+    Kernel,
+    State,
+    Tuning,
+    accept,
+    check_positive,
+    check_probability,
+)
 
 __all__ = ["MALA"]
 
@@ -49,7 +58,7 @@ class MALA(Kernel):
         target_accept_prob: float = 0.6,
     ) -> None:
         self.model = model
-        self.step_size = step_size
+        self.step_size = check_positive(step_size, "step_size")
         self.adapt_step_size = adapt_step_size
         self.adapt_mass_matrix = adapt_mass_matrix
         self.full_mass = full_mass

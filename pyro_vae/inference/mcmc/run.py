@@ -83,9 +83,13 @@ def mcmc(
         >>> draws.samples["z"].shape
         torch.Size([4, 100, 10, 2])
     """
+    kernel = HMC() if kernel is None else kernel
+    theirs = getattr(kernel, "model", None)
+    if theirs is not None and theirs is not model:
+        raise ValueError(say("one model", "another one in the kernel", f"kernel=pv.{type(kernel).__name__}()"))
     return sample_target(
         Target(model, x, plate=plate),
-        HMC() if kernel is None else kernel,
+        kernel,
         num_samples=num_samples,
         warmup_steps=warmup_steps,
         num_chains=num_chains,
@@ -135,6 +139,7 @@ def sample_target(
         acceptance=kept.acceptance / kept.u.shape[1],
         diverging=kept.diverging,
         step_size=kept.step_size,
+        exchange=kept.exchange,
         num_gradients=density.num_gradients,
         num_evaluations=density.num_evaluations,
         seconds=time.perf_counter() - started,
@@ -163,6 +168,25 @@ class _Kept:
     acceptance: Tensor  # (C, N), summed over draws
     diverging: Tensor  # (C, S, N)
     step_size: Tensor | None
+    exchange: Tensor | None  # (R - 1, N)
+
+
+class _Exchanges:
+    """Mean acceptance of exchanges between temperatures, over chains and steps, of those that were tried."""
+
+    def __init__(self) -> None:
+        self.total: Any = 0
+        self.count: Any = 0
+
+    def update(self, exchange: Tensor | None) -> None:
+        """Take one step's acceptance, ``(R - 1, C, N)`` with NaN where none was tried."""
+        if exchange is not None:
+            self.total = self.total + exchange.nansum(-2)
+            self.count = self.count + exchange.isfinite().sum(-2)
+
+    def mean(self) -> Tensor | None:
+        """Return the mean, ``(R - 1, N)``; None if the kernel has no temperatures."""
+        return self.total / self.count if isinstance(self.total, Tensor) else None
 
 
 def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan: _Plan, *, progress: bool) -> _Kept:
@@ -173,6 +197,7 @@ def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan
     acceptance = u.new_zeros(C, N)
     state = kernel.init(u, density)
     warmup = Warmup(kernel, density, plan.warmup_steps, tuning)
+    exchanges = _Exchanges()
     kept = 0
     with _bar(plan.steps, type(kernel).__name__, progress) as bar:
         try:
@@ -187,6 +212,7 @@ def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan
                 state, info = kernel.step(state, density, tuning)
                 shown = kernel.report(info)
                 acceptance += shown.acceptance / plan.thinning
+                exchanges.update(shown.exchange)
                 diverging[:, kept] |= shown.diverging
                 if (step + 1) % plan.thinning == 0:
                     draws[:, kept] = kernel.draw(state)
@@ -196,7 +222,7 @@ def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan
             if not kept:
                 raise
     step_size = None if kernel.target_accept_prob is None else kernel.reported_step_size(tuning)
-    return _Kept(draws[:, :kept], acceptance, diverging[:, :kept], step_size)
+    return _Kept(draws[:, :kept], acceptance, diverging[:, :kept], step_size, exchanges.mean())
 
 
 def _initial(
@@ -206,7 +232,7 @@ def _initial(
         return starting_points(target, num_chains, guide)
     shape = (num_chains, target.num_data, target.latent_dim)
     if isinstance(initial, dict):
-        u = target.pack(initial).detach().expand(shape).clone()
+        u = _packed(target, initial).expand(shape).clone()
     elif isinstance(initial, Tensor) and tuple(initial.shape) == shape:
         u = initial.detach().clone()
     else:
@@ -215,6 +241,17 @@ def _initial(
     if not bool(torch.isfinite(target.log_joint(u)).all()):
         raise ValueError(say("initial points of finite density", "an infinite or undefined one", "initial=None"))
     return u
+
+
+@torch.no_grad()
+def _packed(target: Target, values: dict[str, Tensor]) -> Tensor:
+    """One value a site as u ``(N, L)``; shapes are checked here, since Pyro's word for it is a page of them."""
+    expected = {name: tuple(site["value"].shape) for name, site in target.trace(target.origin).items()}
+    for name, value in values.items():
+        if name in target.sites and tuple(value.shape) != expected[name]:
+            got = f"{tuple(value.shape)}"
+            raise ValueError(say(f"initial[{name!r}] of shape {expected[name]}", got, "one value for every datum"))
+    return target.pack(values)
 
 
 @torch.no_grad()
