@@ -1,5 +1,8 @@
 """CompiledTrace_ELBO gives Trace_ELBO's loss and gradients, over a table of programs."""
 
+import math
+import pickle
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -276,6 +279,16 @@ def test_module_under_a_torch_optimiser():
     assert found[0] == pytest.approx(wanted[0], rel=1e-5)
     torch.testing.assert_close(found[1], wanted[1], rtol=1e-5, atol=1e-6)
     assert elbo.num_graphs == 1
+
+
+def test_an_elbo_travels_without_its_graphs():
+    model, guide, data = vae()
+    elbo = CompiledTrace_ELBO(num_particles=2, backend="eager")
+    for _ in range(5):
+        elbo.loss(model, guide, data())
+    twin = pickle.loads(pickle.dumps(elbo))
+    assert (elbo.num_graphs, twin.num_graphs, twin.num_particles) == (1, 0, 2)
+    assert math.isfinite(twin.loss(model, guide, data()))
 
 
 def test_evaluation_without_gradients():

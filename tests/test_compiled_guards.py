@@ -9,6 +9,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
+from pyro.nn import PyroModule, PyroSample
 from torch import nn
 
 from pyro_vae import Model, guides, likelihoods, networks, priors
@@ -241,6 +242,278 @@ def test_batches_of_two_shapes_keep_two_graphs():
         svi.step(torch.randn(N, D))
         svi.step(torch.randn(N - 2, D))
     assert elbo.num_graphs == 2
+
+
+# -- whatever else a program can read from Python ------------------------------------------------------------------
+
+
+class Decoder(nn.Module):
+    """Multiplies by ``factor()``, which each case below defines in a way of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, D)
+
+    def factor(self):
+        return 1.0
+
+    def forward(self, z):
+        return self.factor() * self.linear(z)
+
+
+class Vae(nn.Module):
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(self.decoder(z[:, None]), 1.0).to_event(1), obs=x)
+
+
+def reading(read, change, **attributes):
+    """A decoder whose factor is ``read(self)``, and a change that makes it another."""
+
+    def case():
+        cls = type("Own", (Decoder,), {"factor": read, "k": 1.0, "__module__": __name__})
+        decoder = cls()
+        for name, make in attributes.items():
+            setattr(decoder, name, make())
+        return decoder, lambda: change(decoder)
+
+    return case
+
+
+def setting(name, value):
+    return lambda decoder: setattr(decoder, name, value)
+
+
+BETA = 1.0
+
+
+class Slotted:
+    __slots__ = ("beta",)
+
+    def __init__(self):
+        self.beta = 1.0
+
+
+def with_none_buffer():
+    class Own(Decoder):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mask", None)
+
+        def factor(self):
+            return 1.0 if self.mask is None else self.mask
+
+    decoder = Own()
+    return decoder, lambda: setattr(decoder, "mask", torch.tensor(3.0))
+
+
+def with_hook():
+    decoder = Decoder()
+    return decoder, lambda: decoder.register_forward_hook(lambda module, args, out: 3.0 * out)
+
+
+def with_pre_hook():
+    decoder = Decoder()
+    return decoder, lambda: decoder.register_forward_pre_hook(lambda module, args: (3.0 * args[0],))
+
+
+def with_longer_network():
+    decoder = nn.Sequential(nn.Linear(1, D))
+    return decoder, lambda: decoder.append(nn.Tanh())
+
+
+def with_another_forward():
+    decoder = Decoder()
+    return decoder, lambda: setattr(decoder, "forward", lambda z: 3.0 * decoder.linear(z))
+
+
+def with_dropout_in_a_list():
+    nets = [nn.Dropout(0.5)]
+
+    class Own(Decoder):
+        def forward(self, z):
+            return nets[0](self.linear(z))
+
+    return Own(), nets[0].eval
+
+
+def with_prior(change):
+    def case():
+        prior = dist.Normal(torch.zeros(1), 1.0)
+        decoder = Decoder()
+        decoder.prior = prior
+        decoder.factor = lambda: decoder.prior.loc + 1.0
+        return decoder, lambda: change(decoder)
+
+    return case
+
+
+READ = {
+    "global in a method": reading(lambda self: BETA, lambda decoder: globals().update(BETA=3.0)),
+    "attribute of the class": reading(lambda self: self.k, lambda decoder: setattr(type(decoder), "k", 3.0)),
+    "attribute that hides one of the class": reading(lambda self: self.k, setting("k", 3.0)),
+    "attribute that was not there": reading(lambda self: getattr(self, "zz", 1.0), setting("zz", 3.0)),
+    "number of NumPy's": reading(lambda self: float(self.a), setting("a", np.float32(3)), a=lambda: np.float32(1)),
+    "array written to": reading(
+        lambda self: float(self.a[0]), lambda decoder: decoder.a.fill(3.0), a=lambda: np.ones(2)
+    ),
+    "array replaced": reading(lambda self: float(self.a[0]), setting("a", np.full(2, 3.0)), a=lambda: np.ones(2)),
+    "tuple replaced": reading(lambda self: self.a[0], setting("a", (3.0,)), a=lambda: (1.0,)),
+    "list replaced": reading(lambda self: self.a[0], setting("a", [3.0]), a=lambda: [1.0]),
+    "list written to": reading(lambda self: self.a[0], lambda decoder: decoder.a.__setitem__(0, 3.0), a=lambda: [1.0]),
+    "dictionary in a dictionary": reading(
+        lambda self: self.a["b"]["c"], lambda decoder: decoder.a["b"].update(c=3.0), a=lambda: {"b": {"c": 1.0}}
+    ),
+    "object with slots": reading(lambda self: self.a.beta, lambda decoder: setattr(decoder.a, "beta", 3.0), a=Slotted),
+    "buffer that was None": with_none_buffer,
+    "hook": with_hook,
+    "hook before": with_pre_hook,
+    "longer network": with_longer_network,
+    "another forward": with_another_forward,
+    "training mode of a module in a list": with_dropout_in_a_list,
+    "tensor of a distribution": with_prior(lambda decoder: setattr(decoder.prior, "loc", torch.full((1,), 2.0))),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_a_program_reads_from_python(name, monkeypatch):
+    """Before the change one graph serves; after it, the loss is that of the changed program."""
+    monkeypatch.setitem(globals(), "BETA", 1.0)
+    torch.manual_seed(0)
+    decoder, change = READ[name]()
+    program = Vae(decoder)
+    elbo = ready(program)
+    assert_same(elbo, program, calls=2)
+    assert elbo.num_graphs == 1
+    change()
+    assert_same(elbo, program)
+    assert elbo.num_graphs == 2
+
+
+def test_state_of_a_handler_of_pyro():
+    handler = poutine.scale_messenger.ScaleMessenger(scale=0.1)
+    program = handler(model)
+    elbo = ready(program)
+    handler.scale = 2.0
+    assert_same(elbo, program)
+
+
+def test_prior_of_a_pyro_module():
+    class Net(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.weight = PyroSample(dist.Normal(0.0, 1.0))
+
+        def forward(self, x):
+            loc = self.weight
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(loc, 1.0).expand([len(x), D]).to_event(1), obs=x)
+
+    def proposal(x):
+        pyro.sample("weight", dist.Normal(pyro.param("loc", torch.tensor(0.3)), 0.1))
+
+    net = Net()
+    elbo = ready(net, proposal)
+    net.weight = PyroSample(dist.Normal(4.0, 2.0))
+    assert_same(elbo, net, proposal)
+
+
+# -- programs with effects: recording, tracing and checking must not add any -----------------------------------------
+
+
+def writes_its_argument(x):
+    x.mul_(0.9)
+    return model(x)
+
+
+def test_data_that_the_program_writes_are_written_as_often_as_pyro_does():
+    found, wanted = torch.ones(N, D), torch.ones(N, D)
+    elbo = CompiledTrace_ELBO(backend="eager")
+    with pytest.warns(UserWarning, match="writes to its arguments in place"):
+        elbo.loss(writes_its_argument, guide, found)
+    for _ in range(7):
+        elbo.loss(writes_its_argument, guide, found)
+    for _ in range(8):
+        Trace_ELBO().loss(writes_its_argument, guide, wanted)
+    assert torch.equal(found, wanted)
+
+
+def assert_in_step(elbo, program, twin, calls):
+    """A program under the compiled ELBO, and its twin with a state of its own under Pyro's, go the same way."""
+    for seed in range(calls):
+        x = torch.randn(N, D)
+        pyro.set_rng_seed(seed)
+        found = elbo.loss(program, guide, x)
+        pyro.set_rng_seed(seed)
+        assert found == pytest.approx(Trace_ELBO().loss(twin, guide, x), rel=1e-6)
+
+
+def test_a_count_of_runs_stays_right():
+    class Counting(Attribute):
+        def forward(self, x):
+            self.factor += 0.1
+            return super().forward(x)
+
+    programs = Counting(), Counting()
+    elbo = CompiledTrace_ELBO(backend="eager")
+    with pytest.warns(UserWarning, match="change all the time"):
+        assert_in_step(elbo, *programs, calls=40)
+
+
+GENERATORS = {
+    "torch": lambda: torch.Generator().manual_seed(0),
+    "NumPy": lambda: np.random.default_rng(0),
+}
+DRAWS = {
+    "torch": lambda generator: torch.randn((), generator=generator),
+    "NumPy": lambda generator: generator.normal(),
+}
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+def test_a_generator_of_the_programs_own_is_drawn_from_as_pyro_does(kind):
+    def make():
+        generator = GENERATORS[kind]()
+        return lambda x: model(x, factor=DRAWS[kind](generator))
+
+    programs = make(), make()
+    elbo = CompiledTrace_ELBO(backend="eager")
+    with pytest.warns(UserWarning, match="random generator of its own"):
+        assert_in_step(elbo, *programs, calls=7)
+
+
+def test_a_model_that_cannot_be_hashed_is_left_to_pyro():
+    class Callable:
+        __hash__ = None
+
+        def __call__(self, x):
+            return model(x)
+
+    elbo = CompiledTrace_ELBO(backend="eager")
+    with pytest.warns(UserWarning, match="cannot be hashed"):
+        assert_same(elbo, Callable())
+
+
+def test_restarts_with_an_empty_store_do_not_use_graphs_up():
+    elbo = CompiledTrace_ELBO(backend="eager")
+    for _ in range(10):
+        pyro.clear_param_store()
+        for _ in range(5):
+            elbo.loss(model, guide, torch.randn(N, D))
+        assert elbo.num_graphs == 1
+    assert_same(elbo, model)
+
+
+def test_an_argument_that_takes_many_values_and_then_one():
+    elbo = CompiledTrace_ELBO(backend="eager")
+    for step in range(80):
+        elbo.loss(model, guide, torch.randn(N, D), factor=min(1.0, 0.01 + step / 70))
+    assert elbo.num_graphs == 1
 
 
 # -- left to Pyro --------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """CompiledStep takes the steps of SVI with torch's Adam; fit gives the same run by either."""
 
+import copy
 import math
 
 import pyro
@@ -204,6 +205,94 @@ def test_state_goes_on_where_it_stopped():
     assert resumed.num_steps == 12
     with pytest.raises(ValueError, match="same model and guide"):
         resumed.load_state_dict({**state, "moments": state["moments"][:2]})
+
+
+def test_parameters_that_appear_late_are_counted_from_their_first_step():
+    """As by torch's Adam: the first step of each is lr long."""
+
+    likelihood = likelihoods.Bernoulli(networks.mlp(L, 8, D))
+
+    def model(x, late):
+        Model(priors.StandardNormal(L), likelihood)(x)
+
+    def late_guide(x, late):
+        loc = pyro.param("loc", torch.zeros(L))
+        if late:
+            loc = loc + pyro.param("late", torch.zeros(L))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc.expand(len(x), L), 0.1).to_event(1))
+
+    step = CompiledStep(model, late_guide, backend="eager", lr=0.01)
+    for x in batches(12):
+        step(x, False)
+    for x in batches(2):
+        step(x, True)
+    assert float(pyro.param("late").abs().max()) == pytest.approx(0.02, rel=0.05)
+    assert step.state_dict()["born"][-1] == 12
+    assert len(set(step.state_dict()["born"])) == 2
+
+
+def test_a_copy_goes_on_as_the_original_does():
+    model, guide, parameters = vae()
+    step = CompiledStep(model, guide, backend="eager", lr=0.1)
+    data = batches(14)
+    for x in data[:7]:
+        step(x)
+    twin = copy.deepcopy(step)
+    noise = torch.get_rng_state()
+    wanted = [float(step(x)) for x in data[7:]]
+    torch.set_rng_state(noise)
+    assert [float(twin(x)) for x in data[7:]] == pytest.approx(wanted, rel=1e-5)
+    assert twin.num_steps == step.num_steps == 14
+    assert not any(a is b for a, b in zip(twin.parameters, parameters, strict=True))
+
+
+BAD = {
+    "lr": ({"lr": math.nan}, "lr"),
+    "negative lr": ({"lr": -1.0}, "lr"),
+    "betas": ({"betas": (2.0, 0.9)}, "betas"),
+    "eps": ({"eps": 0.0}, "eps"),
+    "weight decay": ({"weight_decay": -1.0}, "weight_decay"),
+    "norm": ({"clip_norm": 0.0}, "clip_norm"),
+    "backend": ({"backend": "x"}, "backend"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_settings(name):
+    settings, reason = BAD[name]
+    with pytest.raises(ValueError, match=reason):
+        CompiledStep(*vae()[:2], **settings)
+
+
+def test_bad_calls():
+    step = CompiledStep(*vae()[:2], backend="eager")
+    (x,) = batches(1)
+    with pytest.raises(TypeError, match="tuples of arguments"):
+        step.run([x, x])
+    with pytest.raises(ValueError, match="lr"):
+        step(x, lr=math.inf)
+
+    def fixed(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(L), 1.0).expand([len(x), L]).to_event(1))
+            pyro.sample("x", dist.Bernoulli(0.5).expand([len(x), D]).to_event(1), obs=x)
+
+    def fixed_guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(L), 1.0).expand([len(x), L]).to_event(1))
+
+    with pytest.raises(ValueError, match="parameters to learn"):
+        CompiledStep(fixed, fixed_guide, backend="eager")(x)
+
+
+def test_weights_and_rates_may_be_tensors_that_change():
+    step = CompiledStep(*vae()[:2], backend="eager")
+    weight = torch.tensor(0.1)
+    for x in batches(7):
+        step(x, kl_weight=weight)
+        weight.add_(0.1)
+    assert float(step._dials["kl_weight"]) == pytest.approx(0.7)
 
 
 def test_new_learning_rate_and_weight_need_no_new_graph():

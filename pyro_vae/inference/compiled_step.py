@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -55,6 +56,7 @@ class CompiledStep:
 
     Raises:
         NotTraceableError: if ``loss`` is of a kind that has no compiled twin.
+        ValueError: if a setting is out of its range; at a step, if model and guide have nothing to learn.
 
     Example:
         >>> from pyro_vae import Model, guides, likelihoods, networks, priors
@@ -81,6 +83,7 @@ class CompiledStep:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         checks.among(backend, ["inductor", "eager"], "backend")
+        _check_adam(lr, betas, eps, weight_decay, clip_norm)
         self.model = model
         self.guide = guide
         self.elbo = compiled_twin(loss if loss is not None else Trace_ELBO(), backend=backend)
@@ -91,10 +94,11 @@ class CompiledStep:
         self.reason: str | None = None
         self.grad_norm = torch.tensor(0.0)
         self._tell = tell
-        self._lr = lr
+        self._lr = _rate(lr)
         self._dials: dict[str, Tensor] = {}
-        self._moments: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # by id: parameter, m, v
-        self._waiting: list[tuple[Tensor, Tensor]] = []  # moments of a loaded state, for parameters yet to appear
+        self._turned: dict[str, float] = {}
+        self._moments: dict[int, _Moments] = {}  # by the parameter's id
+        self._waiting: list[tuple[Tensor, Tensor, int]] = []  # of a loaded state, for parameters yet to appear
         self._num_steps = 0
         self._graphs = Specialiser(self._loss_of_call, backend, self._hear)
 
@@ -129,6 +133,9 @@ class CompiledStep:
         before: Sequence[Any] = ()
         rest: list[Tensor] = []
         for batch in batches:
+            if not isinstance(batch, (tuple, list)):
+                got = type(batch).__name__
+                raise TypeError(say("batches that are tuples of arguments", got, "run((x,) for x in batches)"))
             if kind is not None and _alike(batch, before):
                 inputs = kind.graph.inputs([self._dials["kl_weight"], *batch])
                 loss, self.grad_norm = self._graphs.repeat(kind, inputs + rest)
@@ -147,8 +154,8 @@ class CompiledStep:
     ) -> tuple[Tensor, Kind | None]:
         """Take one step; return its loss and the graph that took it, None if Pyro did."""
         if lr is not None:
-            self._lr = lr
-        self._turn(args, kl_weight=kl_weight, scale=scale, lr=self._lr)
+            self._lr = _rate(lr)
+        self._turn(args, kl_weight=float(kl_weight), scale=float(scale), lr=self._lr)
         call = Call.of(self.model, self.guide, (self._dials["kl_weight"], *args), {}, "step")
         kind = None if call.kind is None else self._graphs.find(call)
         if kind is None:
@@ -160,7 +167,7 @@ class CompiledStep:
     @property
     def parameters(self) -> list[Tensor]:
         """The parameters that have been moved so far, unconstrained."""
-        return [parameter for parameter, _, _ in self._moments.values()]
+        return [held.parameter for held in self._moments.values()]
 
     @property
     def num_graphs(self) -> int:
@@ -173,9 +180,10 @@ class CompiledStep:
         return int(self._dials["t"]) if self._dials else self._num_steps
 
     def state_dict(self) -> dict[str, Any]:
-        """Return Adam's state: the step count, the learning rate and the two moments of each parameter, in order."""
-        moments = [(m.clone(), v.clone()) for _, m, v in self._moments.values()] + self._waiting
-        return {"num_steps": self.num_steps, "lr": self._lr, "moments": moments}
+        """Return Adam's state: steps taken, learning rate, and of each parameter moments and steps before its first."""
+        held = [(h.m.clone(), h.v.clone(), h.born) for h in self._moments.values()] + self._waiting
+        moments, born = [(m, v) for m, v, _ in held], [at for _, _, at in held]
+        return {"num_steps": self.num_steps, "lr": self._lr, "moments": moments, "born": born}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state; before the first step, or with the same parameters.
@@ -183,18 +191,29 @@ class CompiledStep:
         Raises:
             ValueError: if the moments do not fit the parameters.
         """
-        moments = [(m.clone(), v.clone()) for m, v in state["moments"]]
+        pairs = zip(state["moments"], state["born"], strict=False)
+        moments = [(m.clone(), v.clone(), int(born)) for (m, v), born in pairs]
         known = self.parameters
-        if known and [p.shape for p in known] != [m.shape for m, _ in moments]:
-            wanted, got = [tuple(p.shape) for p in known], [tuple(m.shape) for m, _ in moments]
+        if known and [p.shape for p in known] != [m.shape for m, _, _ in moments]:
+            wanted, got = [tuple(p.shape) for p in known], [tuple(m.shape) for m, _, _ in moments]
             raise ValueError(say(f"moments of shapes {wanted}", f"{got}", "the state of the same model and guide"))
         self._lr, self._num_steps = float(state["lr"]), int(state["num_steps"])
         if self._dials:
             self._dials["t"].fill_(self._num_steps)
-        for (_, m, v), (new_m, new_v) in zip(self._moments.values(), moments, strict=False):
-            m.copy_(new_m)
-            v.copy_(new_v)
+        if [held.born for held in self._moments.values()] != [born for _, _, born in moments[: len(known)]]:
+            self._graphs.start_again()  # they hold when their parameters appeared
+        for held, (m, v, born) in zip(self._moments.values(), moments, strict=False):
+            held.m.copy_(m)
+            held.v.copy_(v)
+            held.born = born
         self._waiting = moments[len(known) :]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_moments": list(self._moments.values())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._moments = {id(held.parameter): held for held in state["_moments"]}
 
     def _turn(self, args: tuple[Any, ...], **values: float) -> None:
         """Set the numbers that change from step to step: tensors, so that no graph holds them."""
@@ -205,7 +224,6 @@ class CompiledStep:
                 name: zero.clone() for name, zero in zip(("kl_weight", "scale", "lr", "t"), zeros, strict=True)
             }
             self._dials["t"].fill_(self._num_steps)
-            self._turned: dict[str, float] = {}
         for name, value in values.items():
             if self._turned.get(name) != value:
                 self._turned[name] = value
@@ -231,7 +249,9 @@ class CompiledStep:
             reference = partial(self._weighted_loss, self.elbo.eager_loss, call, call.leaves)
             loss = self._graphs.observe(call, reference, gradient=True)
         leaves = self._learnable([site["value"] for site in sites.trace.nodes.values()])
-        grads = torch.autograd.grad(loss, leaves, allow_unused=True)
+        grads = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves and loss.requires_grad else ()
+        if not any(grad is not None for grad in grads):
+            raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
         used = [(leaf, grad) for leaf, grad in zip(leaves, grads, strict=True) if grad is not None]
         for leaf, _ in used:
             self._adopt(leaf)
@@ -251,21 +271,21 @@ class CompiledStep:
     def _adopt(self, leaf: Tensor) -> None:
         """Give a parameter its moments."""
         if id(leaf) not in self._moments:
-            zeros = (torch.zeros_like(leaf).detach(), torch.zeros_like(leaf).detach())
-            self._moments[id(leaf)] = (leaf, *(self._waiting.pop(0) if self._waiting else zeros))
+            zeros = (torch.zeros_like(leaf).detach(), torch.zeros_like(leaf).detach(), self.num_steps)
+            self._moments[id(leaf)] = _Moments(leaf, *(self._waiting.pop(0) if self._waiting else zeros))
 
-    def _held(self, graph: Graph) -> list[tuple[Tensor, Tensor, Tensor]]:
+    def _held(self, graph: Graph) -> list[_Moments]:
         return [self._moments[id(leaf)] for leaf in graph.wanted if id(leaf) in self._moments]
 
     def _rest(self, graph: Graph) -> list[Tensor]:
         """What the composed graph takes after the graph's own inputs."""
         held = self._held(graph)
-        return [*(m for _, m, _ in held), *(v for _, _, v in held), *(self._dials[name] for name in _UPDATE_DIALS)]
+        return [*(h.m for h in held), *(h.v for h in held), *(self._dials[name] for name in _UPDATE_DIALS)]
 
     def _compose(self, graph: Graph) -> Run:
         """Return the graph followed by clipping and Adam, which write parameters and moments in place."""
-        held = {id(leaf) for leaf, _, _ in self._held(graph)}
-        moved = [i for i, leaf in enumerate(graph.wanted) if id(leaf) in held]
+        moved = [i for i, leaf in enumerate(graph.wanted) if id(leaf) in self._moments]
+        born = [held.born for held in self._held(graph)]
         place = {id(tensor): i for i, tensor in enumerate(graph.tensors)}
         places = [place[id(graph.wanted[i])] for i in moved]
         k, num_inputs = len(moved), graph.num_inputs
@@ -274,27 +294,28 @@ class CompiledStep:
             loss, *grads = graph.module(*inputs[:num_inputs])
             parameters = [inputs[graph.num_arguments + i] for i in places]
             rest = inputs[num_inputs:]
-            triples = list(zip(parameters, rest[:k], rest[k : 2 * k], strict=True))
+            held = [_Moments(*each) for each in zip(parameters, rest[:k], rest[k : 2 * k], born, strict=True)]
             dials = dict(zip(_UPDATE_DIALS, rest[2 * k :], strict=True))
-            return [loss, self._update(loss, [grads[i] for i in moved], triples, dials)]
+            return [loss, self._update(loss, [grads[i] for i in moved], held, dials)]
 
         return run
 
-    def _update(
-        self, loss: Tensor, grads: list[Tensor], held: list[tuple[Tensor, Tensor, Tensor]], dials: dict[str, Tensor]
-    ) -> Tensor:
+    def _update(self, loss: Tensor, grads: list[Tensor], held: list[_Moments], dials: dict[str, Tensor]) -> Tensor:
         """Clip, and move parameters and moments in place unless something is not finite; return the gradient's norm."""
         (beta1, beta2), t = self.betas, dials["t"]
         norm = dials["scale"] * torch.stack([grad.pow(2).sum() for grad in grads]).sum().sqrt()
         factor = dials["scale"] * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         fine = torch.isfinite(loss) & torch.isfinite(norm)
         after = torch.where(fine, t + 1, t)
-        root = (1 - beta2**after).sqrt()
-        rate = dials["lr"] / (1 - beta1**after) * root  # the root moved from under sqrt(v): one division fewer
-        eps = self.eps * root
+        rates = {}
+        for born in {each.born for each in held}:  # a parameter's steps are counted from its first, as torch does
+            root = (1 - beta2 ** (after - born)).sqrt()  # moved from under sqrt(v) to m: one division fewer
+            rates[born] = dials["lr"] / (1 - beta1 ** (after - born)) * root, self.eps * root
         decay = 1 - dials["lr"] * self.weight_decay
-        for grad, (parameter, m, v) in zip(grads, held, strict=True):
+        for grad, each in zip(grads, held, strict=True):
+            parameter, m, v = each.parameter, each.m, each.v
             dtype = parameter.dtype
+            rate, eps = rates[each.born]
             g = grad * factor.to(dtype)
             new_m = m + (1 - beta1) * (g - m)
             new_v = beta2 * v + (1 - beta2) * g * g
@@ -309,6 +330,37 @@ class CompiledStep:
         self.reason = message
         if self._tell is not None:
             self._tell(message)
+
+
+@dataclass
+class _Moments:
+    """A parameter, Adam's moments of its gradient, and how many steps had been taken when it appeared."""
+
+    parameter: Tensor
+    m: Tensor
+    v: Tensor
+    born: int
+
+
+def _rate(lr: Any) -> float:
+    value = float(lr)
+    if not 0 <= value < math.inf:
+        raise ValueError(say("a finite, non-negative lr", f"{lr}", "lr=1e-3"))
+    return value
+
+
+def _check_adam(
+    lr: float, betas: tuple[float, float], eps: float, weight_decay: float, clip_norm: float | None
+) -> None:
+    _rate(lr)
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(say("two betas in [0, 1)", f"{betas}", "betas=(0.9, 0.999)"))
+    if not 0 < eps < math.inf:
+        raise ValueError(say("a positive eps", f"{eps}", "eps=1e-8"))
+    if not 0 <= weight_decay < math.inf:
+        raise ValueError(say("a non-negative weight_decay", f"{weight_decay}", "weight_decay=0.0"))
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(say("a positive clip_norm, or None", f"{clip_norm}", "clip_norm=10.0"))
 
 
 def _alike(batch: Sequence[Any], other: Sequence[Any]) -> bool:

@@ -29,8 +29,9 @@ __all__ = ["Call", "Kind", "Specialiser"]
 
 _RECORDINGS = 3  # runs in which a program may settle: create its parameters, say
 _GRAPHS = 8  # of one kind of input; a program that needs more changes its Python state all the time
-_KINDS = 64  # of one specialiser
+_KINDS = 64  # of one specialiser; the oldest goes for a new one
 _PATIENCE = 32  # runs in a row after which a further graph is worth an Inductor compilation
+_CHANGES = "numbers or flags that it reads from Python change all the time; pass them as tensors"
 _SCALARS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, torch.Size)
 
 Run = Callable[[list[Tensor]], list[Tensor]]
@@ -73,6 +74,8 @@ class Call:
             obstacle = "it runs inside other Pyro handlers"
         elif any(t.requires_grad for t in tensors):
             obstacle = "an argument needs a gradient"
+        elif not (_is_hashable(model) and _is_hashable(guide)):
+            obstacle = "the model or guide is an object that cannot be hashed"
         elif not plain or not all(isinstance(value, _SCALARS) for value in rest):
             obstacle = "an argument is neither a plain tensor nor a number, flag or string"
         else:
@@ -83,8 +86,7 @@ class Call:
                 tuple((t.shape, t.stride(), t.dtype, t.device) for t in tensors),
                 tuple((type(value), value) for value in rest),
                 torch.get_default_dtype(),
-                torch.is_autocast_enabled("cpu"),
-                torch.is_autocast_enabled("cuda"),
+                *((torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ("cpu", "cuda")),
                 *further,
             )
         return cls(model, guide, [t.detach() for t in tensors], kind, spec, rest, roles, obstacle)
@@ -95,6 +97,14 @@ class Call:
         values = [next(tensors) if role else value for role, value in zip(self.roles, self.rest, strict=True)]
         args, kwargs = tree_unflatten(values, self.spec)
         return args, kwargs
+
+
+def _is_hashable(program: Any) -> bool:
+    try:
+        hash(program)
+    except TypeError:
+        return False
+    return True
 
 
 @functools.cache
@@ -120,8 +130,10 @@ class _Shelf:
     """All graphs for one kind of input, the latest used first."""
 
     kinds: list[Kind] = field(default_factory=list)
-    recordings: list[Recording] = field(default_factory=list)
-    made: int = 0
+    before: tuple[Recording, Guard] | None = None
+    unlike: int = 0
+    unsteady: int = 0
+    steady: Recording | None = None
     refused: str | None = None
 
 
@@ -140,10 +152,22 @@ class Specialiser:
         self.loss = loss
         self.backend = backend
         self.tell = tell
-        self._shelves: dict[Any, _Shelf] = {}
         self._said: set[str] = set()
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Forget all graphs."""
+        self._shelves: dict[Any, _Shelf] = {}
         self._last: Kind | None = None
         self._compiled: set[Any] = set()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Graphs stay behind: they belong to the tensors of this process."""
+        return {"loss": self.loss, "backend": self.backend, "tell": self.tell, "_said": self._said}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.start_again()
 
     def find(self, call: Call) -> Kind | None:
         """Return the checked graph for this call, if there is one and it still holds."""
@@ -170,24 +194,38 @@ class Specialiser:
         waiting = [kind for kind in shelf.kinds if not kind.checked and kind.guard.holds(store)]
         if waiting:
             return self._compare(shelf, waiting[0], call, reference, gradient=gradient)
-        runs = shelf.recordings
-        if len(runs) > 1 and runs[-1].same_inputs(runs[-2]):
-            self._trace(shelf, call, runs[-1], gradient=gradient)  # before the run below: it may write buffers
-            return reference()
-        if len(runs) > _RECORDINGS:
-            self.refuse(call, "the tensors that it reads from outside are others at every run")
+        if shelf.steady is not None:
+            self._trace(shelf, call, shelf.steady, gradient=gradient)  # before the run below: it may write buffers
             return reference()
         with tracing.record(call.leaves) as recording:
             value = reference()
-        runs.append(recording)
+        self._settle(shelf, call, recording)
         return value
+
+    def _settle(self, shelf: _Shelf, call: Call, recording: Recording) -> None:
+        """See whether the program has read the same tensors, and left the same state in Python, as the run before."""
+        store = pyro.get_param_store()
+        before, guard = shelf.before, Guard((call.model, call.guide), recording.tensors, _held(recording, store))
+        shelf.before = (recording, guard)
+        if recording.obstacle is not None or guard.generator:
+            self.refuse(call, recording.obstacle or "it has a random generator of its own")
+        elif before is not None:
+            same, still = before[0].same_inputs(recording), before[1].holds(store)
+            shelf.unlike += not same
+            shelf.unsteady += same and not still
+            if shelf.unlike >= _RECORDINGS:
+                self.refuse(call, "the tensors that it reads from outside are others at every run")
+            elif shelf.unsteady >= _PATIENCE:
+                self.refuse(call, _CHANGES)
+            elif same and still:
+                shelf.steady = recording
 
     def refuse(self, call: Call, reason: str) -> None:
         """Leave this kind of call to Pyro, and say so once."""
         shelf = self._shelves.setdefault(call.kind, _Shelf())
         shelf.refused = reason
         shelf.kinds.clear()
-        shelf.recordings.clear()
+        shelf.before = shelf.steady = None
         self.say(f"this program is left to Pyro: {reason}")
 
     def say(self, message: str) -> None:
@@ -244,20 +282,20 @@ class Specialiser:
         return run
 
     def _trace(self, shelf: _Shelf, call: Call, recording: Recording, *, gradient: bool) -> None:
-        shelf.recordings.clear()
-        shelf.made += 1
-        if shelf.made > _GRAPHS:
-            self.refuse(call, "numbers or flags that it reads from Python change all the time; pass them as tensors")
+        shelf.before = shelf.steady = None
+        shelf.unlike = shelf.unsteady = 0
+        store = pyro.get_param_store()
+        shelf.kinds = [kind for kind in shelf.kinds if kind.guard.lives(store)]
+        if len(shelf.kinds) >= _GRAPHS:
+            self.refuse(call, _CHANGES)
             return
         try:
             graph = tracing.trace(partial(self.loss, call), call.leaves, recording, gradient=gradient)
         except NotTraceableError as error:
             self.refuse(call, str(error))
             return
-        store = pyro.get_param_store()
-        held = {name: tensor for name, tensor in graph.parameters.items() if store._params.get(name) is tensor}
-        shelf.kinds.insert(0, Kind(graph, Guard((call.model, call.guide), graph.tensors, held, graph.frozen)))
-        del shelf.kinds[_GRAPHS:]
+        guard = Guard((call.model, call.guide), graph.tensors, _held(recording, store), graph.frozen)
+        shelf.kinds.insert(0, Kind(graph, guard))
 
     def _compare(
         self, shelf: _Shelf, kind: Kind, call: Call, reference: Callable[[], Tensor], *, gradient: bool
@@ -287,11 +325,15 @@ class Specialiser:
         """How many graphs are trusted."""
         return sum(kind.checked for shelf in self._shelves.values() for kind in shelf.kinds)
 
-    def _shelf(self, call: Call) -> _Shelf | None:
+    def _shelf(self, call: Call) -> _Shelf:
         if call.kind not in self._shelves and len(self._shelves) >= _KINDS:
-            self.say(f"further kinds of input are left to Pyro: more than {_KINDS} shapes or values of arguments came")
-            return None
+            del self._shelves[next(iter(self._shelves))]
         return self._shelves.setdefault(call.kind, _Shelf())
+
+
+def _held(recording: Recording, store: Any) -> dict[str, Tensor]:
+    """The parameters that a run took from the store."""
+    return {name: tensor for name, tensor in recording.parameters.items() if store._params.get(name) is tensor}
 
 
 def _outputs(run: Run, inputs: list[Tensor]) -> list[Tensor]:

@@ -239,7 +239,7 @@ class GraphStepper(Stepper):
     def save(self, state: TrainingState) -> None:
         """Add Adam's moments."""
         adam = self.graph.state_dict()
-        state.numbers["adam"] = {"num_steps": adam["num_steps"], "lr": adam["lr"]}
+        state.numbers["adam"] = {name: adam[name] for name in ("num_steps", "lr", "born")}
         state.tensors |= {f"adam.{i}.{k}": t for i, pair in enumerate(adam["moments"]) for k, t in enumerate(pair)}
 
     def load(self, state: TrainingState) -> None:

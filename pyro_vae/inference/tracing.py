@@ -45,6 +45,7 @@ class Recording(TorchDispatchMode):
         tensors: the tensors read from outside, in the order of their first use.
         written: those among them that the run changed in place.
         parameters: the sites of Pyro parameters by name, as unconstrained tensors.
+        obstacle: why the program must not even be run a further time to trace it, a clause without a subject.
     """
 
     def __init__(self, arguments: Sequence[Tensor]) -> None:
@@ -53,6 +54,8 @@ class Recording(TorchDispatchMode):
         self.written: list[Tensor] = []
         self.parameters: dict[str, Tensor] = {}
         self._outside: set[int] = set()
+        self.obstacle: str | None = None
+        self._arguments = {leaf.untyped_storage().data_ptr() for leaf in arguments} - {0}
         self._known: dict[int, Tensor] = {id(leaf): leaf for leaf in arguments}  # by id: tensors compare by value
 
     def __torch_dispatch__(
@@ -66,6 +69,8 @@ class Recording(TorchDispatchMode):
                     self._known[id(leaf)] = leaf
                     self._outside.add(id(leaf))
                     self.tensors.append(leaf)
+        if kwargs.get("generator") is not None:
+            self.obstacle = "it has a random generator of its own"
         self._note_writes(func, args, kwargs)
         out = func(*args, **kwargs)
         for leaf in tree_leaves(out):
@@ -81,8 +86,14 @@ class Recording(TorchDispatchMode):
             if not unmarked and (argument.alias_info is None or not argument.alias_info.is_write):
                 continue
             for leaf in tree_leaves(values.get(argument.name)):
+                if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in self._arguments:
+                    self.obstacle = "it writes to its arguments in place"
                 if id(leaf) in self._outside and all(leaf is not tensor for tensor in self.written):
                     self.written.append(leaf)
+
+    def forget(self) -> None:
+        """Let go of what the run made on its way."""
+        self._known.clear()
 
     def same_inputs(self, other: Recording) -> bool:
         """Return whether two runs read the very same tensors from outside."""
@@ -95,6 +106,7 @@ def record(arguments: Sequence[Tensor]) -> Iterator[Recording]:
     recording = Recording(arguments)
     with poutine.trace(param_only=True) as sites, recording:
         yield recording
+    recording.forget()
     values: list[tuple[str, Any]] = [(name, site["value"]) for name, site in sites.trace.nodes.items()]
     recording.parameters = {
         name: value.unconstrained() if hasattr(value, "unconstrained") else value for name, value in values
