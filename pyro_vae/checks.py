@@ -136,8 +136,7 @@ def misfit(error: Exception, module: nn.Module, value: Tensor, *, what: str, nam
         name: how to call the value.
 
     Returns:
-        A TypeError about dtypes, a ValueError about shapes or invalid parameters, or the error itself if it is about
-        none of these.
+        A ValueError about dtypes, shapes or invalid parameters, or the error itself if it is about none of these.
     """
     message = str(error).partition("\n")[0]
     dtypes = {str(p.dtype): p.dtype for p in module.parameters() if p.is_floating_point()}
@@ -146,7 +145,7 @@ def misfit(error: Exception, module: nn.Module, value: Tensor, *, what: str, nam
         remedy = f"{name}.to({dtype})" + (
             f", or moving the modules to {value.dtype}" if value.is_floating_point() else ""
         )
-        return TypeError(say(f"{name} of {dtype}, as {what}'s parameters are", f"{value.dtype}", remedy))
+        return ValueError(say(f"{name} of {dtype}, as {what}'s parameters are", f"{value.dtype}", remedy))
     if isinstance(error, RuntimeError) and any(word in message for word in ("shape", "size", "dimension")):
         shape = tuple(value.shape)
         remedy = f"a first layer of {shape[-1] if shape else 1}"

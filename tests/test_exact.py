@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from scipy import optimize, stats
+from scipy import integrate, optimize, stats
 from sklearn.decomposition import FactorAnalysis
 
 import pyro_vae as pv
@@ -236,6 +236,51 @@ def test_quadrature_finds_every_mode(float64):
     assert (share - 0.5).abs().max() < STANDARD_ERRORS * 0.5 / 4000**0.5
 
 
+@pytest.mark.parametrize(("noise", "found"), [(0.01, True), (0.001, False)])
+def test_a_mode_between_the_points_of_the_coarse_grid_is_found_or_said_to_be_missed(noise, found, float64):
+    """x = (z1^2, z2) + noise: two modes at +-sqrt(x1), one of which may lie a hundred nats down on a coarse grid.
+
+    With y = z1^2 the first factor is chi^2 of one degree smoothed by the noise: here by SciPy's quadrature over y.
+    """
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            mean = torch.stack([z[..., 0] ** 2, z[..., 1]], -1)
+            pyro.sample("x", dist.Normal(mean, noise).to_event(1), obs=x)
+
+    x = torch.tensor([[1.06, 0.03], [0.9, -0.2], [1.5, 1.234]])
+    truth = pv.quadrature(program, x)
+    exact = []
+    for a, b in x.tolist():
+        inside = (a - 12 * noise, a + 12 * noise)
+        first = integrate.quad(lambda y, a=a: stats.chi2(1).pdf(y) * stats.norm(y, noise).pdf(a), *inside)[0]
+        exact.append(math.log(first) + stats.norm(0, math.hypot(1, noise)).logpdf(b))
+    off = (truth.log_evidence - torch.tensor(exact)).abs()
+    assert (off <= truth.error_bound).all()
+    if found:
+        assert off.max() < 0.01
+        assert truth.mean[:, 0].abs().max() < 0.01
+    else:
+        assert torch.isinf(truth.error_bound).all()
+
+
+def test_more_points_find_the_mode_that_fewer_miss(float64):
+    """Modes at +-sqrt(2), each 7e-5 wide: with 64 points they cannot be shown, with the default they are."""
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z**2, 2e-4), obs=x)
+
+    x = torch.tensor([2.0])
+    expected = math.log(stats.chi2(1).pdf(2.0))  # up to the curvature of that density over the noise, 1e-8
+    few, many = pv.quadrature(program, x, max_points=64), pv.quadrature(program, x)
+    assert float(few.error_bound) == math.inf
+    assert abs(float(many.log_evidence) - expected) <= float(many.error_bound) + 1e-7
+    assert float(many.error_bound) < 1e-3
+
+
 @pytest.mark.parametrize(("noise", "x"), [(0.05, 7.0), (0.05, 15.0), (0.01, 20.0)])
 def test_quadrature_follows_mass_far_outside_the_prior(noise, x, float64):
     def program(x):
@@ -314,6 +359,21 @@ def test_draws_follow_the_seed_and_the_answer_needs_none():
     two = pv.quadrature(model, x)
     assert torch.equal(first, two.sample((5,)))
     assert torch.equal(one.log_evidence, two.log_evidence)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tolerance": "fine"}, "a tolerance in nats; got 'fine'"),
+        ({"tolerance": math.nan}, "at least 0 nats; got nan"),
+        ({"tolerance": -1.0}, "at least 0 nats"),
+        ({"max_points": 0}, "max_points to be at least 1"),
+        ({"resolution": 2.5}, "resolution to be a whole number"),
+    ],
+)
+def test_settings_of_quadrature_that_mean_nothing_are_refused(settings, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        pv.quadrature(_decoder(2), torch.zeros(3, 12), **settings)
 
 
 def test_too_many_dimensions_are_refused_with_their_price():

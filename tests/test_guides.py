@@ -275,8 +275,8 @@ def test_a_guide_outside_the_priors_support_is_told_the_transform():
         (
             priors.StandardNormal(2),
             lambda: guides.DiagonalGaussian(mlp(D, 4)).float(),
-            TypeError,
-            r"float32, as the guide.*float64; try x.to\(torch.float32\)",
+            ValueError,
+            r"float32, as the parameters of DiagonalGaussian.*float64; try x.to\(torch.float32\)",
         ),
         (priors.StandardNormal(2), lambda: guides.PerDatumDiagonalGaussian(72, latent_dim=2), ValueError, "batch_size"),
     ],

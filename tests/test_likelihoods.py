@@ -230,7 +230,7 @@ def test_mixed_adds_its_parts():
 def test_data_outside_the_support_are_a_sentence(likelihood, x, says):
     model = pv.Model(pv.priors.StandardNormal(1), likelihood())
     with pytest.raises(ValueError, match=says) as error:
-        pv.Target(model, x)
+        pv.Target(model, x.double())
     assert all(word in str(error.value) for word in ("expected", "got", "try"))
 
 

@@ -45,8 +45,8 @@ KERNELS = {
     "HMC, full mass": (lambda: pv.HMC(full_mass=True), 400),
     "HMC, fixed steps": (lambda: pv.HMC(num_steps=2, jitter=0.3), 400),
     "ChEES": (pv.ChEES, 400),
-    "NUTS": (pv.NUTS, 300),
-    "NUTS, full mass": (lambda: pv.NUTS(full_mass=True), 300),
+    "NUTS": (pv.NUTS, 200),
+    "NUTS, full mass": (lambda: pv.NUTS(full_mass=True), 200),
     "MALA": (lambda: pv.MALA(full_mass=True), 1500),
     "RandomWalk": (lambda: pv.RandomWalk(full_mass=True), 2500),
     "Gibbs": (pv.Gibbs, 500),
@@ -137,6 +137,19 @@ def test_gaussians_of_any_condition(float64, kernel, dim, condition):
     assert agrees(draws, "z", torch.zeros(4, dim), variances.sqrt().expand(4, dim))
 
 
+def test_nuts_in_fifty_dimensions(float64):
+    """Fifty numbers seen through thirty noisy sums; the axes of their posterior are 0.24 to 1 long."""
+    torch.manual_seed(5)
+    likelihood = pv.likelihoods.Gaussian(torch.nn.Linear(50, 30), scale=0.3)
+    with torch.no_grad():
+        likelihood.network.weight.mul_(torch.linspace(0.5, 1.5, 30)[:, None])
+    model = pv.Model(pv.priors.StandardNormal(50), likelihood)
+    x = model.sample(3)["x"]
+    exact = pv.analytic(model, x)
+    draws = pv.mcmc(model, x, kernel=pv.NUTS(), num_samples=100, warmup_steps=100, num_chains=8, compile=True)
+    assert agrees(draws, "z", exact.mean, exact.variance.sqrt())
+
+
 def test_a_rotated_gaussian_needs_a_full_mass_matrix(float64):
     torch.manual_seed(1)
     q, _ = torch.linalg.qr(torch.randn(6, 6))
@@ -168,40 +181,15 @@ def decoder(seed=0, num_data=20):
     return model, model.sample(num_data)["x"]
 
 
-@pytest.mark.parametrize("name", ["HMC", "NUTS"])
-def test_decoder_by_quadrature(name):
+@pytest.mark.parametrize(("name", "num_samples"), [("HMC", 500), ("NUTS", 250)])
+def test_decoder_by_quadrature(name, num_samples):
     model, x = decoder()
     truth = pv.quadrature(model, x)
     kernel = KERNELS[name][0]()
-    draws = pv.mcmc(model, x, kernel=kernel, num_samples=500, warmup_steps=200, num_chains=8)
+    draws = pv.mcmc(model, x, kernel=kernel, num_samples=num_samples, warmup_steps=200, num_chains=8)
     good = draws.converged()
     assert good.float().mean() > 0.7
     z = errors(draws.rows(good), "z", truth.mean[good], truth.variance.sqrt()[good])
-    assert float(z.abs().max()) < SIGMAS
-
-
-# -- several modes -------------------------------------------------------------------------------------------------
-
-
-def two_modes(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(torch.zeros(2), 3.0).to_event(1))
-        pyro.sample("x", dist.Normal(z[..., 0].square() + 0.5 * z[..., 0], 1.0), obs=x)
-
-
-def test_tempering_weighs_modes_that_hmc_does_not_leave(float64):
-    x = torch.full((6,), 20.0)
-    truth = pv.quadrature(two_modes, x)
-    weight = truth.expectation(lambda u: (u[..., 0] > 0).double())
-    settings = {"num_samples": 700, "warmup_steps": 150, "num_chains": 4}
-    stuck = pv.mcmc(two_modes, x, kernel=pv.HMC(), **settings)
-    assert not stuck.converged().all()  # reported, not averaged over
-    draws = pv.mcmc(two_modes, x, kernel=pv.ParallelTempering(num_temperatures=8), **settings)
-    assert float(draws.rhat["z"].max()) < 1.05
-    right = (draws.samples["z"][..., 0] > 0).double()
-    from pyro_vae.inference.mcmc import diagnostics
-
-    z = (right.mean((0, 1)) - weight.reshape(-1)) / diagnostics.mcse_mean(right)
     assert float(z.abs().max()) < SIGMAS
 
 
@@ -250,7 +238,7 @@ CONJUGATE = {
 def test_conjugate_pairs(float64, pair, kernel):
     model, x, site, posterior = CONJUGATE[pair]
     x = x.double() if x.is_floating_point() else x
-    draws = pv.mcmc(model, x, kernel=kernel(), plate="rows", num_samples=500, warmup_steps=250, num_chains=6)
+    draws = pv.mcmc(model, x, kernel=kernel(), plate="rows", num_samples=250, warmup_steps=150, num_chains=8)
     exact = posterior(x)
     assert agrees(draws, site, exact.mean, exact.variance.sqrt())
 
@@ -308,7 +296,7 @@ def schools_truth():
 @pytest.mark.parametrize("kernel", [pv.NUTS, pv.ChEES, pv.RandomWalk])
 def test_a_hierarchy_is_one_posterior(float64, kernel):
     data = tuple(t.double() for t in SCHOOLS)
-    steps = {pv.RandomWalk: 1500, pv.NUTS: 150}.get(kernel, 250)
+    steps = {pv.RandomWalk: 1500, pv.NUTS: 100}.get(kernel, 250)
     draws = pv.mcmc(schools, data, kernel=kernel(), num_samples=steps, warmup_steps=150, num_chains=16)
     assert draws.samples["eta"].shape == (16, steps, 1, 8)
     assert draws.plate is None
@@ -346,7 +334,7 @@ def test_agrees_with_pyro_on_a_whole_program(float64):
 
     x = torch.tensor([1.0, 2.0, 4.0, 4.5, 7.0])
     reference = pv.pyro_mcmc(model, x, num_samples=150, warmup_steps=100, num_chains=2)
-    draws = pv.mcmc(model, x, kernel=pv.NUTS(), num_samples=300, warmup_steps=150, num_chains=8)
+    draws = pv.mcmc(model, x, num_samples=300, warmup_steps=150, num_chains=8)
     for name in ("mean", "scale"):
         both = (draws.mcse[name].square() + reference.mcse[name].square()).sqrt()
         assert float(((draws.mean()[name] - reference.mean()[name]) / both).abs().max()) < SIGMAS

@@ -221,6 +221,11 @@ def test_copies_register_their_own_parameters():
             ValueError,
             "densities",
         ),
+        (
+            lambda: priors.VampPrior(_guide(), torch.zeros(3, 2).float()),
+            ValueError,
+            r"float64, as the guide's.*float32",
+        ),
         (lambda: priors.VampPrior(_per_datum(), torch.zeros(3, 2)), ValueError, "amortised"),
         (lambda: priors.GaussianMixture(2, spread=-1.0), ValueError, "spread"),
         (lambda: priors.RealNVP(2, hidden=8), TypeError, "sequence of widths"),

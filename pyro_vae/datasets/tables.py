@@ -89,6 +89,8 @@ def _column(cells: Any, name: str, path: Path) -> tuple[np.ndarray, tuple[str, .
         code = {word: float(i) for i, word in enumerate(words)}
         codes = [code[str(word)] if there else np.nan for word, there in zip(cells, filled, strict=True)]
         return np.asarray(codes), tuple(words)
+    if any(mark in name for mark in ";\t|"):
+        raise ValueError(say("commas between columns", f"the one name {name!r} in {path}", "saving it with commas"))
     row = int(bad.argmax())
     got = f"{cells.iloc[row]!r} in data row {row}, column {name!r} of {path}"
     raise ValueError(say("numbers", got, "removing or encoding that column"))

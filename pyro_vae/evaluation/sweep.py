@@ -45,6 +45,7 @@ def sweep(
     lr: float = 1e-3,
     num_particles: int = 64,
     compile: bool | str = "auto",
+    missing: bool = False,
     path: str | Path | None = None,
     progress: bool = True,
 ) -> Sweep:
@@ -69,6 +70,7 @@ def sweep(
         lr: Adam's learning rate.
         num_particles: K of the evidence's estimate where integration is too costly (more than 3 latent dimensions).
         compile: as in :func:`~pyro_vae.inference.variational.fit`.
+        missing: whether NaN in the data is a missing entry, as in :class:`~pyro_vae.model.Model`.
         path: a file of JSON lines that makes the sweep resumable.
         progress: show a progress bar.
 
@@ -100,14 +102,22 @@ def sweep(
     positive_integer(num_particles, "num_particles")
     settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
     made_with = {**settings, "num_particles": num_particles, "num_data": [len(train_data[0]), len(test_data[0])]}
+    made_with["missing"] = missing
     file = None if path is None else Path(path)
     done = _finished(file, made_with)
     rows = []
-    for names in _bar(list(itertools.product(*grids.values(), seeds)), progress):
+    bar = _bar(list(itertools.product(*grids.values(), seeds)), progress)
+    for names in bar:
+        bar.set_postfix_str(", ".join(map(str, names)))
         row = done.get(names)
         if row is None:
             makers: list[Any] = [grids[part][name] for part, name in zip(PARTS, names, strict=False)]
-            options: dict[str, Any] = {**settings, "num_particles": num_particles, "compile": compile}
+            options: dict[str, Any] = {
+                **settings,
+                "num_particles": num_particles,
+                "compile": compile,
+                "missing": missing,
+            }
             figures = _run(makers, int(names[-1]), (train_data, test_data), **options)
             row = {**dict(zip((*PARTS, "seed"), names, strict=True)), **figures}
             if file is not None:
@@ -123,6 +133,7 @@ def _run(
     data: tuple[tuple[Tensor, ...], tuple[Tensor, ...]],
     *,
     num_particles: int,
+    missing: bool,
     **options: Any,
 ) -> dict[str, Any]:
     x, test = data
@@ -131,7 +142,7 @@ def _run(
     try:
         pyro.set_rng_seed(seed)
         guide = make_guide()
-        model = Model(make_prior(guide), make_likelihood())
+        model = Model(make_prior(guide), make_likelihood(), missing=missing)
         guide = _on_support(guide, Target(model, tuple(part[:1] for part in x)))
         history = fit(model, guide, x, loss=make_objective(), validation=None, progress=False, **options)
         with torch.no_grad():

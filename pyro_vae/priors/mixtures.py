@@ -64,9 +64,9 @@ class VampPrior(Prior):
         bounds: keeps u inside (low, high) by a sigmoid, for data such as pixels; None leaves u free.
 
     Raises:
-        TypeError: if the guide has no ``posterior``, or the pseudo-inputs are no tensor, or of another dtype.
-        ValueError: if the pseudo-inputs are not finite, or lie outside ``bounds``, or do not fit the guide; if the
-            guide's posteriors have no density, or are not over all data (a per-datum guide).
+        TypeError: if the guide has no ``posterior``, or the pseudo-inputs are no tensor.
+        ValueError: if the pseudo-inputs are not finite, lie outside ``bounds``, or do not fit the guide in shape or
+            dtype; if the guide's posteriors have no density, or are not over all data (a per-datum guide).
 
     Source:
         Tomczak & Welling 2018, equation 9.

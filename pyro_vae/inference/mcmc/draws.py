@@ -17,6 +17,8 @@ from pyro_vae.inference.mcmc import diagnostics
 
 __all__ = ["Draws"]
 
+_RARE = 0.05  # exchanges between temperatures below this hardly carry a chain to another mode
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Draws:
@@ -30,6 +32,8 @@ class Draws:
         diverging: whether the move to each draw diverged, ``(C, S, N)``; None where a kernel knows no divergence.
         acceptance: mean acceptance probability of the kept draws, ``(C, N)``.
         step_size: the kernel's step size while draws were kept, ``(N,)`` or ``(C, N)``; None where it has none.
+        exchange: mean acceptance of exchanges between neighbouring temperatures, from the posterior to the prior,
+            ``(R - 1, N)``; None where a kernel has no temperatures.
         num_gradients: gradients of the batched log joint evaluated, warm-up included (one counts for all chains and
             data together); None if not counted.
         num_evaluations: the same for the log joint without its gradient.
@@ -52,6 +56,7 @@ class Draws:
     acceptance: Tensor
     diverging: Tensor | None = None
     step_size: Tensor | None = None
+    exchange: Tensor | None = None
     num_gradients: int | None = None
     num_evaluations: int | None = None
     seconds: float = 0.0
@@ -138,6 +143,9 @@ class Draws:
         if bool(self.divergences.any()):
             rows = self.divergences.nonzero().flatten()
             parts.append(f"{int(self.divergences.sum()):,} divergent draws, in posteriors {_listed(rows)}")
+        if self.exchange is not None and bool((self.exchange < _RARE).any()):
+            rows = (self.exchange < _RARE).any(0).nonzero().flatten()
+            parts.append(f"some temperatures exchange less than {_RARE:.0%} of the time, in posteriors {_listed(rows)}")
         if not self.complete:
             parts.append(f"interrupted after {self.num_samples:,} draws a chain")
         return "; ".join(parts)
@@ -170,6 +178,7 @@ class Draws:
             diverging=None if self.diverging is None else self.diverging[:, :, index],
             acceptance=self.acceptance[:, index],
             step_size=None if self.step_size is None else self.step_size[..., index],
+            exchange=None if self.exchange is None else self.exchange[:, index],
         )
 
     def _replaced(self, **changes: Any) -> Draws:

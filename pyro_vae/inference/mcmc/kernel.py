@@ -56,11 +56,14 @@ class Info(NamedTuple):
         acceptance: acceptance probability, ``(..., C, N)``.
         diverging: whether the move diverged, ``(..., C, N)``.
         end: where HMC's trajectory ended and the whitened velocity there, ``(..., C, N, L)`` each; ChEES adapts on it.
+        exchange: acceptance probability of exchanges between neighbouring temperatures, ``(R - 1, C, N)``; NaN where
+            none was tried.
     """
 
     acceptance: Tensor
     diverging: Tensor
     end: tuple[Tensor, Tensor] | None = None
+    exchange: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,11 @@ class NUTS(Kernel):
 
     def step(self, state: State, density: Density, tuning: Tuning) -> tuple[State, Info]:
         """Grow a tree in every chain, and draw from it."""
-        tree = _root(state, torch.randn_like(state.u), self.max_tree_depth)
+        tree = _root(state, torch.randn_like(state.u))
+        leaves = 0
         while bool(tree.growing.any()):
-            tree = _grow(tree, density, tuning, self.max_tree_depth)
+            leaves += 1
+            tree = _grow(_with_room(tree, leaves), density, tuning, self.max_tree_depth)
         acceptance = tree.acceptance / tree.leaves.clamp(min=1)
         return tree.proposal, Info(acceptance, tree.diverging)
 
@@ -98,8 +100,9 @@ class _Tree(NamedTuple):
     sub_sum: Tensor
     sub_proposal: State
     sub_weight: Tensor
-    marks: Tensor  # momenta at the left ends of the balanced subtrees that are not yet complete, (depth, ...)
+    marks: Tensor  # momenta at the left ends of the balanced subtrees that are not yet complete, (levels, ...)
     mark_sums: Tensor  # sub_sum there
+    ones: Tensor  # how many ones the binary forms of 0, 1, 2, ... have
     # statistics
     acceptance: Tensor
     leaves: Tensor
@@ -107,11 +110,11 @@ class _Tree(NamedTuple):
     growing: Tensor
 
 
-def _root(state: State, r: Tensor, max_depth: int) -> _Tree:
+def _root(state: State, r: Tensor) -> _Tree:
     zero = torch.zeros_like(state.log_density)
     no = torch.zeros_like(zero, dtype=torch.bool)
     whole = torch.zeros_like(zero, dtype=torch.long)
-    marks = r.new_zeros(max_depth, *r.shape)
+    marks = r.new_zeros(1, *r.shape)
     return _Tree(
         energy=state.log_density - 0.5 * r.square().sum(-1),
         ends=(state, state),
@@ -128,11 +131,24 @@ def _root(state: State, r: Tensor, max_depth: int) -> _Tree:
         sub_proposal=state,
         sub_weight=torch.full_like(zero, -torch.inf),
         marks=marks,
-        mark_sums=torch.zeros_like(marks),
+        mark_sums=marks,
+        ones=_ones(1, r.device),
         acceptance=zero,
         leaves=whole,
         diverging=no,
         growing=~no,
+    )
+
+
+def _with_room(tree: _Tree, leaves: int) -> _Tree:
+    """Make room for one more level of subtrees each time that the longest tree can have doubled."""
+    if leaves < 2 ** len(tree.marks):  # a tree of that many leaves has subtrees of at most half as many
+        return tree
+    more = torch.zeros_like(tree.marks[:1])
+    return tree._replace(
+        marks=torch.cat([tree.marks, more]),
+        mark_sums=torch.cat([tree.mark_sums, more]),
+        ones=_ones(2 * leaves, more.device),
     )
 
 
@@ -192,6 +208,7 @@ def _grow(tree: _Tree, density: Density, tuning: Tuning, max_depth: int) -> _Tre
         sub_weight=sub_weight,
         marks=marks,
         mark_sums=mark_sums,
+        ones=tree.ones,
         acceptance=tree.acceptance + torch.where(growing, log_weight.clamp(max=0).exp(), 0),
         leaves=tree.leaves + growing.long(),
         diverging=tree.diverging | (diverging & growing),
@@ -206,12 +223,12 @@ def _turned_within(tree: _Tree, r: Tensor, sub_sum: Tensor) -> tuple[Tensor, Ten
     If n is odd, as many subtrees end in it as its binary form has trailing ones, and their left ends are at the last
     levels. So the momenta of log2 as many leaves are enough.
     """
-    levels = torch.arange(tree.marks.shape[0], device=r.device).reshape(-1, *([1] * tree.leaf.dim()))
-    top = _ones(tree.leaf // 2)
+    levels = torch.arange(len(tree.marks), device=r.device).reshape(-1, *([1] * tree.leaf.dim()))
+    top = tree.ones[tree.leaf // 2]
     opens = (tree.leaf % 2 == 0) & (levels == top)
     marks = torch.where(opens[..., None], r, tree.marks)
     mark_sums = torch.where(opens[..., None], sub_sum, tree.mark_sums)
-    trailing = _ones(tree.leaf ^ (tree.leaf + 1)) - 1
+    trailing = tree.ones[tree.leaf ^ (tree.leaf + 1)] - 1
     ends = (levels <= top) & (levels > top - trailing)
     turned = (ends & _turning(marks, r, sub_sum - mark_sums + marks)).any(0)
     return turned, marks, mark_sums
@@ -223,13 +240,9 @@ def _turning(r_first: Tensor, r_last: Tensor, r_sum: Tensor) -> Tensor:
     return ((r_first * inner).sum(-1) <= 0) | ((r_last * inner).sum(-1) <= 0)
 
 
-def _ones(n: Tensor) -> Tensor:
-    """How many ones the binary form of n has."""
-    count = torch.zeros_like(n)
-    while bool((n > 0).any()):
-        count = count + (n & 1)
-        n = n >> 1
-    return count
+def _ones(most: int, device: torch.device) -> Tensor:
+    """How many ones the binary forms of 0, 1, ..., ``most`` have."""
+    return torch.tensor([n.bit_count() for n in range(most + 1)], device=device)
 
 
 def _where(condition: Tensor, a: State, b: State) -> State:

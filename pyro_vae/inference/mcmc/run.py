@@ -139,6 +139,7 @@ def sample_target(
         acceptance=kept.acceptance / kept.u.shape[1],
         diverging=kept.diverging,
         step_size=kept.step_size,
+        exchange=kept.exchange,
         num_gradients=density.num_gradients,
         num_evaluations=density.num_evaluations,
         seconds=time.perf_counter() - started,
@@ -167,6 +168,25 @@ class _Kept:
     acceptance: Tensor  # (C, N), summed over draws
     diverging: Tensor  # (C, S, N)
     step_size: Tensor | None
+    exchange: Tensor | None  # (R - 1, N)
+
+
+class _Exchanges:
+    """Mean acceptance of exchanges between temperatures, over chains and steps, of those that were tried."""
+
+    def __init__(self) -> None:
+        self.total: Any = 0
+        self.count: Any = 0
+
+    def update(self, exchange: Tensor | None) -> None:
+        """Take one step's acceptance, ``(R - 1, C, N)`` with NaN where none was tried."""
+        if exchange is not None:
+            self.total = self.total + exchange.nansum(-2)
+            self.count = self.count + exchange.isfinite().sum(-2)
+
+    def mean(self) -> Tensor | None:
+        """Return the mean, ``(R - 1, N)``; None if the kernel has no temperatures."""
+        return self.total / self.count if isinstance(self.total, Tensor) else None
 
 
 def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan: _Plan, *, progress: bool) -> _Kept:
@@ -177,6 +197,7 @@ def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan
     acceptance = u.new_zeros(C, N)
     state = kernel.init(u, density)
     warmup = Warmup(kernel, density, plan.warmup_steps, tuning)
+    exchanges = _Exchanges()
     kept = 0
     with _bar(plan.steps, type(kernel).__name__, progress) as bar:
         try:
@@ -191,6 +212,7 @@ def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan
                 state, info = kernel.step(state, density, tuning)
                 shown = kernel.report(info)
                 acceptance += shown.acceptance / plan.thinning
+                exchanges.update(shown.exchange)
                 diverging[:, kept] |= shown.diverging
                 if (step + 1) % plan.thinning == 0:
                     draws[:, kept] = kernel.draw(state)
@@ -200,7 +222,7 @@ def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan
             if not kept:
                 raise
     step_size = None if kernel.target_accept_prob is None else kernel.reported_step_size(tuning)
-    return _Kept(draws[:, :kept], acceptance, diverging[:, :kept], step_size)
+    return _Kept(draws[:, :kept], acceptance, diverging[:, :kept], step_size, exchanges.mean())
 
 
 def _initial(

@@ -31,7 +31,8 @@ class ParallelTempering(Kernel):
     .. math:: \min\big(1, \exp\{(\beta_i - \beta_j)(\log p(x|u_j) - \log p(x|u_i))\}\big) .
 
     Temperatures are one more dimension of the tensor: all R x C x N chains move together, and a step costs R times one
-    of :class:`HMC`. Only draws at :math:`\beta = 1` are kept.
+    of :class:`HMC`. Only draws at :math:`\beta = 1` are kept. ``Draws.exchange`` says how often neighbours exchange:
+    where that is near zero, points cannot come down from the prior, and more temperatures are needed.
 
     Args:
         model: the Pyro program, in Pyro's manner; leave it out for :func:`pyro_vae.mcmc`.
@@ -93,7 +94,8 @@ class ParallelTempering(Kernel):
         """Move every chain at every temperature, and exchange neighbours."""
         state, info = self._move(state, density, tuning, self.inner.length(tuning, float(torch.rand(()))))
         self._even = not self._even
-        return self._exchange(state, first=0 if self._even else 1), info
+        state, exchange = self._exchange(state, first=0 if self._even else 1)
+        return state, info._replace(exchange=exchange)
 
     def try_step(self, state: State, density: Density, tuning: Tuning) -> Tensor:
         """Return the acceptance probability of a single leapfrog step, ``(R, C, N)``."""
@@ -105,7 +107,7 @@ class ParallelTempering(Kernel):
 
     def report(self, info: Info) -> Info:
         """Return what the chains at beta = 1 report."""
-        return Info(info.acceptance[0], info.diverging[0])
+        return Info(info.acceptance[0], info.diverging[0], exchange=info.exchange)
 
     def reported_step_size(self, tuning: Tuning) -> Tensor:
         """Return the step sizes at beta = 1, ``(N,)``."""
@@ -138,27 +140,50 @@ class ParallelTempering(Kernel):
         log_ratio = end.log_density - state.log_density + 0.5 * (r.square() - r_end.square()).sum(-1)
         return accept(state, end._replace(memory=memory), log_ratio)
 
-    def _exchange(self, state: State, *, first: int) -> State:
-        if state.memory is None or first + 1 >= len(self.betas):
-            return state
-        beta = self._beta(state.u)
-        likelihood, likelihood_grad = state.memory[..., 0], state.memory[..., 1:]
-        R = len(self.betas)
-        level = torch.arange(R, device=state.u.device)
+    def _exchange(self, state: State, *, first: int) -> tuple[State, Tensor]:
+        """Let pairs (first, first + 1), (first + 2, first + 3), ... exchange their points.
+
+        Returns:
+            The new state, and the acceptance between neighbours, ``(R - 1, C, N)``; NaN for pairs whose turn it is not.
+        """
+        level = torch.arange(len(self.betas), device=state.u.device)
         partner = level.clone()
-        stop = first + (R - first) // 2 * 2
+        stop = first + (len(level) - first) // 2 * 2
         partner[first:stop] = partner[first:stop].reshape(-1, 2).flip(-1).flatten()
+        paired = (partner != level)[:, None, None]
+        log_ratio = self._log_ratio(state, partner)
+        draw = -torch.empty_like(log_ratio).exponential_()
+        taken = paired & (draw[torch.minimum(partner, level)] < log_ratio)  # one decision a pair
+        lower = (partner[:-1] > level[:-1])[:, None, None]
+        acceptance = torch.where(lower, log_ratio[:-1].clamp(max=0).exp(), torch.nan)
+        return self._swapped(state, partner, taken), acceptance
+
+    def _log_ratio(self, state: State, partner: Tensor) -> Tensor:
+        """The log of the acceptance ratio of every level's exchange with its partner, ``(R, C, N)``."""
+        beta, likelihood = self._beta(state.u), _memory(state)[..., 0]
         gain = (beta - beta[partner]) * (likelihood[partner] - likelihood)  # the same for both of a pair
-        draw = -torch.empty_like(gain).exponential_()
-        draw = draw[torch.minimum(partner, level)]  # one decision a pair
-        taken = (draw < torch.nan_to_num(gain, nan=-math.inf)) & (partner != level)[:, None, None]
-        # the parts at either's own point, put together again at the other's temperature
-        prior = state.log_density - torch.where(beta == 0, 0, beta * likelihood)
-        prior_grad = state.grad - torch.where(beta[..., None] == 0, 0, beta[..., None] * likelihood_grad)
-        wide = taken[..., None]
-        u = torch.where(wide, state.u[partner], state.u)
-        memory = torch.where(wide, state.memory[partner], state.memory)
-        log_density = torch.where(taken, prior[partner], prior) + torch.where(beta == 0, 0, beta * memory[..., 0])
-        grad = torch.where(wide, prior_grad[partner], prior_grad)
-        grad = grad + torch.where(beta[..., None] == 0, 0, beta[..., None] * memory[..., 1:])
-        return State(u, log_density, grad, memory)
+        return torch.nan_to_num(gain, nan=-math.inf)
+
+    def _swapped(self, state: State, partner: Tensor, taken: Tensor) -> State:
+        """Every level at its partner's point where ``taken``, with the parts there put together at its own beta."""
+        beta, now = self._beta(state.u), _memory(state)
+        wide, flat = taken[..., None], beta == 0
+        prior = state.log_density - torch.where(flat, 0, beta * now[..., 0])
+        prior_grad = state.grad - torch.where(flat[..., None], 0, beta[..., None] * now[..., 1:])
+        memory = torch.where(wide, now[partner], now)
+        return State(
+            torch.where(wide, state.u[partner], state.u),
+            torch.where(taken, prior[partner], prior) + torch.where(flat, 0, beta * memory[..., 0]),
+            torch.where(wide, prior_grad[partner], prior_grad)
+            + torch.where(flat[..., None], 0, beta[..., None] * memory[..., 1:]),
+            memory,
+        )
+
+
+def _memory(state: State) -> Tensor:
+    """Return log p(x|u) and its gradient, ``(R, C, N, 1 + L)``."""
+    if state.memory is None:
+        raise ValueError(
+            say("a state that ParallelTempering.init made", "one without memory", "kernel.init(u, density)")
+        )
+    return state.memory
