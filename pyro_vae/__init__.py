@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae import priors as priors
     from pyro_vae.evaluation.agreement import Agreement as Agreement
     from pyro_vae.evaluation.agreement import agreement as agreement
+    from pyro_vae.evaluation.bracket import Bracket as Bracket
+    from pyro_vae.evaluation.bracket import bracket as bracket
     from pyro_vae.evaluation.calibration import Calibration as Calibration
     from pyro_vae.evaluation.calibration import calibrate as calibrate
     from pyro_vae.evaluation.collapse import Collapse as Collapse
@@ -25,9 +27,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.evaluation.collapse import collapse as collapse
     from pyro_vae.evaluation.comparison import Comparison as Comparison
     from pyro_vae.evaluation.comparison import compare as compare
-    from pyro_vae.evaluation.evidence import Bracket as Bracket
     from pyro_vae.evaluation.evidence import Evidence as Evidence
-    from pyro_vae.evaluation.evidence import bracket as bracket
     from pyro_vae.evaluation.evidence import evidence as evidence
     from pyro_vae.evaluation.exchange import to_arviz as to_arviz
     from pyro_vae.evaluation.gaps import Ledger as Ledger
@@ -82,9 +82,9 @@ _HOMES = {
     "collapse": "pyro_vae.evaluation.collapse",
     "Comparison": "pyro_vae.evaluation.comparison",
     "compare": "pyro_vae.evaluation.comparison",
-    "Bracket": "pyro_vae.evaluation.evidence",
+    "Bracket": "pyro_vae.evaluation.bracket",
     "Evidence": "pyro_vae.evaluation.evidence",
-    "bracket": "pyro_vae.evaluation.evidence",
+    "bracket": "pyro_vae.evaluation.bracket",
     "evidence": "pyro_vae.evaluation.evidence",
     "to_arviz": "pyro_vae.evaluation.exchange",
     "Ledger": "pyro_vae.evaluation.gaps",

@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["among", "finite", "positive_integer", "same_length", "say", "tensor"]
+__all__ = ["among", "finite", "misfit", "positive_integer", "rows", "same_length", "say", "tensor"]
 
 
 def say(expected: str, got: str, remedy: str) -> str:
@@ -53,6 +53,38 @@ def positive_integer(value: Any, name: str, *, minimum: int = 1) -> int:
     return number
 
 
+def rows(index: Any, num_data: int, name: str = "rows") -> Tensor:
+    """Return which data are meant as their numbers ``(n,)`` from 0: given as such, or as one True or False a datum.
+
+    Raises:
+        TypeError: if they are not whole numbers.
+        ValueError: if there is none, or one that is no datum's.
+
+    Example:
+        >>> rows([True, False, True], 3)
+        tensor([0, 2])
+    """
+    remedy = f"{name}=[0, 1]"
+    try:
+        found = torch.as_tensor(index if isinstance(index, Tensor) else list(index)).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(say(f"{name} as whole numbers", f"{index!r}", remedy)) from error
+    if not found.numel() or found.dim() != 1:
+        raise ValueError(say(f"{name}: a list of at least one datum", f"shape {tuple(found.shape)}", remedy))
+    if found.dtype == torch.bool:
+        if len(found) != num_data or not found.any():
+            got = f"{len(found)}, of them {int(found.sum())} True"
+            raise ValueError(say(f"{name} with one True or False for each of {num_data} data", got, remedy))
+        return found.nonzero().flatten()
+    if found.is_floating_point() or found.is_complex():
+        raise TypeError(say(f"{name} as whole numbers", f"{found.dtype}", remedy))
+    found = found.long()
+    outside = found[(found < 0) | (found >= num_data)]
+    if len(outside):
+        raise ValueError(say(f"{name} from 0 to {num_data - 1}", f"{int(outside[0])}", remedy))
+    return found
+
+
 def tensor(x: Any, name: str = "x", *, min_dim: int = 1) -> Tensor:
     """Return ``x`` if it is a non-empty tensor whose first dimension runs over the data.
 
@@ -91,6 +123,40 @@ def finite(x: Tensor, name: str = "x", *, missing: bool = False) -> Tensor:
             )
         )
     return x
+
+
+def misfit(error: Exception, module: nn.Module, value: Tensor, *, what: str, name: str) -> Exception:
+    """Return what to raise where a user's network failed on a tensor: torch's error in this package's words.
+
+    Args:
+        error: what the network raised, or a distribution made of its output.
+        module: the module that holds it.
+        value: what it was given.
+        what: how to call the module, as in "the guide".
+        name: how to call the value.
+
+    Returns:
+        A ValueError about dtypes, shapes or invalid parameters, or the error itself if it is about none of these.
+    """
+    message = str(error).partition("\n")[0]
+    dtypes = {str(p.dtype): p.dtype for p in module.parameters() if p.is_floating_point()}
+    if isinstance(error, RuntimeError) and dtypes and value.dtype not in dtypes.values() and "dtype" in message:
+        dtype = min(dtypes)
+        remedy = f"{name}.to({dtype})" + (
+            f", or moving the modules to {value.dtype}" if value.is_floating_point() else ""
+        )
+        return ValueError(say(f"{name} of {dtype}, as {what}'s parameters are", f"{value.dtype}", remedy))
+    if isinstance(error, RuntimeError) and any(word in message for word in ("shape", "size", "dimension")):
+        shape = tuple(value.shape)
+        remedy = f"a first layer of {shape[-1] if shape else 1}"
+        return ValueError(say(f"{what}'s network to take {name} of shape {shape}", message[:200], remedy))
+    if isinstance(error, ValueError) and "invalid values" in message:
+        got = message.partition(" (Tensor")[0].replace("Expected", "an invalid")
+        remedy = "covariates in their range (a library size above 0), or finite weights"
+        if bool(value.isnan().any()):
+            got, remedy = f"NaN in {name}, and {got}", "networks.MaskedInput(network), which sees what is missing"
+        return ValueError(say(f"{what} to give a valid distribution", got, remedy))
+    return error
 
 
 def same_length(x: Tensor, other: Tensor, name: str, other_name: str) -> None:

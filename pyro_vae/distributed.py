@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as group
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pyro_vae.checks import say
 
-__all__ = ["Parallel", "agree", "joined", "rank"]
+__all__ = ["Parallel", "agree", "gathered", "joined", "own_share", "rank"]
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def joined(device: str = "cpu") -> Iterator[int]:
     """Join the processes that ``torchrun`` started, if it did; give this one's rank.
 
     Args:
-        device: "cpu" talks by gloo, all else by NCCL.
+        device: "cpu" talks by gloo, all else by NCCL if there is a CUDA device.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield 0
@@ -49,6 +50,37 @@ def agree(value: Any) -> Any:
     held = [value]
     group.broadcast_object_list(held)
     return held[0]
+
+
+def own_share(x: Any) -> Any:
+    """Return this process's rows of data, in order; all of them if it is alone.
+
+    Each process but the first draws its noise from then on from a seed of its own, so that errors at data of different
+    processes are independent.
+
+    Raises:
+        ValueError: if there are fewer data than processes.
+    """
+    if not _together():
+        return x
+    number, size = group.get_rank(), group.get_world_size()
+    if len(x) < size:
+        raise ValueError(say(f"at least one datum for each of {size} processes", f"{len(x)}", "fewer processes"))
+    if number:
+        torch.manual_seed(torch.initial_seed() + number)
+    return x.tensor_split(size)[number]
+
+
+def gathered(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the columns of all processes, one after the other in the order of the shares, on the process of rank 0.
+
+    The others get their own back.
+    """
+    if not _together():
+        return columns
+    found: list[Any] | None = [None] * group.get_world_size() if group.get_rank() == 0 else None
+    group.gather_object(columns, found)
+    return columns if found is None else {name: np.concatenate([part[name] for part in found]) for name in columns}
 
 
 def _together() -> bool:

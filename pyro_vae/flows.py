@@ -1,9 +1,9 @@
-"""Normalising flows as Pyro distributions; their layers are zuko's, and the planar layer is written here."""
+"""Normalising flows as Pyro distributions; their layers are zuko's."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,14 +11,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
-from torch.nn.functional import softplus
 
-from pyro_vae.checks import positive_integer
+from pyro_vae.checks import positive_integer, say
 
-__all__ = ["FlowDistribution", "PlanarTransform", "autoregressive", "compose", "coupling", "planar"]
-
-TransformNetwork = Callable[[Tensor | None], Transform]
-"""Gives a transform of vectors for a context ``(..., context_dim)``, or for None."""
+__all__ = ["FlowDistribution", "FlowNetwork", "autoregressive", "compose", "coupling"]
 
 
 class FlowDistribution(dist.TorchDistribution):
@@ -98,129 +94,144 @@ def _call_and_log_det(transform: Any, u: Tensor) -> tuple[Tensor, Tensor]:
     return z, transform.log_abs_det_jacobian(u, z)
 
 
-class PlanarTransform(Transform):
-    r"""The planar map :math:`g(u) = u + \hat v \tanh(w^\top u + b)`, kept invertible by :math:`w^\top\hat v \ge -1`.
+class FlowNetwork(nn.Module):
+    """zuko's network of transforms: gives one for a context ``(..., context_dim)``, or for None.
 
-    Its inverse solves a scalar equation: with a = w'u, the number y = a + (w'v) tanh(a + b) is monotone in a, and is
-    inverted by bisection, polished by one Newton step that carries the gradient.
+    It travels as its recipe and its tensors. A pickle of zuko's own modules would import zuko with its side effect
+    (see :func:`zuko_imported`), and say nothing helpful where it is not installed.
 
     Args:
-        weight: w ``(..., L)``.
-        direction: v ``(..., L)``; moved to v-hat, which keeps the map invertible.
-        bias: b ``(...)``.
-
-    Source:
-        Rezende & Mohamed 2015, equation 10 and appendix A.1.
+        build: a function of zuko that makes the transforms, one of this module's.
+        recipe: its further arguments.
 
     Example:
-        >>> g = PlanarTransform(torch.ones(2), torch.ones(2), torch.zeros(()))
-        >>> u = torch.tensor([0.3, -1.0])
-        >>> torch.allclose(g.inv(g(u)), u, atol=1e-5)
-        True
+        >>> import copy
+        >>> flow = coupling(2, context_dim=0, num_transforms=4, hidden=(8,))
+        >>> copy.deepcopy(flow)(None)(torch.zeros(2)).detach()
+        tensor([0., 0.])
     """
 
-    domain = constraints.real_vector
-    codomain = constraints.real_vector
-    bijective = True
-
-    def __init__(self, weight: Tensor, direction: Tensor, bias: Tensor) -> None:
+    def __init__(self, build: Callable[..., Any], *recipe: Any) -> None:
         super().__init__()
-        dot = (weight * direction).sum(-1, keepdim=True)
-        square = weight.square().sum(-1, keepdim=True) + 1e-12
-        self.weight, self.bias = weight, bias
-        self.direction = direction + (softplus(dot) - 1 - dot) * weight / square  # w'v = softplus(.) - 1 > -1
-        self.slope = (weight * self.direction).sum(-1)
-
-    def _call(self, u: Tensor) -> Tensor:
-        return u + self.direction * torch.tanh((self.weight * u).sum(-1) + self.bias).unsqueeze(-1)
-
-    def _inverse(self, z: Tensor) -> Tensor:
-        y = (self.weight * z).sum(-1)
-        with torch.no_grad():  # a lies in y +- |slope|
-            reach = self.slope.abs() + 1e-3
-            low, high = y - reach, y + reach
-            for _ in range(60 if y.dtype == torch.float64 else 32):
-                a = (low + high) / 2
-                above = a + self.slope * torch.tanh(a + self.bias) > y
-                low, high = torch.where(above, low, a), torch.where(above, a, high)
-        a = (low + high) / 2
-        t = torch.tanh(a + self.bias)
-        a = a - (a + self.slope * t - y) / (1 + self.slope * (1 - t * t)).detach()
-        return z - self.direction * torch.tanh(a + self.bias).unsqueeze(-1)
-
-    def log_abs_det_jacobian(self, u: Tensor, z: Tensor) -> Tensor:
-        """Return log |1 + w'v (1 - tanh^2)|, ``(...)``."""
-        t = torch.tanh((self.weight * u).sum(-1) + self.bias)
-        return torch.log1p(self.slope * (1 - t * t))
-
-
-class _Planar(nn.Module):
-    def __init__(self, latent_dim: int, context_dim: int, num_transforms: int) -> None:
-        super().__init__()
-        self.shape = (num_transforms, 2 * latent_dim + 1)
-        self.head = nn.Linear(context_dim, num_transforms * (2 * latent_dim + 1))
-        nn.init.zeros_(self.head.bias)
-        nn.init.normal_(self.head.weight, std=1e-2 / math.sqrt(context_dim))
-        with torch.no_grad():  # distinct directions w; v near the value that makes the map the identity
-            bias = self.head.bias.view(self.shape)
-            bias[:, :latent_dim] = torch.randn(num_transforms, latent_dim)
-            w = bias[:, :latent_dim]
-            still = math.log(math.e - 1) * w / w.square().sum(-1, keepdim=True)  # softplus(w'v) = 1: no bend
-            bias[:, latent_dim:-1] = still + 1e-2 * torch.randn(num_transforms, latent_dim)
+        self.build, self.recipe = build, recipe
+        with zuko_imported() as zuko:
+            self.transforms: nn.ModuleList = _identity(build(zuko, *recipe).transform.transforms)
 
     def forward(self, context: Tensor | None) -> Transform:
-        if context is None:
-            context = self.head.bias.new_zeros(self.head.in_features)
-        raw = self.head(context).unflatten(-1, self.shape)
-        L = (self.shape[1] - 1) // 2
-        layers = [PlanarTransform(p[..., :L], p[..., L:-1], p[..., -1]) for p in raw.unbind(-2)]
-        return compose(*layers)
+        """Return the transforms one after the other, as one."""
+        return compose(*(transform(context) for transform in self.transforms))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        tensors = dict(self.transforms.named_parameters()), dict(self.transforms.named_buffers())
+        own = {name: value for name, value in self.__dict__.items() if name != "_modules"}
+        return _rebuilt, (self.build, *self.recipe), (own, *tensors)
 
-def compose(*transforms: Transform) -> Transform:
-    """Return the transforms one after the other, as one."""
-    with _zuko() as zuko:
-        return zuko.transforms.ComposedTransform(*transforms)
-
-
-def planar(latent_dim: int, *, context_dim: int, num_transforms: int) -> nn.Module:
-    """Return a network that gives planar transforms for a context."""
-    with _zuko():
-        return _Planar(latent_dim, context_dim, positive_integer(num_transforms, "num_transforms"))
+    def __setstate__(self, state: tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]) -> None:
+        own, parameters, buffers = state
+        super().__setstate__({**own, "_modules": self._modules})
+        for kind, tensors in (("_parameters", parameters), ("_buffers", buffers)):
+            for path, tensor in tensors.items():
+                home, _, name = path.rpartition(".")
+                getattr(self.transforms.get_submodule(home), kind)[name] = tensor
+        self.train(self.training)
 
 
 def autoregressive(
-    latent_dim: int, *, context_dim: int, num_transforms: int, hidden: tuple[int, ...], spline: bool = False
-) -> nn.Module:
+    latent_dim: int, *, context_dim: int, num_transforms: int, hidden: Sequence[int], spline: bool = False
+) -> FlowNetwork:
     """Return a network that gives masked autoregressive transforms: affine, or rational-quadratic splines.
 
     They start at the identity. Forwards is one pass, backwards is L passes.
     """
-    with _zuko() as zuko:
-        make = zuko.flows.NSF if spline else zuko.flows.MAF
-        count = positive_integer(num_transforms, "num_transforms")
-        flow = make(latent_dim, context_dim, transforms=count, hidden_features=hidden, activation=nn.SiLU)
-        return _identity(flow.transform)
+    recipe = latent_dim, context_dim, positive_integer(num_transforms, "num_transforms"), widths(hidden)
+    return FlowNetwork(_splines if spline else _autoregressive, *recipe)
 
 
 def coupling(
-    latent_dim: int, *, context_dim: int, num_transforms: int, hidden: tuple[int, ...], additive: bool = False
-) -> nn.Module:
+    latent_dim: int, *, context_dim: int, num_transforms: int, hidden: Sequence[int], additive: bool = False
+) -> FlowNetwork:
     """Return a network that gives coupling transforms: affine (Real NVP), or additive (NICE).
 
     They start at the identity. One latent dimension has nothing to couple: the transforms are element-wise.
     """
-    with _zuko() as zuko:
-        how = {"univariate": zuko.transforms.AdditiveTransform, "shapes": [()]} if additive else {}
-        count = positive_integer(num_transforms, "num_transforms")
-        if latent_dim > 1 or context_dim:
-            how |= {"hidden_features": hidden, "activation": nn.SiLU}
-        return _identity(zuko.flows.NICE(latent_dim, context_dim, transforms=count, **how).transform)
+    recipe = latent_dim, context_dim, positive_integer(num_transforms, "num_transforms"), widths(hidden)
+    return FlowNetwork(_additive_coupling if additive else _affine_coupling, *recipe)
 
 
-def _identity(transforms: Any) -> nn.Module:
+def compose(*transforms: Transform) -> Transform:
+    """Return the transforms one after the other, as one."""
+    with zuko_imported() as zuko:
+        return zuko.transforms.ComposedTransform(*transforms)
+
+
+def widths(hidden: Sequence[int]) -> tuple[int, ...]:
+    """Return the widths of hidden layers as a tuple.
+
+    Raises:
+        TypeError: if they are no sequence of whole numbers.
+        ValueError: if one is not positive.
+    """
+    if not isinstance(hidden, Sequence):
+        raise TypeError(say("hidden to be a sequence of widths, one a layer", f"{hidden!r}", "hidden=(64,)"))
+    return tuple(positive_integer(width, "a width in hidden") for width in hidden)
+
+
+@contextmanager
+def zuko_imported() -> Iterator[Any]:
+    """Import zuko without its side effect: it switches off torch's argument validation for the whole process.
+
+    Raises:
+        ModuleNotFoundError: if it is not installed.
+    """
+    base = torch.distributions.Distribution
+    validate, arg_constraints = base._validate_args, base.__dict__["arg_constraints"]
+    try:
+        import zuko
+    except ModuleNotFoundError as error:
+        if error.name != "zuko":
+            raise
+        message = say("zuko, which gives flows their layers", "no such package", "pip install zuko")
+        raise ModuleNotFoundError(message, name="zuko") from None
+    finally:
+        base._validate_args, base.arg_constraints = validate, arg_constraints  # type: ignore[method-assign]
+    yield zuko
+
+
+# what zuko is asked to build; functions of a module, because a pickle names them
+
+
+def _autoregressive(zuko: Any, latent_dim: int, context_dim: int, count: int, hidden: tuple[int, ...]) -> Any:
+    return zuko.flows.MAF(latent_dim, context_dim, transforms=count, hidden_features=hidden, activation=nn.SiLU)
+
+
+def _splines(zuko: Any, latent_dim: int, context_dim: int, count: int, hidden: tuple[int, ...]) -> Any:
+    return zuko.flows.NSF(latent_dim, context_dim, transforms=count, hidden_features=hidden, activation=nn.SiLU)
+
+
+def _affine_coupling(zuko: Any, *sizes: Any) -> Any:
+    return _coupling(zuko, {}, *sizes)
+
+
+def _additive_coupling(zuko: Any, *sizes: Any) -> Any:
+    return _coupling(zuko, {"univariate": zuko.transforms.AdditiveTransform, "shapes": [()]}, *sizes)
+
+
+def _coupling(zuko: Any, how: dict[str, Any], *sizes: Any) -> Any:
+    latent_dim, context_dim, count, hidden = sizes
+    if latent_dim > 1 or context_dim:  # else there is nothing for a network to see
+        how = {**how, "hidden_features": hidden, "activation": nn.SiLU}
+    return zuko.flows.NICE(latent_dim, context_dim, transforms=count, **how)
+
+
+def _rebuilt(build: Callable[..., Any], *recipe: Any) -> FlowNetwork:
+    """What a copy starts from: its first weights are thrown away, so they take nothing from the random stream."""
+    with torch.random.fork_rng(devices=[]):
+        return FlowNetwork(build, *recipe)
+
+
+def _identity(transforms: Any) -> nn.ModuleList:
     """Set the last layer of every network inside to zero, so that the flow starts as the identity."""
-    for transform in transforms.transforms:
+    for transform in transforms:
         if hasattr(transform, "hyper"):
             last = [layer for layer in transform.hyper.modules() if hasattr(layer, "bias")][-1]
             nn.init.zeros_(last.weight)
@@ -229,16 +240,3 @@ def _identity(transforms: Any) -> nn.Module:
             for parameter in transform.parameters():
                 nn.init.zeros_(parameter)
     return transforms
-
-
-@contextmanager
-def _zuko() -> Iterator[Any]:
-    """Import zuko without its side effect: it switches off torch's argument validation for the whole process."""
-    base = torch.distributions.Distribution
-    validate, arg_constraints = base._validate_args, base.__dict__["arg_constraints"]
-    try:
-        import zuko
-
-        yield zuko
-    finally:
-        base._validate_args, base.arg_constraints = validate, arg_constraints  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import misfit, positive_integer, say
 from pyro_vae.likelihoods import Likelihood
 from pyro_vae.likelihoods.observed import ObservedEntries
 from pyro_vae.priors import Prior
@@ -135,5 +135,8 @@ class Model(Program):
 
     def decode(self, z: Tensor, *covariates: Tensor) -> dist.TorchDistribution:
         """Return p(x|z) for z ``(..., L)``."""
-        p = self.likelihood(z, *covariates)
+        try:
+            p = self.likelihood(z, *covariates)
+        except (RuntimeError, ValueError) as error:
+            raise misfit(error, self.likelihood, z, what="the likelihood", name="z") from error
         return ObservedEntries(p) if self.missing else p

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.posterior import Answer, answer
 from pyro_vae.inference.program import Program
@@ -162,7 +163,7 @@ def posterior_contours(
     """
     target = Target(model, x, plate=plate)
     _must_be_plane(target.latent_dim)
-    index = torch.as_tensor(list(rows))
+    index = checks.rows(rows, target.num_data)
     grid, extents = _planes(truth.mean[index], truth.variance[index].sqrt(), num_points)  # (G, n, 2)
     exact = target.rows(index).log_joint(grid) - truth.log_evidence[index]
     figure, panels = _panels(len(index), columns)
@@ -173,10 +174,10 @@ def posterior_contours(
     handles = []
     for number, (name, value) in enumerate(posteriors.items()):
         posterior, covered = value if isinstance(value, tuple) else (value, range(target.num_data))
+        covered = checks.rows(covered, target.num_data, f"rows of {name!r}")
         place = {int(row): k for k, row in enumerate(covered)}
         colour = _COLOURS[number % len(_COLOURS)]
-        every = list(place) == list(range(target.num_data))
-        seen = answer(target if every else target.rows(list(place)), posterior)
+        seen = answer(target.rows(covered), posterior)
         handles.append(_handle(seen, name, colour))
         for i, axes in enumerate(panels):
             k = place.get(int(index[i]))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
+from pyro_vae.evaluation.bracket import Bracket
 from pyro_vae.evaluation.calibration import Calibration, ecdf_band
-from pyro_vae.evaluation.evidence import Bracket
 from pyro_vae.evaluation.gaps import Ledger
 from pyro_vae.evaluation.verdict import DO_NOT_TRUST, REWEIGHT, TRUST, UNDECIDED, Verdict
 

@@ -44,7 +44,12 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     body = "\n".join(_section(section) for section in sections)
     page = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
-    path.write_text(page, encoding="utf-8")
+    draft = path.with_name(f".{path.name}.tmp")
+    try:
+        draft.write_text(page, encoding="utf-8")
+        draft.replace(path)  # a page is there whole, or the one before is
+    finally:
+        draft.unlink(missing_ok=True)
     return path
 
 
@@ -76,14 +81,18 @@ _STYLE = """
 body { font: 17px/1.55 Georgia, 'Times New Roman', serif; color: #222; background: #fff; max-width: 52rem;
   margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin: 2.2rem 0 0.4rem; }
-img { max-width: 100%; height: auto; display: block; margin: 0.8rem auto; }
+img { max-width: min(100%, 38rem); height: auto; display: block; margin: 0.8rem auto; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font: 14px/1.4 system-ui, sans-serif; margin: 0.8rem 0; }
-th, td { padding: 0.25rem 0.7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
+th, td { padding: 0.25rem 0.55rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, tbody th { text-align: left; }
 pre { font: 13px/1.4 ui-monospace, monospace; background: #f6f6f4; padding: 0.7rem; }
-@media print { body { max-width: none; font-size: 11pt; } section { break-inside: avoid; }
-  .wide { overflow: visible; } }
+@media (max-width: 30rem) { body { font-size: 16px; padding: 0.8rem; } table { font-size: 12.5px; }
+  th, td { padding: 0.2rem 0.4rem; } pre { font-size: 11.5px; } }
+@media print { body { max-width: none; padding: 0; font-size: 10.5pt; } h2 { break-after: avoid; }
+  img, table, pre { break-inside: avoid; }
+  p:has(+ .wide), p:has(+ img) { break-after: avoid; } img { max-width: 30rem; } .wide { overflow: visible; }
+  pre { white-space: pre-wrap; } }
 """
 
 _PAGE = """<!doctype html>

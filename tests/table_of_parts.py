@@ -1,9 +1,10 @@
-"""The one table of parts: a new prior, likelihood or guide is one line here and inherits every test."""
+"""The one table of parts: a new prior, likelihood, guide or objective is one line here and inherits every test."""
 
+import pyro
 import torch
 from torch.distributions import biject_to
 
-from pyro_vae import guides, likelihoods, priors
+from pyro_vae import guides, likelihoods, objectives, priors
 from pyro_vae.networks import mlp
 
 DATA_DIM = 2
@@ -142,6 +143,26 @@ GUIDES = {  # name: (L, D, N, model) -> guide
 TWO_LEVEL_GUIDES = {
     "bottom-up": lambda L, D, N, model: guides.BottomUp(encoder(D, 2 * L), mlp(L, 2), latent_dim=L, top_dim=1),
     "top-down": lambda L, D, N, model: guides.TopDown(encoder(D, 2), encoder(1 + D, 2 * L), latent_dim=L, top_dim=1),
+}
+
+
+OBJECTIVES = {  # name: K -> objective; each is log p(x) for every draw where the guide is the posterior
+    "importance-weighted": lambda K: objectives.ImportanceWeightedELBO(num_particles=K),
+    "doubly reparameterised": lambda K: objectives.DoublyReparameterisedELBO(num_particles=K),
+    "Renyi": lambda K: objectives.RenyiELBO(alpha=0.5, num_particles=K),
+    "wake-sleep": lambda K: objectives.ReweightedWakeSleep(num_particles=K),
+    "path derivative": lambda K: objectives.PathDerivativeELBO(num_particles=K),
+    "beta": lambda K: objectives.BetaELBO(1.0, num_particles=K),
+    "free bits": lambda K: objectives.FreeBitsELBO(0.0, num_particles=K),
+}
+
+OTHER_OBJECTIVES = {  # Pyro's own, and those with a weight on the KL: lower bounds too, from the third step on
+    "Trace_ELBO": lambda K: pyro.infer.Trace_ELBO(num_particles=K),
+    "closed-form KL": lambda K: pyro.infer.TraceMeanField_ELBO(num_particles=K),
+    "beta 4": lambda K: objectives.BetaELBO(4.0, num_particles=K),
+    "warm-up": lambda K: objectives.BetaELBO(objectives.warm_up(3), num_particles=K),
+    "cyclical": lambda K: objectives.BetaELBO(objectives.cyclical(4, ramp=0.5), num_particles=K),
+    "free bits 0.1": lambda K: objectives.FreeBitsELBO(0.1, num_particles=K),
 }
 
 

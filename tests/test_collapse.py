@@ -85,6 +85,22 @@ def test_any_guide_and_prior(whitened):
     assert bool((found.mutual_information >= -0.05).all())
 
 
+def test_moments_by_draws_where_none_are_in_closed_form(whitened):
+    """A guide moved by an affine map has known moments, which torch does not give: draws do."""
+    guide = guides.DiagonalGaussian(mlp(4, 4))
+    shift = torch.distributions.AffineTransform(1.0, 2.0)
+    model = pv.Model(priors.StandardNormal(2), likelihoods.Gaussian(mlp(2, 4), scale=SIGMA))
+    moved = pv.collapse(model, guides.Transformed(guide, shift), whitened)
+    expected = 4 * guide.posterior(whitened).mean.detach().var(0)
+    # the mean of 512 draws adds its variance, which is taken off; what is left is its noise over 400 data
+    noise = 4 * guide.posterior(whitened).variance.detach().mean(0) / 512
+    error = (2 * noise * (noise + 2 * expected) / len(whitened)).sqrt()
+    assert float(((moved.variance_of_mean - expected).abs() / error).max()) < 5
+    two = pv.Model(priors.HierarchicalNormal(mlp(1, 4), latent_dim=2, top_dim=1), model.likelihood)
+    found = pv.collapse(two, guides.BottomUp(mlp(4, 4), mlp(2, 2), latent_dim=2, top_dim=1), whitened)
+    assert (len(found.active), bool(found.kl.isnan().all())) == (3, True)
+
+
 def test_bad_input_is_a_sentence(whitened):
     with pytest.raises(TypeError, match="posterior"):
         pv.collapse(None, None, whitened)

@@ -1,6 +1,8 @@
 """The comparison against numbers worked out by hand, and what it prints."""
 
+import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pyro
@@ -9,6 +11,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.inference import guided
 from pyro_vae.inference.posterior import answer
 from tests.truth import linear_gaussian, linear_gaussian_posterior
 
@@ -122,6 +125,110 @@ def test_bad_input_is_refused_in_words(linear, posteriors, words):
     model, x, *_ = linear
     with pytest.raises((TypeError, ValueError, RuntimeError), match=words):
         pv.compare(model, x, posteriors)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "at least one datum"),
+        ([5], "rows of 'q' from 0 to 4; got 5"),
+        ([-1], "from 0 to 4; got -1"),
+        ([True, False], "one True or False for each of 5 data; got 2"),
+        ([False] * 5, "of them 0 True"),
+        ([0.5], "whole numbers"),
+        ("ab", "whole numbers"),
+        (3, "whole numbers"),
+        ([[0, 1]], "a list of at least one datum"),
+    ],
+)
+def test_rows_that_are_none_are_refused_in_words(linear, rows, words):
+    model, x, *_ = linear
+    with pytest.raises((TypeError, ValueError), match=words):
+        pv.compare(model, x, {"q": (pv.laplace(model, x), rows)})
+
+
+def test_rows_may_be_one_true_or_false_a_datum(linear):
+    model, x, *_ = linear
+    every, truth = pv.analytic(model, x), pv.analytic(model, x)
+    some = pv.analytic(model, x[[1, 4]])
+    keep = torch.tensor([False, True, False, False, True])
+    scores = pv.compare(
+        model, x, {"every": every, "mask": (some, keep), "list": (some, keep.tolist())}, truth=truth
+    ).scores
+    for name in ("mask", "list"):
+        assert scores[name].rows.tolist() == [1, 4]
+        torch.testing.assert_close(scores[name].gap, scores["every"].gap[[1, 4]], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("route", [pv.analytic, pv.quadrature])
+def test_a_truth_of_other_data_or_other_weights_is_refused(linear, route):
+    """Same number of data, same shapes: only the densities can tell."""
+    model, x, *_ = linear
+    q = pv.laplace(model, x)
+    other = x.clone()
+    other[3] += 0.1
+    with pytest.raises(ValueError, match=r"a truth of the same model and data.*in row 3 \(1 such rows\)"):
+        pv.compare(model, x, {"q": q}, truth=route(model, other))
+    truth = route(model, x)
+    with torch.no_grad():
+        model.likelihood.network[0].bias += 0.01
+    with pytest.raises(ValueError, match=r"\(5 such rows\)"):
+        pv.compare(model, x, {"q": q}, truth=truth)
+
+
+def _program(plate="data", *, latent="z", extra=False, outside=False):
+    def guide(x):
+        if outside:
+            pyro.sample("aside", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+        with pyro.plate(plate, len(x)):
+            if extra:
+                pyro.sample("w", dist.Normal(0.0, 1.0))
+            pyro.sample(latent, dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+
+    return guide
+
+
+@pytest.mark.parametrize(
+    ("guide", "words"),
+    [
+        (lambda: _program("rows"), r"'z' of the guide in plate 'data'; got plates \['rows'\]"),
+        (lambda: _program(latent="w"), r"latent sites \['z'\]; got \['w'\]"),
+        (lambda: _program(extra=True), r"latent sites \['z'\]; got \['w', 'z'\]"),
+        (lambda: _program(outside=True), "'aside' of the guide in plate 'data'; got no plate"),
+        (lambda: pv.guides.DiagonalGaussian(pv.networks.mlp(6, 4), latent="w"), r"latent sites \['z'\]; got \['w'\]"),
+        (lambda: pv.guides.DiagonalGaussian(pv.networks.mlp(6, 4), plate="rows"), r"in plate 'data'; got plates"),
+    ],
+)
+def test_a_guide_of_other_names_has_no_density_here(linear, guide, words):
+    model, x, *_ = linear
+    with pytest.raises(ValueError, match=words):
+        pv.compare(model, x, {"q": guide()}, truth=pv.analytic(model, x), num_samples=4)
+
+
+def test_seconds_are_those_from_data_to_posterior(linear, monkeypatch):
+    """One call of a guide, however many draws; NaN for a distribution that nobody timed."""
+    model, x, *_ = linear
+    guide = pv.guides.DiagonalGaussian(pv.networks.mlp(6, 4))
+    truth = pv.analytic(model, x)
+    posteriors = {
+        "guide": guide,
+        "program": guide.forward,
+        "untimed": _gaussian(torch.zeros(5, 2), torch.ones(5, 2)),
+        "exact": truth,
+    }
+    clock = itertools.count()
+    monkeypatch.setattr(guided, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    scores = pv.compare(model, x, posteriors, truth=truth, num_samples=3).scores
+    assert scores["guide"].seconds == scores["program"].seconds == 1
+    assert next(clock) == 8  # one call of the one, three of the other, each between two looks at the clock
+    assert math.isnan(scores["untimed"].seconds)
+    assert scores["exact"].seconds == truth.seconds
+
+
+def test_a_name_that_is_no_string_is_refused(linear):
+    model, x, *_ = linear
+    with pytest.raises(TypeError, match="the name 3"):
+        pv.compare(model, x, {3: pv.laplace(model, x)})
 
 
 def test_a_table_of_another_truth_is_refused(linear):

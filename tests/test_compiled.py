@@ -13,6 +13,7 @@ from torch.distributions import constraints
 
 from pyro_vae import Model, guides, likelihoods, networks, priors
 from pyro_vae.infer import CompiledTrace_ELBO, CompiledTraceMeanField_ELBO
+from tests import table_of_parts as parts
 
 
 @pytest.fixture(autouse=True)
@@ -137,41 +138,25 @@ def noisy_vae():
     return vae(guide=guides.DiagonalGaussian(Noisy(D, 8, 2 * L), latent_dim=L))
 
 
-class Flow(guides.Guide):
-    def __init__(self):
-        super().__init__()
-        import zuko
+def of_parts(prior="standard normal", likelihood="Bernoulli", guide="diagonal"):
+    """A program of the table of parts."""
 
-        self.latent_dim = L
-        self.flow = zuko.flows.MAF(L, D, transforms=2, hidden_features=(8,))
+    def program():
+        make_likelihood, make_data = parts.LIKELIHOODS[likelihood]
+        model = Model(parts.PRIORS[prior](L), make_likelihood(L, parts.DATA_DIM))
+        make_guide = parts.GUIDES[guide](L, parts.DATA_DIM, N, model)
+        return model, parts.fitting(make_guide, model.prior), lambda: make_data(N, parts.DATA_DIM)
 
-    def forward(self, x):
-        self.register()
-        with pyro.plate(self.plate, len(x)):
-            with pyro.validation_enabled(False):  # zuko's distributions cannot be validated
-                q = self.flow(x)
-            pyro.sample(self.latent, _AsPyro(q))
+    return program
 
 
-class _AsPyro(dist.TorchDistribution):
-    has_rsample = True
+def two_levels(guide):
+    def program():
+        make_likelihood, make_data = parts.LIKELIHOODS["Bernoulli"]
+        model = Model(parts.hierarchical(), make_likelihood(1, parts.DATA_DIM))
+        return model, parts.TWO_LEVEL_GUIDES[guide](1, parts.DATA_DIM, N, model), lambda: make_data(N, parts.DATA_DIM)
 
-    def __init__(self, base):
-        self.base = base
-        super().__init__(base.batch_shape, base.event_shape, validate_args=False)
-
-    @property
-    def support(self):
-        return constraints.real_vector
-
-    def rsample(self, sample_shape=()):
-        return self.base.rsample(sample_shape)
-
-    def log_prob(self, value):
-        return self.base.log_prob(value)
-
-    def expand(self, batch_shape, _instance=None):
-        return _AsPyro(self.base.expand(batch_shape))
+    return program
 
 
 def captured_tensor():
@@ -187,9 +172,6 @@ def captured_tensor():
 
 PROGRAMS = {
     "bernoulli, diagonal": vae,
-    "gaussian": lambda: vae(likelihoods.Gaussian(networks.mlp(L, 8, 2 * D))),
-    "gaussian, learned scale": lambda: vae(likelihoods.Gaussian(networks.mlp(L, 8, D), scale="learned", data_dim=D)),
-    "full covariance": lambda: vae(guide=guides.FullCovarianceGaussian(networks.mlp(D, 8, 5), latent_dim=L)),
     "several sites": several_sites,
     "subsampled plate": subsampled,
     "subsample given": explicit_subsample,
@@ -198,9 +180,12 @@ PROGRAMS = {
     "AutoMultivariateNormal": automatic(AutoMultivariateNormal),
     "AutoLowRank": automatic(lambda model: AutoLowRankMultivariateNormal(model, rank=2)),
     "AutoIAF": automatic(lambda model: AutoIAFNormal(model, hidden_dim=[8])),
-    "zuko flow": lambda: vae(guide=Flow()),
     "dropout and batch norm": noisy_vae,
     "captured tensor": captured_tensor,
+    **{f"prior: {name}": of_parts(prior=name) for name in parts.PRIORS},
+    **{f"likelihood: {name}": of_parts(likelihood=name) for name in parts.LIKELIHOODS},
+    **{f"guide: {name}": of_parts(guide=name) for name in parts.GUIDES},
+    **{f"two levels: {name}": two_levels(name) for name in parts.TWO_LEVEL_GUIDES},
 }
 
 
@@ -254,7 +239,7 @@ def test_particles(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["bernoulli, diagonal", "full covariance", "several sites", "scale and mask", "AutoNormal"]
+    "name", ["bernoulli, diagonal", "guide: full covariance", "several sites", "scale and mask", "AutoNormal"]
 )
 def test_mean_field(name):
     elbo = CompiledTraceMeanField_ELBO(backend="eager")

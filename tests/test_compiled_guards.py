@@ -105,6 +105,42 @@ def test_attribute_behind_a_bound_method():
     assert_same(elbo, holder.model)
 
 
+class Masked(nn.Module):
+    """Which entries are summed over is a mask's choice; only their number shapes the graph."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.arange(D) % 2 == 0)
+
+    def forward(self, x):
+        entries = x[:, (~self.mask).nonzero().squeeze(-1)]
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(entries.sum(-1), 1.0))
+            pyro.sample("x", dist.Normal(z[:, None], 1.0).expand([len(x), entries.shape[1]]).to_event(1), obs=entries)
+
+
+@pytest.mark.parametrize("choice", [[True, False, True, True], [False, True, False, True]], ids=["fewer", "others"])
+def test_mask_that_is_written_to(choice):
+    program = Masked()
+    elbo = ready(program)
+    program.mask.copy_(torch.tensor(choice))
+    assert_same(elbo, program)
+    assert elbo.num_graphs == 2
+
+
+def test_indices_that_follow_from_the_data_are_left_to_pyro():
+    def program(x):
+        entries = x[:, (x[0] > -9.0).nonzero().squeeze(-1)]
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z[:, None], 1.0).expand([len(x), D]).to_event(1), obs=entries)
+
+    elbo = CompiledTrace_ELBO(backend="eager")
+    with pytest.warns(UserWarning, match="the shape of a tensor depends on values"):
+        assert_same(elbo, program)
+    assert elbo.num_graphs == 0
+
+
 def test_closure():
     factor = 1.0
 

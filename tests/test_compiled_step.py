@@ -102,6 +102,46 @@ def test_mean_field_with_particles():
     assert found[0] == pytest.approx(wanted[0], rel=1e-5)
 
 
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_an_epoch_in_one_call_is_its_steps_one_by_one(backend):
+    """Bit for bit, with a smaller last batch, over two epochs; and at other settings in the second."""
+    settings = [{"scale": 1 / N, "kl_weight": 0.3}, {"scale": 1 / N, "lr": 1e-3}]
+    epoch = [(x,) for x in (*batches(9), batches(10)[-1][: N // 2])]
+
+    def train(at_once):
+        model, guide, parameters = vae()
+        step = CompiledStep(model, guide, lr=1e-2, backend=backend, clip_norm=1.0)
+        losses = []
+        for settings_now in settings:
+            if at_once:
+                losses += step.run(iter(epoch), **settings_now).tolist()
+            else:
+                losses += [float(step(*batch, **settings_now)) for batch in epoch]
+        assert step.reason is None
+        assert step.num_steps == 20
+        return losses, [p.detach() for p in parameters], step.grad_norm
+
+    found, wanted = train(at_once=True), train(at_once=False)
+    assert found[0] == wanted[0]
+    assert all(torch.equal(a, b) for a, b in zip(found[1], wanted[1], strict=True))
+    assert torch.equal(found[2], wanted[2])
+
+
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+def test_an_epoch_in_one_call_ends_with_the_step_that_is_not_finite():
+    model, guide, parameters = vae()
+    step = CompiledStep(model, guide, backend="eager")
+    data = [(x,) for x in batches(9)]
+    data[7] = (data[7][0] * math.inf,)
+    assert step.run(data[:7]).isfinite().all()
+    before = [p.detach().clone() for p in parameters]
+    losses = step.run(data[7:])
+    assert losses.shape == (1,)
+    assert not losses.isfinite().any()
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+    assert step.run([]).shape == (0,)
+
+
 def test_inductor_equals_torch_and_itself():
     weights, rates = [0.5] * 6 + [1.0] * 6, [1e-2] * 12
     found = compiled({"clip_norm": 0.5}, weights, rates, Trace_ELBO(), backend="inductor")

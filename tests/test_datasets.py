@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import math
 import struct
 
 import numpy as np
@@ -118,6 +119,10 @@ def _bad_files(folder):
     np.save(folder / "text.npy", np.array(["a", "b"]))
     (folder / "text.csv").write_text("u,v\n1,2\n3,four\n")
     (folder / "empty.csv").write_text("")
+    (folder / "ragged.csv").write_text("u,v,w\n1,2,3\n\n4,5\n")
+    (folder / "nameless.csv").write_text("1,2,3\n4,5,\n6\n")
+    np.savez(folder / "few.npz", images=np.zeros((500, 28, 20), np.uint8))
+    np.savez(folder / "bright.npz", images=np.full((1965, 28, 20), 256.0))
     return folder
 
 
@@ -138,10 +143,18 @@ def _bad_files(folder):
         (lambda f: datasets.read(f / "text.npy"), ValueError, "numbers in"),
         (lambda f: datasets.read(f / "text.csv"), ValueError, "'four' in data row 1, column 'v'"),
         (lambda f: datasets.read(f / "empty.csv"), ValueError, "a table of numbers"),
+        (lambda f: datasets.read(f / "ragged.csv"), ValueError, "3 columns in each line; got 2 in line 4"),
+        (lambda f: datasets.read(f / "nameless.csv"), ValueError, "3 columns in each line; got 1 in line 3"),
+        (lambda f: datasets.frey_faces(f / "few.npz"), ValueError, r"\(1965, 28, 20\).*got shape \(500, 28, 20\)"),
+        (lambda f: datasets.frey_faces(f / "bright.npz"), ValueError, "0 to 255; got .* 256"),
+        (lambda f: datasets.linear_gaussian(scale=math.inf), ValueError, "positive, finite scale"),
+        (lambda f: datasets.ring(radius=math.nan), ValueError, "a finite radius of at least 0; got nan"),
+        (lambda f: datasets.ring(scale=math.inf), ValueError, "a finite scale"),
+        (lambda f: datasets.pinwheel(scale=-0.1), ValueError, "scale of at least 0"),
         (lambda f: datasets.digits("tset"), ValueError, "'test'"),
         (lambda f: datasets.digits(values="bits"), ValueError, "values to be one of"),
         (lambda f: datasets.linear_gaussian(0), ValueError, "num_data"),
-        (lambda f: datasets.linear_gaussian(scale=0), ValueError, "positive scale"),
+        (lambda f: datasets.linear_gaussian(scale=0), ValueError, "positive, finite scale"),
         (lambda f: datasets.ring(2.5), TypeError, "whole number"),
     ],
 )

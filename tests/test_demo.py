@@ -8,7 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 import pyro_vae as pv
-from pyro_vae.cli import app
+from pyro_vae.cli.app import app
 
 
 @pytest.fixture(scope="module")

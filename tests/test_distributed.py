@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ import os, socket, sys, traceback
 import pyro, torch
 import pyro_vae as pv
 import pyro_vae.cli.app, pyro_vae.runs.training
-from pyro_vae.cli import app
+from pyro_vae.cli.app import app
 from pyro_vae.distributed import joined, rank
 from pyro_vae.inference.training_run import TrainingRun
 from pyro_vae.runs.checkpoints import Checkpoints
@@ -83,6 +84,24 @@ codes.append(train(*settings, "--output", folder + "/half"))
 Checkpoints.save = save
 codes.append(os.path.exists(folder + "/half/weights.safetensors"))
 codes.append(train("--output", folder + "/half", "--resume"))
+def ask(*words):
+    def job():
+        app([*words], standalone_mode=True)
+    return job
+
+run = folder + "/whole"
+for name, words in (
+    ("laplace", ("infer", run, "--route", "laplace", "--rows", "7")),
+    ("evidence", ("evidence", run, "--method", "quadrature", "--rows", "5")),
+    ("ais", ("evidence", run, "--method", "ais", "--rows", "2")),
+):
+    codes.append(together(ask(*words, "--output", f"{folder}/{name}-two.npz")))
+    if name != "ais":
+        try:
+            ask(*words, "--output", f"{folder}/{name}-one.npz")()
+        except SystemExit:
+            pass
+codes.append(together(ask("infer", run, "--rows", "1")))
 print(codes)
 """
 
@@ -119,6 +138,27 @@ def test_the_run_goes_on_to_the_bits_of_one_whose_ranks_lived(done):
     assert histories[0]["validation_elbo"] == histories[1]["validation_elbo"]
     whole, half = (read_tensors(folder / name / "weights.safetensors")[0] for name in ("whole", "half"))
     assert all(torch.equal(whole[name], half[name]) for name in whole)
+
+
+def test_posteriors_and_evidence_come_back_in_the_order_of_the_data(done):
+    folder, process = done
+    codes = json.loads(process.stdout.splitlines()[-1].replace("False", "false"))
+    assert codes[5:8] == [[0, 0]] * 3, process.stderr
+    for name, count in (("laplace", 7), ("evidence", 5)):
+        with np.load(folder / f"{name}-one.npz") as one, np.load(folder / f"{name}-two.npz") as two:
+            assert set(one) == set(two)
+            for column in one:
+                assert two[column].shape == (count,)
+                np.testing.assert_allclose(two[column], one[column], rtol=1e-3, atol=1e-4)
+    with np.load(folder / "evidence-one.npz") as exact, np.load(folder / "ais-two.npz") as ais:
+        off = ais["log_evidence"] - exact["log_evidence"][:2]
+        assert (np.abs(off) < 5 * ais["standard_error"] + 1e-3).all()
+
+
+def test_fewer_data_than_processes_are_refused_by_all(done):
+    codes = json.loads(done[1].stdout.splitlines()[-1].replace("False", "false"))
+    assert codes[8] == [1, 1]
+    assert "at least one datum for each of 2 processes" in done[1].stderr
 
 
 def test_rank_zero_alone_speaks(done):

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import pyro_vae as pv
+from pyro_vae.evaluation.bracket import bracket
 from pyro_vae.evaluation.bridge import bridge
-from pyro_vae.evaluation.evidence import bracket, evidence
+from pyro_vae.evaluation.evidence import evidence
 from pyro_vae.evaluation.importance import importance_weights, log_mean_exp, pareto_k
 from pyro_vae.evaluation.simulation import simulate
 from pyro_vae.inference.mcmc.draws import Draws
@@ -156,15 +157,41 @@ def test_annealing_states_its_error_honestly_and_bounds_from_both_sides():
     assert off.mean().abs() < 0.02
 
 
-def test_a_bracket_holds_the_exact_evidence_of_what_it_simulated():
-    model, x = linear_gaussian(20, 40, data_dim=25)
-    found = bracket(model, x, num_temperatures=80, num_chains=8, tolerance=1.0)
+@pytest.mark.parametrize("start", ["chains", None])
+def test_a_bracket_holds_the_exact_evidence_of_what_it_simulated(start):
+    model, x = linear_gaussian(5, 40, data_dim=8)
+    found = bracket(model, x, start=start, num_temperatures=40, num_chains=8, tolerance=1.0)
     exact = pv.analytic(model, found.x).log_evidence
     for off, side in ((found.lower - exact, 1), (exact - found.upper, 1)):
         assert side * float(off.mean()) < 4.5 * float(off.std()) / math.sqrt(len(x))
-    assert found.width.mean() > 0
-    tight = bracket(model, x[:10], num_temperatures=10, num_chains=4, tolerance=1e-6)
+        assert off.abs().mean() < (0.05 if start == "chains" else 0.5)
+    tight = bracket(model, x[:10], start=start, num_temperatures=3, num_chains=4, tolerance=1e-6)
     assert tight.log_evidence.isnan().all()  # too wide: no number
+
+
+def test_a_bracket_is_narrow_in_twenty_dimensions():
+    model, x = linear_gaussian(20, 12, data_dim=25)
+    found = bracket(model, x, num_temperatures=100, tolerance=0.2)
+    assert found.resolved.all(), str(found)
+    assert ((found.log_evidence - pv.analytic(model, found.x).log_evidence).abs() < 0.1).all()
+
+
+def test_a_bracket_may_start_at_any_distribution_of_the_simulated_data():
+    model, x = linear_gaussian(3, 10)
+    found = bracket(model, x, start=lambda drawn: widened(pv.analytic(model, drawn), 1.2), num_temperatures=20)
+    assert found.width.abs().max() < 0.2
+    with pytest.raises(ValueError, match="chains"):
+        bracket(model, x, start="chain")
+
+
+def test_a_fitted_start_covers_both_modes():
+    model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(Square(), scale=0.5))
+    x = torch.linspace(3.0, 5.0, 20).unsqueeze(-1)
+    found = evidence(model, x, method="ais", num_chains=24, tolerance=0.3)
+    assert found.resolved.all()
+    z = (found.log_evidence - pv.quadrature(model, x).log_evidence) / found.standard_error
+    assert z.abs().max() < 4.5
+    assert z.square().mean() < 2.5
 
 
 @pytest.mark.parametrize("latent_dim", [2, 20])
@@ -174,6 +201,13 @@ def test_bridge_sampling_states_its_error_honestly(latent_dim):
     found = evidence(model, x, draws_of(u), method="bridge", tolerance=0.5)
     assert abs(coverage(found.log_evidence, found.standard_error, exact.log_evidence) - TWO_SIGMA) < SLACK
     assert found.resolved.double().mean() > 0.95  # R-hat of one draw in thousands is above 1.05 by chance
+
+
+class Square(nn.Module):
+    """Two modes of equal mass."""
+
+    def forward(self, z):
+        return 2.0 * z.square()
 
 
 class Bent(nn.Module):
@@ -217,7 +251,7 @@ def test_routes_agree_with_quadrature(likelihood):
 def test_annealing_from_a_guide_needs_fewer_temperatures():
     model, x, exact = repeated(2)
     near = evidence(model, x, method="ais", start=widened(exact, 1.2), num_temperatures=5, num_steps=2)
-    far = evidence(model, x, method="ais", num_temperatures=5, num_steps=2)
+    far = evidence(model, x, method="ais", start=None, num_temperatures=5, num_steps=2)
     assert (near.log_evidence - exact.log_evidence).abs().mean() < 0.2 * (
         far.log_evidence - exact.log_evidence
     ).abs().mean()

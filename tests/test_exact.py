@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from scipy import optimize, stats
+from scipy import integrate, optimize, stats
 from sklearn.decomposition import FactorAnalysis
 
 import pyro_vae as pv
@@ -36,13 +36,42 @@ def test_closed_form_is_the_textbooks(latent_dim, data_dim, float64):
     np.testing.assert_allclose(posterior.log_evidence.detach(), log_evidence, rtol=1e-10)
 
 
-def test_single_precision_loses_little():
+def test_single_precision_loses_no_more_than_rounding():
+    """The route reads W and b off a float32 program and goes on in float64, so all that is lost is that reading.
+
+    Column i of W is read as fl(fl(W_i + b) - b): off by at most u |W_i + b| + u |W_i|, with u half the machine epsilon.
+    The evidence moves by the slope against W times that, to first order, and is rounded once more in the end.
+    """
     model, W, b = linear_gaussian(2, 10, scale=0.05)
     x = model.sample(20)["x"]
-    exact = linear_gaussian_posterior(x, W, b, 0.05)[2]
-    # float32 rounds mu and x to 6e-8 of their size, which the noise of 0.05 magnifies: 10 terms of (x/s) eps (x/s)
-    allowed = 10 * 6e-8 * (x.abs().max().item() / 0.05) ** 1 * 30
-    assert np.abs(pv.analytic(model, x).log_evidence.detach().numpy() - exact).max() < allowed
+    weight, scale = torch.tensor(W, requires_grad=True), float(torch.tensor(0.05))
+    covariance = weight @ weight.T + scale**2 * torch.eye(10).double()
+    exact = torch.distributions.MultivariateNormal(torch.tensor(b), covariance).log_prob(x.double())
+    u = torch.finfo(torch.float32).eps / 2
+    read = u * ((weight + torch.tensor(b).unsqueeze(-1)).abs() + weight.abs()).detach()
+    slopes = [torch.autograd.grad(value, weight, retain_graph=True)[0] for value in exact]
+    allowed = torch.stack([(slope.abs() * read).sum() for slope in slopes]) + u * exact.detach().abs()
+    off = (pv.analytic(model, x).log_evidence.double() - exact).detach().abs()
+    assert (off <= 1.01 * allowed).all()  # 1 %: what the second order may add
+    assert allowed.max() < 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [1e-4, 1.0, 1e3, 1e5])
+def test_closed_form_takes_a_prior_of_any_width(spread, dtype):
+    A = torch.randn(2, 2, dtype=dtype)
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2, dtype=dtype), spread).to_event(1))
+            pyro.sample("x", dist.Normal(z @ A.T, 0.5).to_event(1), obs=x)
+
+    x = torch.randn(4, 2, dtype=dtype)
+    covariance = spread**2 * (A @ A.T).double().numpy() + 0.25 * np.eye(2)
+    expected = stats.multivariate_normal(np.zeros(2), covariance).logpdf(x.double().numpy())
+    found = pv.analytic(program, x).log_evidence
+    # W is exact here (b = 0); spread**2 and the precision 1 / spread**2 are rounded: relative errors of a few eps
+    np.testing.assert_allclose(found, expected, rtol=20 * torch.finfo(dtype).eps)
 
 
 def test_closed_form_is_factor_analysis_of_scikit_learn(float64):
@@ -96,6 +125,19 @@ def _log_normal(x):
         pyro.sample("x", dist.LogNormal(z, 0.1), obs=x)
 
 
+def _bent_far_out(x):
+    """Linear to the eye for z of size one, not where its wide prior lies."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1e3))
+        pyro.sample("x", dist.Normal(z + 1e-5 * z**2, 1.0), obs=x)
+
+
+def _flat(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([len(x)]).mask(torch.zeros(len(x)) > 0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
 def _funnel(x):
     with pyro.plate("data", len(x)):
         a = pyro.sample("a", dist.Normal(0.0, 1.0))
@@ -109,6 +151,8 @@ def _funnel(x):
         (_decoder(2), torch.zeros(3, 12), "is Bernoulli, not Normal"),
         (_student, torch.zeros(3), "prior site 'z' is StudentT"),
         (_funnel, torch.zeros(3), "not Gaussian"),
+        (_flat, torch.zeros(3), "no Gaussian's curvature"),
+        (_bent_far_out, torch.zeros(3), "not linear in the latent"),
         (_log_normal, torch.ones(3), "is LogNormal, not Normal"),
         (pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(pv.networks.mlp(2, 9, 4), scale=1.0)),
          torch.zeros(3, 4), "mean is not linear"),
@@ -192,6 +236,51 @@ def test_quadrature_finds_every_mode(float64):
     assert (share - 0.5).abs().max() < STANDARD_ERRORS * 0.5 / 4000**0.5
 
 
+@pytest.mark.parametrize(("noise", "found"), [(0.01, True), (0.001, False)])
+def test_a_mode_between_the_points_of_the_coarse_grid_is_found_or_said_to_be_missed(noise, found, float64):
+    """x = (z1^2, z2) + noise: two modes at +-sqrt(x1), one of which may lie a hundred nats down on a coarse grid.
+
+    With y = z1^2 the first factor is chi^2 of one degree smoothed by the noise: here by SciPy's quadrature over y.
+    """
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            mean = torch.stack([z[..., 0] ** 2, z[..., 1]], -1)
+            pyro.sample("x", dist.Normal(mean, noise).to_event(1), obs=x)
+
+    x = torch.tensor([[1.06, 0.03], [0.9, -0.2], [1.5, 1.234]])
+    truth = pv.quadrature(program, x)
+    exact = []
+    for a, b in x.tolist():
+        inside = (a - 12 * noise, a + 12 * noise)
+        first = integrate.quad(lambda y, a=a: stats.chi2(1).pdf(y) * stats.norm(y, noise).pdf(a), *inside)[0]
+        exact.append(math.log(first) + stats.norm(0, math.hypot(1, noise)).logpdf(b))
+    off = (truth.log_evidence - torch.tensor(exact)).abs()
+    assert (off <= truth.error_bound).all()
+    if found:
+        assert off.max() < 0.01
+        assert truth.mean[:, 0].abs().max() < 0.01
+    else:
+        assert torch.isinf(truth.error_bound).all()
+
+
+def test_more_points_find_the_mode_that_fewer_miss(float64):
+    """Modes at +-sqrt(2), each 7e-5 wide: with 64 points they cannot be shown, with the default they are."""
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z**2, 2e-4), obs=x)
+
+    x = torch.tensor([2.0])
+    expected = math.log(stats.chi2(1).pdf(2.0))  # up to the curvature of that density over the noise, 1e-8
+    few, many = pv.quadrature(program, x, max_points=64), pv.quadrature(program, x)
+    assert float(few.error_bound) == math.inf
+    assert abs(float(many.log_evidence) - expected) <= float(many.error_bound) + 1e-7
+    assert float(many.error_bound) < 1e-3
+
+
 @pytest.mark.parametrize(("noise", "x"), [(0.05, 7.0), (0.05, 15.0), (0.01, 20.0)])
 def test_quadrature_follows_mass_far_outside_the_prior(noise, x, float64):
     def program(x):
@@ -270,6 +359,21 @@ def test_draws_follow_the_seed_and_the_answer_needs_none():
     two = pv.quadrature(model, x)
     assert torch.equal(first, two.sample((5,)))
     assert torch.equal(one.log_evidence, two.log_evidence)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tolerance": "fine"}, "a tolerance in nats; got 'fine'"),
+        ({"tolerance": math.nan}, "at least 0 nats; got nan"),
+        ({"tolerance": -1.0}, "at least 0 nats"),
+        ({"max_points": 0}, "max_points to be at least 1"),
+        ({"resolution": 2.5}, "resolution to be a whole number"),
+    ],
+)
+def test_settings_of_quadrature_that_mean_nothing_are_refused(settings, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        pv.quadrature(_decoder(2), torch.zeros(3, 12), **settings)
 
 
 def test_too_many_dimensions_are_refused_with_their_price():

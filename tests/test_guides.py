@@ -8,8 +8,8 @@ from pyro import poutine
 
 import pyro_vae as pv
 from pyro_vae import guides, likelihoods, priors
-from pyro_vae.flows import PlanarTransform
 from pyro_vae.networks import mlp
+from pyro_vae.planar import PlanarTransform
 from tests.table_of_parts import (
     GUIDES,
     TWO_LEVEL_GUIDES,
@@ -246,6 +246,7 @@ def test_refinement_raises_the_elbo():
         ),
         (lambda: guides.SemiAmortised(guides.PointMass(mlp(D, 3)), None, num_particles=3), ValueError, "even"),
         (lambda: guides.Planar(mlp(D, 3), latent_dim=2, num_transforms=0), ValueError, "num_transforms"),
+        (lambda: guides.Coupling(mlp(D, 3), latent_dim=2, hidden=8), TypeError, "sequence of widths"),
     ],
 )
 def test_bad_input_is_a_sentence(make, error, says):
@@ -255,10 +256,38 @@ def test_bad_input_is_a_sentence(make, error, says):
 
 def test_a_guide_outside_the_priors_support_is_told_the_transform():
     model = pv.Model(priors.Uniform(2), likelihoods.Gaussian(mlp(2, D), scale=1.0))
-    with pytest.raises(ValueError, match=r"guides.Transformed\(guide, torch.distributions.biject_to"):
+    told = r"the interval from 0 to 1.*all real numbers; try guides.Transformed\(guide, torch.distributions.biject_to"
+    with pytest.raises(ValueError, match=told):
         pv.fit(model, guides.DiagonalGaussian(mlp(D, 4)), torch.randn(80, D), progress=False)
-    with pytest.raises(ValueError, match="shape"):
-        pv.fit(model, guides.DiagonalGaussian(mlp(D, 6)), torch.randn(80, D), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("prior", "guide", "error", "says"),
+    [
+        (
+            priors.StandardNormal(2),
+            lambda: guides.DiagonalGaussian(mlp(D, 6)),
+            ValueError,
+            "dimension 2, or a prior of 3",
+        ),
+        (hierarchical(2), lambda: guides.DiagonalGaussian(mlp(D, 4)), ValueError, "guides.BottomUp"),
+        (priors.StandardNormal(2), lambda: guides.DiagonalGaussian(mlp(5, 4)), ValueError, r"shape \(64, 2\).*of 2$"),
+        (
+            priors.StandardNormal(2),
+            lambda: guides.DiagonalGaussian(mlp(D, 4)).float(),
+            ValueError,
+            r"float32, as the parameters of DiagonalGaussian.*float64; try x.to\(torch.float32\)",
+        ),
+        (priors.StandardNormal(2), lambda: guides.PerDatumDiagonalGaussian(72, latent_dim=2), ValueError, "batch_size"),
+    ],
+    ids=["dimension", "levels", "width", "dtype", "per datum"],
+)
+def test_a_guide_that_does_not_fit_is_a_sentence(prior, guide, error, says):
+    """One line each: without the shapes that Pyro appends to an error."""
+    model = pv.Model(prior.double(), likelihoods.Gaussian(mlp(2, D), scale=1.0))
+    with pytest.raises(error, match=says) as raised:
+        pv.fit(model, guide(), torch.randn(80, D), progress=False)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_transform_that_saturates_keeps_its_gradient_finite():

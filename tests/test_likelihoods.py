@@ -9,7 +9,7 @@ import torch
 import pyro_vae as pv
 from pyro_vae import likelihoods
 from pyro_vae.networks import mlp
-from tests.table_of_parts import LIKELIHOODS, directional_derivative_error, perturbed
+from tests.table_of_parts import LIKELIHOODS, _mixed_likelihood, directional_derivative_error, perturbed
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -206,17 +206,31 @@ def test_mixed_adds_its_parts():
     ("likelihood", "x", "says"),
     [
         (lambda: likelihoods.Bernoulli(mlp(1, 2)), torch.tensor([[0.0, 3.0]]), r"\{0, 1\}.*3.*x > 1.5"),
-        (lambda: likelihoods.Poisson(mlp(1, 2)), torch.tensor([[-1.0, 3.0]]), "Poisson.*-1 to 3"),
-        (lambda: likelihoods.Beta(mlp(1, 4)), torch.tensor([[0.0, 0.5]]), "Beta"),
-        (lambda: likelihoods.Categorical(mlp(1, 6), num_categories=3), torch.tensor([[0.0, 3.0]]), "Categorical"),
-        (lambda: likelihoods.DiscretisedLogistic(mlp(1, 4)), torch.tensor([[0.5, 3.0]]), "DiscretisedLogistic"),
+        (lambda: likelihoods.Poisson(mlp(1, 2)), torch.tensor([[-1.0, 3.0]]), "Poisson.*from 0 on.*-1 to 3.*Gaussian"),
+        (lambda: likelihoods.NegativeBinomial(mlp(1, 4)), torch.tensor([[0.5, 3.0]]), r"x\.round"),
+        (
+            lambda: likelihoods.ZeroInflatedNegativeBinomial(mlp(1, 6)),
+            -torch.ones(1, 2),
+            "of ZeroInflatedNeg.*no count",
+        ),
+        (lambda: likelihoods.Beta(mlp(1, 4)), torch.tensor([[0.0, 0.5]]), "Beta.*ContinuousBernoulli"),
+        (lambda: likelihoods.ContinuousBernoulli(mlp(1, 2)), torch.tensor([[0.0, 2.0]]), "the interval from 0 to 1"),
+        (lambda: likelihoods.Categorical(mlp(1, 6), num_categories=3), torch.tensor([[0.0, 3.0]]), "0 to 2.*for 4"),
+        (lambda: likelihoods.DiscretisedLogistic(mlp(1, 4)), torch.tensor([[0.5, 3.0]]), "Logistic.*0 to 255.*round"),
+        (lambda: likelihoods.DiscretisedLogistic(mlp(1, 4)), torch.rand(1, 2), r"\(255 \* x\)\.round"),
+        (lambda: _mixed_likelihood(1, 2), torch.tensor([[0.5, 3.0]]), r"x\[\.\.\., 1:2\].*Bernoulli, \{0, 1\}"),
         (lambda: likelihoods.Gaussian(mlp(1, 4)), torch.zeros(1, 3), "event shape"),
+        (
+            lambda: likelihoods.Bernoulli(mlp(3, 2)),
+            torch.zeros(1, 2),
+            r"network to take z of shape \(1, 1\).*layer of 1",
+        ),
     ],
 )
 def test_data_outside_the_support_are_a_sentence(likelihood, x, says):
     model = pv.Model(pv.priors.StandardNormal(1), likelihood())
     with pytest.raises(ValueError, match=says) as error:
-        pv.Target(model, x)
+        pv.Target(model, x.double())
     assert all(word in str(error.value) for word in ("expected", "got", "try"))
 
 
@@ -231,6 +245,10 @@ def test_data_outside_the_support_are_a_sentence(likelihood, x, says):
         (lambda: likelihoods.Categorical(mlp(1, 4), num_categories=3)(torch.zeros(1)), ValueError, "logits"),
         (lambda: likelihoods.Categorical(mlp(1, 4), num_categories=1), ValueError, "at least 2"),
         (lambda: likelihoods.ZeroInflatedNegativeBinomial(mlp(1, 4))(torch.zeros(1)), ValueError, "gate"),
+        (lambda: likelihoods.Beta(mlp(1, 4), min_concentration=-1.0), ValueError, "min_concentration"),
+        (lambda: likelihoods.DiscretisedLogistic(mlp(1, 4), min_scale=-1.0), ValueError, "min_scale"),
+        (lambda: likelihoods.Bernoulli(mlp(1, 4), event_dim=-1), ValueError, "event_dim"),
+        (lambda: likelihoods.Gaussian(mlp(1, 4), scale="learned", data_dim=0), ValueError, "data_dim"),
         (lambda: likelihoods.Mixed([]), ValueError, "at least one part"),
         (lambda: likelihoods.Mixed([mlp(1, 2)]), TypeError, "Likelihoods"),
     ],
@@ -238,3 +256,12 @@ def test_data_outside_the_support_are_a_sentence(likelihood, x, says):
 def test_bad_input_is_a_sentence(make, error, says):
     with pytest.raises(error, match=says):
         make()
+
+
+def test_a_library_size_below_zero_is_a_sentence():
+    model = pv.Model(pv.priors.StandardNormal(1), likelihoods.Poisson(mlp(1, 2)))
+    x = torch.ones(10, 2), -torch.ones(10)
+    with pytest.raises(
+        ValueError, match=r"^expected the likelihood.*parameter rate; try.*library size above 0.*weights$"
+    ):
+        pv.fit(model, pv.guides.DiagonalGaussian(mlp(2, 2)), x, validation=None, progress=False)

@@ -78,6 +78,17 @@ def test_imputations_follow_the_exact_conditional(linear):
         assert float(((torch.atleast_2d(drawn.T.cov()) - cov).abs() / spread).max()) < 5
 
 
+def test_imputations_see_the_covariates():
+    """Counts with a library size: the mean of a draw is the library times the rate, whatever z is."""
+    layer = torch.nn.Linear(L, 1)
+    torch.nn.init.zeros_(layer.weight)
+    model = pv.Model(priors.StandardNormal(L), likelihoods.Poisson(layer), missing=True)
+    counts, library = torch.full((2, 1), torch.nan), torch.tensor([1.0, 50.0])
+    draws = pv.impute(model, (counts, library), torch.zeros(4000, 2, L))[..., 0]
+    expected = library * layer.bias.detach().exp()
+    assert float(((draws.mean(0) - expected) / (expected / len(draws)).sqrt()).abs().max()) < 5
+
+
 def test_a_guide_that_sees_the_mask_learns_the_exact_posterior(linear):
     """A guide on zero-filled data and mask: the mean gap to the exact evidence falls below 0.05 nats."""
     model, _, _, _ = linear
@@ -142,5 +153,9 @@ def test_bad_input_is_a_sentence(linear):
         pv.impute(lambda x: None, x, pv.analytic(model, x))
     with pytest.raises(ValueError, match="of the same data"):
         pv.impute(model, x, torch.zeros(5, N + 1, L))
+    with pytest.raises(ValueError, match="draws of z of 2 dimensions"):
+        pv.impute(model, x, torch.zeros(5, N, 1))
+    with pytest.raises(ValueError, match=r"NaN in x.*MaskedInput"):
+        pv.fit(model, guides.DiagonalGaussian(mlp(D, 2 * L)), x, progress=False)
     with pytest.raises(ValueError, match="independent entries"):
         likelihoods.observed.ObservedEntries(MultivariateNormal(torch.zeros(2), torch.eye(2)))

@@ -9,6 +9,7 @@ from torch import nn
 import pyro_vae as pv
 from pyro_vae import guides, likelihoods, objectives, priors
 from pyro_vae.networks import mlp
+from tests.table_of_parts import OBJECTIVES, TWO_LEVEL_GUIDES, hierarchical
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -66,18 +67,7 @@ def mean_loss(objective, model, guide, x, copies=100, repeats=12):
     return float(values.mean()), float(values.std()) / math.sqrt(repeats)
 
 
-EVERY = {
-    "importance-weighted": lambda K: objectives.ImportanceWeightedELBO(num_particles=K),
-    "doubly reparameterised": lambda K: objectives.DoublyReparameterisedELBO(num_particles=K),
-    "Renyi": lambda K: objectives.RenyiELBO(alpha=0.5, num_particles=K),
-    "wake-sleep": lambda K: objectives.ReweightedWakeSleep(num_particles=K),
-    "path derivative": lambda K: objectives.PathDerivativeELBO(num_particles=K),
-    "beta": lambda K: objectives.BetaELBO(1.0, num_particles=K),
-    "free bits": lambda K: objectives.FreeBitsELBO(0.0, num_particles=K),
-}
-
-
-@pytest.mark.parametrize("make", EVERY.values(), ids=EVERY.keys())
+@pytest.mark.parametrize("make", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 def test_is_the_log_evidence_for_every_draw_where_the_guide_is_exact(make):
     """log p(x, z) - log q(z|x) is then log p(x) whatever z is: no Monte Carlo tolerance is needed."""
     model, _, x = pair()
@@ -91,9 +81,9 @@ def test_is_the_log_evidence_for_every_draw_where_the_guide_is_exact(make):
 def test_gradient_vanishes_for_every_draw_where_the_guide_is_exact(name):
     model, _, x = pair()
     guide = Exact(model, x)
-    EVERY[name](3).loss_and_grads(model, guide, x)
+    OBJECTIVES[name](3).loss_and_grads(model, guide, x)
     assert max(float(p.grad.abs().max()) for p in guide.parameters()) < 1e-10
-    EVERY["beta"](3).loss_and_grads(model, guide, x)  # the plain gradient does not vanish
+    OBJECTIVES["beta"](3).loss_and_grads(model, guide, x)  # the plain gradient does not vanish
     assert max(float(p.grad.abs().max()) for p in guide.parameters()) > 1e-2
 
 
@@ -142,8 +132,6 @@ def test_doubly_reparameterised_gradient_is_the_less_noisy_one():
 
 def test_two_level_gradients_agree():
     """Where one latent site depends on another, the leaves are set in both."""
-    from tests.table_of_parts import TWO_LEVEL_GUIDES, hierarchical
-
     model = pv.Model(hierarchical(), likelihoods.Gaussian(mlp(1, D), scale=0.7))
     x = torch.randn(N, D)
     for make in TWO_LEVEL_GUIDES.values():
@@ -249,7 +237,7 @@ def test_free_bits_hold_the_kl_at_the_floor():
         assert abs(held - plain - float(expected - N * kl.sum())) < 6 * math.hypot(error, plain_error)
 
 
-@pytest.mark.parametrize("make", EVERY.values(), ids=EVERY.keys())
+@pytest.mark.parametrize("make", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 def test_works_in_svi_and_in_fit(make):
     model, guide, x = pair()
     svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=make(3))
@@ -259,6 +247,29 @@ def test_works_in_svi_and_in_fit(make):
     assert all(bool((p != b).any()) for p, b in zip((*model.parameters(), *guide.parameters()), before, strict=True))
     history = pv.fit(model, guide, x, loss=make(3), epochs=2, batch_size=2, validation=None, progress=False)
     assert all(math.isfinite(value) for value in history.train_elbo)
+
+
+@pytest.mark.parametrize("make", OBJECTIVES.values(), ids=OBJECTIVES.keys())
+def test_the_value_needs_no_gradient(make):
+    """What fit does on held-out data, and SVI.evaluate_loss: the same value from the same draws."""
+    model, guide, x = pair()
+    values = []
+    for gradient in (True, False):
+        pyro.set_rng_seed(2)
+        with torch.set_grad_enabled(gradient):
+            values.append(float(make(3).differentiable_loss(model, guide, x).detach()))
+    pyro.set_rng_seed(2)
+    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=make(3))
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+    assert svi.evaluate_loss(x) == pytest.approx(values[0], rel=1e-12)
+    history = pv.fit(model, guide, x, loss=make(3), epochs=1, validation=x, progress=False)
+    assert math.isfinite(history.validation_elbo[0])
+
+
+def test_wake_sleep_refuses_a_point_mass():
+    model, _, x = pair()
+    with pytest.raises(ValueError, match=r"a guide with a density.*point mass at site 'z'.*finds the mode"):
+        objectives.ReweightedWakeSleep(num_particles=2).loss(model, guides.PointMass(mlp(D, L)), x)
 
 
 def test_trains_a_linear_model_to_its_optimum():
@@ -284,6 +295,7 @@ def test_trains_a_linear_model_to_its_optimum():
         (lambda: objectives.RenyiELBO(alpha=1.0), "Trace_ELBO"),
         (lambda: objectives.ReweightedWakeSleep(num_particles=1), "at least 2"),
         (lambda: objectives.BetaELBO(-1.0), "at least 0"),
+        (lambda: objectives.BetaELBO("4"), "a schedule; got '4'"),
         (lambda: objectives.FreeBitsELBO(-1.0), "at least 0"),
         (lambda: objectives.cyclical(4, ramp=0.0), "ramp"),
         (lambda: objectives.warm_up(0), "at least 1"),
@@ -294,8 +306,8 @@ def test_bad_numbers_are_a_sentence(make, says):
         make()
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if name != "wake-sleep"])
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "wake-sleep"])
 def test_a_guide_without_reparameterised_draws_is_refused(name):
     model, _, x = pair()
     with pytest.raises(ValueError, match=r"reparameterised draws.*ReweightedWakeSleep"):
-        EVERY[name](3).loss(model, Unreparameterised(mlp(D, 2 * L)), x)
+        OBJECTIVES[name](3).loss(model, Unreparameterised(mlp(D, 2 * L)), x)

@@ -137,20 +137,44 @@ def test_flows_start_as_the_standard_normal():
         torch.testing.assert_close(make(3)().log_prob(z), priors.StandardNormal(3)().log_prob(z))
 
 
-def test_importing_zuko_leaves_validation_on():
+def test_zuko_leaves_validation_on_and_is_named_where_it_lacks(tmp_path):
     """zuko switches torch's argument validation off for the whole process; in a fresh process, ours does not."""
     import subprocess
     import sys
 
-    code = (
-        "import torch, pyro_vae as pv; p = pv.priors.RealNVP(2); p().sample(); import zuko\n"
-        "try: torch.distributions.Normal(0., -1.)\n"
-        "except ValueError: print('on')\n"
-        "try: torch.distributions.Distribution().arg_constraints\n"
-        "except NotImplementedError: print('as torch has it')"
-    )
+    flow = perturbed(priors.RealNVP(2))
+    flow.normalise.transforms[0].requires_grad_(False)
+    z = torch.randn(3, 2)
+    torch.save((flow, z, flow().log_prob(z).detach()), tmp_path / "flow.pt")
+    code = f"""
+import torch, pyro_vae as pv
+flow, z, expected = torch.load({str(tmp_path / "flow.pt")!r}, weights_only=False)
+torch.testing.assert_close(flow().log_prob(z), expected)
+print([p.requires_grad for p in flow.parameters()] == {[p.requires_grad for p in flow.parameters()]})
+pv.priors.MaskedAutoregressive(2)().sample(); import zuko
+try: torch.distributions.Normal(0., -1.)
+except ValueError: print('on')
+try: torch.distributions.Distribution().arg_constraints
+except NotImplementedError: print('as torch has it')
+import sys; sys.modules['zuko'] = None
+for use in (lambda: pv.priors.NICE(2), lambda: torch.load({str(tmp_path / "flow.pt")!r}, weights_only=False)):
+    try: use()
+    except ModuleNotFoundError as error: print(error)
+"""
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.split("\n")[:2] == ["on", "as torch has it"], out.stderr
+    lacks = "expected zuko, which gives flows their layers; got no such package; try pip install zuko"
+    assert out.stdout.splitlines() == ["True", "on", "as torch has it", lacks, lacks], out.stderr
+
+
+def test_copying_a_flow_keeps_its_weights_apart_and_takes_no_random_numbers():
+    flow, z = perturbed(priors.NeuralSpline(2)), torch.randn(3, 2)
+    expected, state = flow().log_prob(z).detach(), torch.get_rng_state()
+    twin = copy.deepcopy(flow).eval()
+    assert bool((torch.get_rng_state() == state).all())
+    assert (flow.normalise.training, twin.normalise.training) == (True, False)
+    perturbed(flow)
+    torch.testing.assert_close(twin().log_prob(z).detach(), expected)
+    assert {name for name, _ in twin.named_parameters()} == {name for name, _ in flow.named_parameters()}
 
 
 def test_vamp_prior_is_the_mixture_of_the_guides_posteriors():
@@ -191,6 +215,20 @@ def test_copies_register_their_own_parameters():
         (lambda: priors.StudentT(2, df=0.0), ValueError, "positive df"),
         (lambda: priors.VampPrior(torch.nn.Linear(2, 2), torch.zeros(3, 2)), TypeError, "posterior"),
         (lambda: priors.VampPrior(_guide(), torch.full((3, 2), 2.0), bounds=(0.0, 1.0)), ValueError, "inside bounds"),
+        (lambda: priors.VampPrior(_guide(), torch.zeros(3, 5)), ValueError, r"pseudo-inputs of shape \(3, 5\)"),
+        (
+            lambda: priors.VampPrior(pv.guides.PointMass(torch.nn.Linear(2, 1)), torch.zeros(3, 2)),
+            ValueError,
+            "densities",
+        ),
+        (
+            lambda: priors.VampPrior(_guide(), torch.zeros(3, 2).float()),
+            ValueError,
+            r"float64, as the guide's.*float32",
+        ),
+        (lambda: priors.VampPrior(_per_datum(), torch.zeros(3, 2)), ValueError, "amortised"),
+        (lambda: priors.GaussianMixture(2, spread=-1.0), ValueError, "spread"),
+        (lambda: priors.RealNVP(2, hidden=8), TypeError, "sequence of widths"),
         (hierarchical(), NotImplementedError, "given"),
     ],
 )
@@ -201,3 +239,7 @@ def test_bad_input_is_a_sentence(make, error, says):
 
 def _guide():
     return pv.guides.DiagonalGaussian(pv.networks.mlp(2, 2))
+
+
+def _per_datum():
+    return pv.guides.PerDatumDiagonalGaussian(7, latent_dim=2)

@@ -61,6 +61,72 @@ def test_the_same_seed_gives_the_same_row_and_a_file_is_taken_up_again(tmp_path)
     assert len(two.rows) == 4
 
 
+def test_a_file_of_other_settings_is_refused_and_failures_are_tried_again(tmp_path):
+    path = tmp_path / "sweep.jsonl"
+    options = {"test": data()[:20], "seeds": [0], "epochs": 1, "progress": False, "path": path, **GRIDS}
+    options["guides"] = {"diagonal": GRIDS["guides"]["diagonal"]}
+    failed = pv.sweep(data(), **{**options, "likelihoods": {"Bernoulli": lambda: likelihoods.Bernoulli(mlp(2, D))}})
+    assert all("network to take z of shape" in row["error"] for row in failed.rows)
+    mended = pv.sweep(data(), **options)
+    assert [row["error"] for row in mended.rows] == ["", ""]
+    assert pv.sweep(data(), **options).rows == mended.rows  # the later line of the file counts
+    with pytest.raises(ValueError, match=r"hold runs with .*'epochs': 2.*'epochs': 1.*another path"):
+        pv.sweep(data(), **{**options, "epochs": 2})
+
+
+def test_priors_of_every_support_and_of_two_levels():
+    """A box moves the guide; two levels need their own guide; a point mass has no ELBO."""
+    result = pv.sweep(
+        data(),
+        test=data()[:20],
+        priors={
+            "box": lambda guide: priors.Uniform(1, low=-3.0, high=3.0),
+            "two levels": lambda guide: priors.HierarchicalNormal(mlp(1, 2), latent_dim=1, top_dim=1),
+        },
+        likelihoods=GRIDS["likelihoods"],
+        guides={
+            "diagonal": GRIDS["guides"]["diagonal"],
+            "bottom-up": lambda: guides.BottomUp(mlp(D, 2), mlp(1, 2), latent_dim=1, top_dim=1),
+            "point": lambda: guides.PointMass(mlp(D, 1)),
+        },
+        seeds=[0],
+        epochs=1,
+        progress=False,
+    )
+    rows = {(row["prior"], row["guide"]): row for row in result.rows}
+    for fits in (("box", "diagonal"), ("two levels", "bottom-up")):
+        assert (rows[fits]["error"], rows[fits]["evidence_by"]) == ("", "quadrature")
+        assert -0.05 < rows[fits]["gap"] < 10
+    assert rows["box", "point"]["error"] == ""
+    assert math.isnan(rows["box", "point"]["elbo"])
+    assert "guides.BottomUp or guides.TopDown" in rows["two levels", "diagonal"]["error"]
+    assert "2 failed: ValueError: expected a guide over" in str(result)
+    cells = [text.get_text() for text in result.heat_map("gap").axes[0].texts]
+    assert len(cells) == 6  # every combination has a cell, with a figure or without
+    assert cells.count("no figure") == 4
+
+
+def test_data_with_covariates():
+    counts, library = torch.poisson(torch.full((80, D), 3.0)), torch.full((80,), 2.0)
+    grids = {**GRIDS, "likelihoods": {"Poisson": lambda: likelihoods.Poisson(mlp(1, D))}}
+    grids |= {part: {"one": next(iter(GRIDS[part].values()))} for part in ("priors", "guides")}
+    options = {"seeds": [0], "epochs": 1, "progress": False, **grids}
+    result = pv.sweep((counts, library), test=(counts[:20], library[:20]), **options)
+    assert [row["error"] for row in result.rows] == [""]
+    assert all(-0.05 < row["gap"] < 30 for row in result.rows)
+
+
+def test_the_heat_map_says_the_mean_and_the_spread():
+    figures = {"evidence": 0.0, "gap": 0.0, "active_units": 1, "seconds": 0.1, "evidence_by": "", "error": ""}
+    rows = [
+        {"prior": p, "likelihood": "l", "guide": g, "objective": "o", "seed": seed, "elbo": elbo, **figures}
+        for p, g, seed, elbo in [("a", "c", 0, -1.0), ("a", "c", 1, -3.0), ("b", "c", 0, -8.0), ("b", "d", 0, math.nan)]
+    ]
+    axes = pv.Sweep(rows).heat_map("elbo").axes[0]
+    assert [text.get_text() for text in axes.texts] == ["-2.00\n± 1.41", "no figure", "-8.00", "no figure"]
+    assert [text.get_color() for text in axes.texts] == ["black", "black", "white", "black"]
+
+
 def test_a_run_that_fails_is_a_row_with_its_reason():
     x = data() + 2.0  # counts to a Bernoulli
     result = pv.sweep(x, test=x[:20], seeds=[0], epochs=1, progress=False, **GRIDS)

@@ -1,14 +1,18 @@
 """SVI: what is learnt, reported, kept and refused."""
 
+import io
 import math
+from contextlib import nullcontext
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+from tqdm.auto import tqdm
 
 import pyro_vae as pv
+from pyro_vae.inference import variational
 from tests.truth import linear_gaussian
 
 QUIET = {"progress": False, "compile": False}
@@ -178,6 +182,57 @@ def test_a_loss_that_breaks_names_site_and_epoch_and_keeps_the_last_good_weights
     assert not model.training
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("moment", ["in a step", "at the end of an epoch"])
+def test_training_that_breaks_off_leaves_the_last_whole_epoch_and_nothing_else(error, moment, monkeypatch):
+    """Weights of a run that ended after two epochs, evaluation mode, no gradient, no bar left open."""
+    bars = []
+    monkeypatch.setattr(
+        variational, "_bar", lambda *_: bars.append(tqdm(disable=False, file=io.StringIO())) or bars[-1]
+    )
+    x, ends = _binary(60), []
+    for breaks in (False, True):
+        pyro.set_rng_seed(1)
+        model, guide = _pair()
+        parameters = [*model.parameters(), *guide.parameters()]
+
+        class Keeper:
+            """Breaks after the third epoch, if at all."""
+
+            epochs = 0
+
+            def load(self):
+                return None
+
+            def due(self):
+                return True
+
+            def save(self, state, breaks=breaks):
+                self.epochs += 1
+                if breaks and moment == "at the end of an epoch" and self.epochs == 2:
+                    raise error
+
+        class Breaking(torch.optim.Adam):
+            """Breaks at the second step of the third epoch, after moving half of the weights."""
+
+            steps = 0
+
+            def step(self, breaks=breaks):
+                self.steps += 1
+                super().step()
+                if breaks and moment == "in a step" and self.steps == 8:
+                    raise error
+
+        settings = {"epochs": 4 if breaks else 2, "batch_size": 20, "validation": None, "checkpoint": Keeper(), **QUIET}
+        with pytest.raises(error) if breaks else nullcontext():
+            pv.fit(model, guide, x, optimiser=Breaking, **settings)
+        assert not any(module.training for part in (model, guide) for module in part.modules())
+        assert all(parameter.grad is None for parameter in parameters)
+        assert bars[-1].disable  # a closed bar of tqdm's is a disabled one
+        ends.append(_weights(model, guide))
+    assert all(torch.equal(one, two) for one, two in zip(*ends, strict=True))
+
+
 def _outside(x):
     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
     with pyro.plate("data", len(x)):
@@ -209,6 +264,27 @@ def _outside_guide(x):
         ({"loss": Trace_ELBO}, "loss=pyro.infer.Trace_ELBO()"),
         ({"guide": pv.guides.DiagonalGaussian(pv.networks.mlp(12, 6))}, r"guide values of shape \(.*2\) at site 'z'"),
         ({"guide": pv.guides.DiagonalGaussian(pv.networks.mlp(12, 4), latent="w")}, r"latent sites \['z'\].*\['w'\]"),
+        (
+            {"guide": pv.guides.DiagonalGaussian(pv.networks.mlp(12, 4), plate="rows")},
+            r"in plates \['data'\]; got \['rows'",
+        ),
+        ({"x": _binary().double()}, "x of torch.float32, as the parameters of Model; got torch.float64"),
+        ({"x": _binary().long()}, "got .*torch.int64"),
+        ({"validation": _binary(9).double()}, "torch.float32"),
+        ({"device": "gpu"}, "a device of this machine; got 'gpu'"),
+        ({"device": "cuda:99"}, "a device of this machine; got 'cuda:99'"),
+        ({"device": 3}, "a device by name; got 3"),
+        ({"lr": "fast"}, "lr as a number"),
+        ({"lr": math.nan}, "non-negative lr; got nan"),
+        ({"lr": -1.0}, "non-negative lr"),
+        ({"clip_norm": "no"}, "clip_norm as a number"),
+        ({"validation": "some"}, "share of x"),
+        ({"validation": True}, "share of x"),
+        ({"optimiser": 3}, "makes an optimiser"),
+        ({"checkpoint": 3}, "a checkpoint with load"),
+        ({"seed": -1}, "seed to be at least 0"),
+        ({"model": 3}, "a Pyro program as model; got 3"),
+        ({"guide": 3}, "a Pyro program as guide; got 3"),
         ({"x": torch.full((60, 12), 2.0), "dynamic_binarisation": True}, r"probabilities in \[0, 1\]"),
         ({"model": _outside, "guide": _outside_guide, "batch_size": 10}, "latent site 'mu' inside plate"),
     ],

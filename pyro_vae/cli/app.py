@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from pyro_vae.cli import evaluate, output, share, train
+from pyro_vae.cli import evaluate, output, share, sweep, train
 
-__all__ = ["app", "main"]
+__all__ = ["app"]
 
 app = typer.Typer(
     help="Bayesian latent-variable models by every route, and the measured distance between them.",
@@ -42,6 +42,7 @@ for command in (
     evaluate.infer,
     evaluate.compare,
     evaluate.evidence,
+    sweep.sweep,
     share.sample,
     share.impute,
     share.report,
@@ -49,8 +50,3 @@ for command in (
     share.demo,
 ):
     app.command()(output.explained(command))
-
-
-def main() -> None:
-    """Run the command line."""
-    app(prog_name="pyro-vae")

@@ -56,32 +56,57 @@ def infer(
 ) -> None:
     """Infer z from data by any route: means and standard deviations, and the evidence where the route knows it.
 
+    Under torchrun each process takes a share of the data, and the first writes the whole in their order.
+
     Examples:
     pyro-vae infer runs/first --output z.csv
 
     pyro-vae infer runs/first --route NUTS --data new.csv --rows 20 --output z.npz
     """
-    trained = load(run, trust_code=trust_code)
-    x = choose(trained, data, split, rows)
-    from pyro_vae.inference.posterior import answer
-    from pyro_vae.inference.target import Target
+    from pyro_vae.datasets.rows import pieces
+    from pyro_vae.distributed import gathered, joined, own_share
 
-    posterior = _posterior(trained, x, route, num_samples=num_samples, progress=not json)
-    known = answer(Target(trained.model, x), posterior, num_samples=num_samples)
-    L = known.mean.shape[-1]
-    columns: dict[str, Any] = {f"mean_{i + 1}": known.mean[:, i].detach().cpu().numpy() for i in range(L)}
-    columns |= {f"sd_{i + 1}": known.std[:, i].detach().cpu().numpy() for i in range(L)}
-    if hasattr(posterior, "log_evidence"):
-        columns["log_evidence"] = posterior.log_evidence.detach().cpu().numpy()
-    if hasattr(posterior, "rhat"):
-        columns["rhat"] = next(iter(posterior.rhat.values())).flatten(1).max(-1).values.cpu().numpy()
+    with joined() as rank:
+        trained = load(run, trust_code=trust_code)
+        x = own_share(choose(trained, data, split, rows))
+        columns: dict[str, Any] = {}
+        for piece in pieces(x):
+            found = _moments(trained, piece, route, num_samples=num_samples, progress=not (json or rank))
+            columns = {name: [*columns.get(name, []), values] for name, values in found.items()}
+        columns = gathered(_joined(columns))
+    if rank:
+        return
     if output is not None:
         write_columns(output, columns)
         tell(f"wrote {output}")
     import pandas as pd
 
-    text = f"{len(x)} posteriors by {route}\n" + table(pd.DataFrame(columns).head(10))
-    show({"route": route, "num_data": len(x), **columns}, text, as_json=json)
+    count = len(columns["mean_1"])
+    text = f"{count} posteriors by {route}\n" + table(pd.DataFrame(columns).head(10))
+    show({"route": route, "num_data": count, **columns}, text, as_json=json)
+
+
+def _moments(trained: Any, x: Any, route: str, *, num_samples: int, progress: bool) -> dict[str, Any]:
+    """Columns about each datum's posterior by a route."""
+    from pyro_vae.inference.posterior import answer
+    from pyro_vae.inference.target import Target
+
+    posterior = _posterior(trained, x, route, num_samples=num_samples, progress=progress)
+    known = answer(Target(trained.model, x), posterior, num_samples=num_samples)
+    found = {f"mean_{i + 1}": column for i, column in enumerate(known.mean.unbind(-1))}
+    found |= {f"sd_{i + 1}": column for i, column in enumerate(known.std.unbind(-1))}
+    if hasattr(posterior, "log_evidence"):
+        found["log_evidence"] = posterior.log_evidence
+    if hasattr(posterior, "rhat"):
+        found["rhat"] = next(iter(posterior.rhat.values())).flatten(1).max(-1).values
+    return {name: column.detach().cpu().numpy() for name, column in found.items()}
+
+
+def _joined(columns: dict[str, Any]) -> dict[str, Any]:
+    """Columns from their pieces."""
+    import numpy as np
+
+    return {name: np.concatenate(values) for name, values in columns.items()}
 
 
 def compare(
@@ -133,22 +158,32 @@ def evidence(
 ) -> None:
     """Say how probable data are under the model: log p(x) per datum, with its standard error.
 
+    Under torchrun each process takes a share of the data.
+
     Example:
     pyro-vae evidence runs/first --method ais --rows 20
     """
-    trained = load(run, trust_code=trust_code)
-    x = choose(trained, data, split, rows)
+    from pyro_vae.datasets.rows import pieces
+    from pyro_vae.distributed import gathered, joined, own_share
     from pyro_vae.evaluation.evidence import evidence as estimate
 
-    found = estimate(trained.model, x, trained.guide if method in {"importance", "elbo"} else None, method=method)
-    columns = {
-        "log_evidence": found.log_evidence.detach().cpu().numpy(),
-        "standard_error": found.standard_error.detach().cpu().numpy(),
-    }
+    with joined() as rank:
+        trained = load(run, trust_code=trust_code)
+        guide = trained.guide if method in {"importance", "elbo"} else None
+        found = [
+            estimate(trained.model, piece, guide, method=method)
+            for piece in pieces(own_share(choose(trained, data, split, rows)))
+        ]
+        names = ("log_evidence", "standard_error")
+        parts = {name: [getattr(part, name).detach().cpu().numpy() for part in found] for name in names}
+        columns = gathered(_joined(parts))
+    if rank:
+        return
     if output is not None:
         write_columns(output, columns)
         tell(f"wrote {output}")
+    count, by = len(columns["log_evidence"]), found[0].method
     mean = float(columns["log_evidence"].mean())
-    error = float((columns["standard_error"] ** 2).sum() ** 0.5 / len(x))
-    text = f"log p(x) = {mean:.3f} nats per datum over {len(x)} data, standard error {error:.3f}, by {found.method}"
-    show({"method": found.method, "mean": mean, "mean_error": error, **columns}, text, as_json=json)
+    error = float((columns["standard_error"] ** 2).sum() ** 0.5 / count)
+    text = f"log p(x) = {mean:.3f} nats per datum over {count} data, standard error {error:.3f}, by {by}"
+    show({"method": by, "mean": mean, "mean_error": error, **columns}, text, as_json=json)

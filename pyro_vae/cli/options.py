@@ -27,14 +27,17 @@ def load(folder: Path, *, trust_code: bool) -> Any:
 
 
 def choose(trained: Any, data: Path | None, split: str, rows: int) -> Any:
-    """Return the data that a command is about, ``(N, D)``, as the model sees them."""
-    from pyro_vae.checks import among, say
-    from pyro_vae.runs.build import SPLITS, load_data
+    """Return the data that a command is about, ``(N, D)``, as the model sees them; rows on disk if they are many."""
+    from pyro_vae.checks import say
+    from pyro_vae.runs.build import encoded, load_data
 
     if data is not None:
-        x = trained.prepared.schema.encode(load_data(str(data))[0].values)
+        x = encoded(load_data(str(data), memory_map="auto"), trained.prepared.schema)
     else:
-        x = trained.prepared.x[among(split, SPLITS, "--split")]
+        x = trained.prepared.split(split)
     if not len(x):
         raise ValueError(say(f"data in the split {split!r}", "none", "--split train"))
-    return x[:rows]
+    return x if rows >= len(x) > _FEW else x[:rows]
+
+
+_FEW = 20_000  # rows that are read at once, wherever they lie

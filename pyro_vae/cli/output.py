@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["explained", "settings", "show", "table", "tell", "write_columns"]
+__all__ = ["completion", "explained", "settings", "show", "table", "tell", "write_columns"]
 
 
 class _Settings:
@@ -30,7 +30,6 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            tell("interrupted")
             raise typer.Exit(130) from None
         except _EXPECTED as error:
             if settings.debug:
@@ -42,6 +41,17 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
 
 
 _EXPECTED = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError, ImportError)
+
+
+def completion(table: str) -> Any:
+    """Return what the shell asks for the names of a table of parts that begin with what was typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        from pyro_vae.runs import parts
+
+        return [name for name in getattr(parts, table) if name.lower().startswith(incomplete.lower())]
+
+    return complete
 
 
 def tell(message: str) -> None:

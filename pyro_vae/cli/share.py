@@ -13,18 +13,6 @@ from pyro_vae.cli.output import show, table, tell, write_columns
 __all__ = ["demo", "impute", "parts", "report", "sample"]
 
 
-def _named(trained: Any, values: Any) -> dict[str, Any]:
-    """Values ``(N, D)`` in the table's units as columns, words for codes."""
-    schema = trained.prepared.schema
-    names = schema.columns or [f"x{i}" for i in range(schema.data_dim)]
-    columns: dict[str, Any] = {}
-    for i, name in enumerate(names):
-        words = schema.words.get(name)
-        column = values[:, i]
-        columns[name] = [words[int(code)] for code in column] if words else column
-    return columns
-
-
 def sample(
     run: RunFolder,
     num_samples: Annotated[int, typer.Option(min=1, help="How many data.")] = 10,
@@ -44,7 +32,8 @@ def sample(
 
     pyro.set_rng_seed(seed)
     x = trained.model.sample(num_samples)[trained.model.observed]
-    columns = _named(trained, trained.prepared.schema.decode(x.flatten(1)))
+    schema = trained.prepared.schema
+    columns = schema.named(schema.decode(x.flatten(1)))
     if output is not None:
         write_columns(output, columns)
         tell(f"wrote {output}")
@@ -70,19 +59,23 @@ def impute(
     """
     trained = load(run, trust_code=trust_code)
     x = choose(trained, data, "all", rows)
+    import numpy as np
     import pyro
 
+    from pyro_vae.datasets.rows import pieces
     from pyro_vae.evaluation.imputation import impute as fill
 
     pyro.set_rng_seed(seed)
-    draws = fill(trained.model, x, trained.guide.posterior(x), num_samples=num_samples)
     schema = trained.prepared.schema
     whole = [schema.kinds[i] in {"binary", "counts", "categories"} for i in schema.order]
-    filled = draws.mean(0)
-    filled[:, whole] = draws[..., whole].mode(0).values
-    columns = _named(trained, schema.decode(filled))
-    write_columns(output, columns)
-    count = int(x.isnan().sum())
+    found, count = [], 0
+    for piece in pieces(x):
+        draws = fill(trained.model, piece, trained.guide.posterior(piece), num_samples=num_samples)
+        filled = draws.mean(0)
+        filled[:, whole] = draws[..., whole].mode(0).values
+        found.append(schema.decode(filled))
+        count += int(piece.isnan().sum())
+    write_columns(output, schema.named(np.concatenate(found)))
     show({"filled": count, "output": output}, f"filled {count} entries of {len(x)} rows: {output}", as_json=json)
 
 
@@ -140,12 +133,21 @@ def demo(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the 1,437 training digits.")] = 60,
     chained: Annotated[int, typer.Option(min=1, max=360, help="Digits that Pyro's own NUTS samples.")] = 24,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    json: Json = False,
 ) -> None:
     """Train on real digits, infer by every basic route, and compare with the exact posterior."""
     from pyro_vae.demo import demo as run
 
-    result = run(output, epochs=epochs, num_chained=chained, seed=seed)
-    typer.echo(f"\n{result.comparison}\n\n{result.agreement}\n")
-    typer.echo(f"Report:  {result.report}")
-    typer.echo(f"Figures: {', '.join(str(path) for path in result.figures)}")
-    typer.echo(f"Seconds: {result.seconds:.0f}")
+    result = run(output, epochs=epochs, num_chained=chained, seed=seed, progress=not json)
+    text = (
+        f"\n{result.comparison}\n\n{result.agreement}\n\nReport:  {result.report}\n"
+        f"Figures: {', '.join(str(path) for path in result.figures)}\nSeconds: {result.seconds:.0f}"
+    )
+    found = {
+        "routes": result.comparison.to_dataframe().to_dict("index"),
+        "agreement": result.agreement,
+        "report": result.report,
+        "figures": result.figures,
+        "seconds": result.seconds,
+    }
+    show(found, text, as_json=json)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from pyro_vae.cli.output import show, tell
+from pyro_vae.cli.output import completion, show, tell
 from pyro_vae.runs.recipe import Recipe
 
 __all__ = ["train"]
@@ -45,20 +45,26 @@ def train(**given: Any) -> None:
 
     run = Run(output)
     settings = {} if config is None else Recipe.from_toml(config)
-    with joined(str(values.get("device", settings.get("device", "cpu")))) as rank:
-        going_on = agree(resume and run.exists)
-        if going_on and (values or config is not None) and rank == 0:
-            tell("note: --resume goes on with the run's own settings; others are left aside")
-        recipe = read_recipe(run) if going_on else Recipe.of({**settings, **values})
-        trained = run_training(
-            run,
-            recipe,
-            resume=going_on,
-            every=every,
-            trust_code=trust_code,
-            progress=rank == 0 and not as_json,
-            tell=tell if rank == 0 else None,
-        )
+    own = read_recipe(run).device if resume and run.exists else "auto"
+    try:
+        with joined(str(values.get("device", settings.get("device", own)))) as rank:
+            going_on = agree(resume and run.exists)
+            if going_on and (values or config is not None) and rank == 0:
+                tell("note: --resume goes on with the run's own settings; others are left aside")
+            recipe = read_recipe(run) if going_on else Recipe.of({**settings, **values})
+            trained = run_training(
+                run,
+                recipe,
+                resume=going_on,
+                every=every,
+                trust_code=trust_code,
+                progress=rank == 0 and not as_json,
+                tell=tell if rank == 0 else None,
+            )
+    except KeyboardInterrupt:
+        if run.exists:
+            tell(f"to go on: pyro-vae train --output {run.folder} --resume")
+        raise
     if rank:
         return
     history = trained.history
@@ -87,15 +93,6 @@ def _words() -> dict[str, str]:
     return {name: " ".join(text.split()).replace("``", "") for name, text in found}
 
 
-def _completion(table: str) -> Any:
-    def complete(incomplete: str) -> list[str]:
-        from pyro_vae.runs import parts
-
-        return [name for name in getattr(parts, table) if name.lower().startswith(incomplete.lower())]
-
-    return complete
-
-
 def _signature() -> Signature:
     """The recipe's names as options, beside the command's own."""
     words, kinds = _words(), get_type_hints(Recipe)
@@ -109,7 +106,7 @@ def _signature() -> Signature:
         if field.name == "data":
             option = typer.Argument(help=text, show_default=False)
         elif field.name in _COMPLETED:
-            option = typer.Option(help=text, show_default=False, autocompletion=_completion(_COMPLETED[field.name]))
+            option = typer.Option(help=text, show_default=False, autocompletion=completion(_COMPLETED[field.name]))
         annotation: Any = Annotated[kind, option]
         parameters.append(Parameter(field.name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     own: dict[str, tuple[Any, Any, str]] = {

@@ -21,7 +21,7 @@ from torch import Tensor
 from pyro_vae.checks import among, say
 from pyro_vae.datasets.tables import read_table
 
-__all__ = ["Loaded", "load", "read", "read_idx"]
+__all__ = ["Loaded", "load", "outgrows_memory", "read", "read_idx"]
 
 _TABLES = (".csv", ".parquet")
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff")
@@ -145,13 +145,17 @@ def _must_fit(size: int, path: Path) -> None:
 
 
 def _available_memory() -> int:
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Bytes that can be had without swapping: the free ones, and those of the file cache where the system says so."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-_BROKEN = (  # what zipfile, zlib, numpy and pandas raise on bytes that are not what the ending says
-    *(OSError, EOFError, ValueError, TypeError, SyntaxError, LookupError, OverflowError, RuntimeError),
-    *(zlib.error, zipfile.BadZipFile, struct.error),
-)
+def outgrows_memory(values: np.ndarray) -> bool:
+    """Say whether an array, made doubles and copied once, would take more than the free memory."""
+    return 16 * values.size > _available_memory()
 
 
 @contextmanager

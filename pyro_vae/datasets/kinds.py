@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import among, say
+from pyro_vae.datasets.columns import Columns, no_infinity
 from pyro_vae.datasets.files import Loaded
 
 __all__ = ["KINDS", "Schema", "describe"]
@@ -75,18 +76,32 @@ class Schema:
         if flat.shape[1] != self.data_dim:
             raise ValueError(say(f"{self.data_dim} columns, as in training", f"{flat.shape[1]}", "the same columns"))
         x = (flat.astype(np.float64) - np.asarray(self.loc)) / np.asarray(self.scale)
-        _no_infinity(x, self.name)
+        no_infinity(x, self.name)
         if np.isnan(x).any() and not self.missing:
             row, column = np.argwhere(np.isnan(x))[0]
             got = f"a missing entry in data row {row}, column {self.name(column)}"
             raise ValueError(say("complete data, as in training", got, "--missing when training"))
-        return torch.as_tensor(x[:, list(self.order)], dtype=torch.get_default_dtype())
+        encoded = torch.as_tensor(x[:, list(self.order)], dtype=torch.get_default_dtype())
+        return encoded.contiguous()  # the last bit of a product depends on the layout
 
     def decode(self, x: Tensor) -> np.ndarray:
         """Return values in the table's units and order ``(..., D)`` for the model's ``(..., D)``."""
         out = np.empty(tuple(x.shape))
         out[..., list(self.order)] = x.detach().cpu().double().numpy()
         return out * np.asarray(self.scale) + np.asarray(self.loc)
+
+    def named(self, values: np.ndarray) -> dict[str, Any]:
+        """Return values ``(n, D)`` in the table's units as columns by name: words for codes, whole numbers as such."""
+        columns: dict[str, Any] = {}
+        for i, name in enumerate(self.columns or [f"x{i}" for i in range(self.data_dim)]):
+            words, column = self.words.get(name), values[:, i]
+            there = ~np.isnan(column)
+            if words:
+                columns[name] = [words[int(code)] if full else None for code, full in zip(column, there, strict=True)]
+            else:
+                whole = self.kinds[i] in {"binary", "counts", "categories"} and bool(there.all())
+                columns[name] = column.astype(np.int64) if whole else column
+        return columns
 
     def groups(self) -> list[tuple[str, int, int]]:
         """Kind, number of columns and K of each run of like columns, in the model's order."""
@@ -132,14 +147,11 @@ def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardis
     Raises:
         ValueError: if a column has no value at all, or one is infinite or too large to square.
     """
-    values = loaded.values.reshape(len(loaded.values), -1)
-    categories = loaded.categories or {}
-    names = loaded.columns
+    categories, names = loaded.categories or {}, loaded.columns
     call = (lambda i: repr(names[i])) if names else (lambda i: f"number {i}")
-    _no_infinity(values, call)
+    seen = Columns(loaded.values, rows, call)
     guessed = [
-        "categories" if names and names[i] in categories else _guess(values[:, i], call(i))
-        for i in range(values.shape[1])
+        "categories" if names and names[i] in categories else _guess(seen, i, call(i)) for i in range(len(seen.low))
     ]
     if kind != "auto":
         among(kind, [name for name in KINDS if name != "mixed"], "the kind of data")
@@ -148,19 +160,18 @@ def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardis
         kinds = frozenset(guessed)
         guessed = [_WIDER.get(kinds, "real") if len(kinds) > 1 else guessed[0]] * len(guessed)
     loc, scale = np.zeros(len(guessed)), np.ones(len(guessed))
-    if values.dtype == np.uint8 and values.max() > 1 and kind in {"auto", "unit"}:
+    if loaded.values.dtype == np.uint8 and seen.high.max() > 1 and kind in {"auto", "unit"}:
         guessed, scale = ["unit"] * len(guessed), np.full(len(guessed), 255.0)
     for i, one in enumerate(guessed):
         if one == "real" and standardise:
-            loc[i], scale[i] = _location_scale(values[rows, i], call(i))
+            loc[i], scale[i] = _location_scale(seen, i, call(i))
     whole = guessed[0] if len(set(guessed)) == 1 else "mixed"
-    counts = tuple(int(np.nanmax(values[:, i])) + 1 if one == "categories" else 0 for i, one in enumerate(guessed))
+    counts = tuple(int(seen.high[i]) + 1 if one == "categories" else 0 for i, one in enumerate(guessed))
     place = list(KINDS)
     order = sorted(range(len(guessed)), key=lambda i: (place.index(guessed[i]), counts[i], i))
-    missing = bool(np.isnan(values).any()) if values.dtype.kind == "f" else False
     numbers = (tuple(map(float, loc)), tuple(map(float, scale)))
     return Schema(
-        whole, names, tuple(guessed), tuple(order), *numbers, counts, categories, values_shape(loaded), missing
+        whole, names, tuple(guessed), tuple(order), *numbers, counts, categories, values_shape(loaded), seen.missing
     )
 
 
@@ -169,31 +180,18 @@ def values_shape(loaded: Loaded) -> tuple[int, ...]:
     return tuple(int(size) for size in loaded.values.shape[1:]) or (1,)
 
 
-def _guess(column: np.ndarray, name: str) -> str:
-    filled = column[~np.isnan(column)] if column.dtype.kind == "f" else column
-    if not len(filled):
+def _guess(seen: Columns, i: int, name: str) -> str:
+    if not seen.filled[i]:
         raise ValueError(say("a value in every column", f"none in column {name}", "removing that column"))
-    low, high = float(filled.min()), float(filled.max())
-    whole = column.dtype.kind in "biu" or bool((filled == np.round(filled)).all())
-    if whole and low >= 0:
+    low, high = seen.low[i], seen.high[i]
+    if seen.whole[i] and low >= 0:
         return "binary" if high <= 1 else "counts" if high < 2**31 else "real"
     return "unit" if low >= 0 and high <= 1 else "real"
 
 
-def _location_scale(column: np.ndarray, name: str) -> tuple[float, float]:
-    filled = column[~np.isnan(column)].astype(np.float64)
-    if not len(filled):
-        return 0.0, 1.0
-    with np.errstate(over="ignore", invalid="ignore"):
-        loc, scale = float(filled.mean()), float(filled.std())
+def _location_scale(seen: Columns, i: int, name: str) -> tuple[float, float]:
+    loc, scale = float(seen.mean[i]), float(seen.std[i])
     if not (np.isfinite(loc) and np.isfinite(scale)):
-        got = f"values up to {np.abs(filled).max():g} in column {name}"
+        got = f"values up to {max(-seen.low[i], seen.high[i]):g} in column {name}"
         raise ValueError(say("values whose squares a computer can add", got, "removing them, or other units"))
     return loc, scale if scale > 1e-12 * max(abs(loc), 1e-300) else 1.0
-
-
-def _no_infinity(values: np.ndarray, name: Any) -> None:
-    if values.dtype.kind == "f" and np.isinf(values).any():
-        row, column = np.argwhere(np.isinf(values))[0]
-        got = f"an infinite value in data row {row}, column {name(column)}"
-        raise ValueError(say("finite data", got, "removing that row, or leaving the entry empty"))

@@ -25,6 +25,7 @@ __all__ = [
     "ring",
 ]
 
+_FREY_SHAPE = (1965, 28, 20)
 _SPLITS = ("all", "test", "train")
 
 
@@ -120,8 +121,8 @@ def linear_gaussian(
         positive_integer(value, name)
         for value, name in ((num_data, "num_data"), (latent_dim, "latent_dim"), (data_dim, "data_dim"))
     )
-    if not scale > 0:
-        raise ValueError(say("a positive scale", f"{scale}", "scale=0.5"))
+    if not 0 < scale < math.inf:
+        raise ValueError(say("a positive, finite scale", f"{scale}", "scale=0.5"))
     weight, bias, z = torch.randn(D, L), torch.randn(D), torch.randn(N, L)
     sigma = torch.full((D,), float(scale))
     return LinearGaussianData(z @ weight.T + bias + sigma * torch.randn(N, D), z, weight, bias, sigma)
@@ -132,8 +133,9 @@ def ring(num_data: int = 1000, *, radius: float = 2.0, scale: float = 0.1) -> Te
 
     Raises:
         TypeError: if ``num_data`` is no whole number.
-        ValueError: if it is not positive.
+        ValueError: if it is not positive, or radius or scale negative or not finite.
     """
+    _check_lengths(radius=radius, scale=scale)
     angle = 2 * math.pi * torch.rand(positive_integer(num_data, "num_data"))
     r = radius + scale * torch.randn(num_data)
     return torch.stack([r * angle.cos(), r * angle.sin()], -1)
@@ -146,14 +148,21 @@ def pinwheel(num_data: int = 1000, *, arms: int = 5, twist: float = 0.25, scale:
 
     Raises:
         TypeError: if a number is not whole.
-        ValueError: if one is not positive.
+        ValueError: if one is not positive, or twist or scale not finite.
     """
+    _check_lengths(scale=scale, twist=abs(twist))
     N = positive_integer(num_data, "num_data")
     arm = torch.randint(positive_integer(arms, "arms"), (N,))
     along = 1 + 0.3 * torch.randn(N)
     angle = 2 * math.pi * arm / arms + twist * along.exp()
     across = scale * torch.randn(N)
     return torch.stack([along * angle.cos() - across * angle.sin(), along * angle.sin() + across * angle.cos()], -1)
+
+
+def _check_lengths(**lengths: float) -> None:
+    for name, value in lengths.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(say(f"a finite {name} of at least 0", f"{value}", f"{name}=0.1"))
 
 
 def mnist(folder: str | Path, split: str = "train") -> Tensor:
@@ -217,9 +226,12 @@ def frey_faces(path: str | Path, split: str = "train") -> Tensor:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or the split is unknown.
+        ValueError: if it cannot be read or holds other images, or the split is unknown.
     """
     images = load(path, key="images").values
+    if images.shape != _FREY_SHAPE or images.min() < 0 or images.max() > 255:
+        got = f"shape {tuple(images.shape)}, values from {images.min():g} to {images.max():g}, in {path}"
+        raise ValueError(say(f"images {_FREY_SHAPE} of 0 to 255", got, "the file of the Frey faces"))
     order = np.random.RandomState(0).permutation(len(images))  # the legacy stream is frozen for ever
     images = images[order[_split_rows(split, len(images), len(images) - 365)]]
     return _intensities(images)

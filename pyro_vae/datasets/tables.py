@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ def read_table(path: Path) -> tuple[np.ndarray, tuple[str, ...], dict[str, tuple
     NaN.
 
     Raises:
-        ValueError: if it is no table, holds no row, or has text among numbers; then row and column are named.
+        ValueError: if it is no table, holds no row, has lines of different lengths, or text among numbers; then row
+            and column are named.
     """
     import pandas as pd
 
     try:
         table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ImportError) as error:
+        if path.suffix != ".parquet":
+            _check_widths(path, len(table.columns))
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, ImportError, csv.Error) as error:
         raise ValueError(say("a table of numbers", f"{path}: {error}", "commas between columns")) from error
     table.columns = [str(name) for name in table.columns]
     if not len(table) or not len(table.columns):
@@ -59,6 +63,16 @@ def _read_csv(path: Path) -> Any:
     return pd.read_csv(path, header=0, **settings)
 
 
+def _check_widths(path: Path, width: int) -> None:
+    """Check that no line is short: pandas fills it up with NaN, as if cells had been left empty."""
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = csv.reader(file)
+        for cells in lines:
+            if cells and len(cells) < width:
+                got = f"{len(cells)} in line {lines.line_num} of {path}"
+                raise ValueError(say(f"{width} columns in each line", got, "a comma for each empty cell"))
+
+
 def _column(cells: Any, name: str, path: Path) -> tuple[np.ndarray, tuple[str, ...]]:
     import pandas as pd
 
@@ -75,6 +89,8 @@ def _column(cells: Any, name: str, path: Path) -> tuple[np.ndarray, tuple[str, .
         code = {word: float(i) for i, word in enumerate(words)}
         codes = [code[str(word)] if there else np.nan for word, there in zip(cells, filled, strict=True)]
         return np.asarray(codes), tuple(words)
+    if any(mark in name for mark in ";\t|"):
+        raise ValueError(say("commas between columns", f"the one name {name!r} in {path}", "saving it with commas"))
     row = int(bad.argmax())
     got = f"{cells.iloc[row]!r} in data row {row}, column {name!r} of {path}"
     raise ValueError(say("numbers", got, "removing or encoding that column"))

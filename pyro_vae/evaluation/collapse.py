@@ -17,6 +17,9 @@ from pyro_vae.inference.objectives.weighted import kl_per_dimension
 __all__ = ["Collapse", "CollapseWarning", "collapse"]
 
 
+_DRAWS = 512  # of a posterior without moments in closed form
+
+
 class CollapseWarning(UserWarning):
     """The posterior of every latent dimension ignores the data."""
 
@@ -27,7 +30,7 @@ class Collapse:
 
     Attributes:
         kl: mean KL(q(z_l|x) || p(z_l)) over data, ``(L,)`` nats; NaN where the divergence is not a sum over dimensions
-            in closed form.
+            in closed form. Of a prior of two levels, L counts both, the upper one first.
         mutual_information: I(z_l; x) under the guide, ``(L,)`` nats; never above log N.
         variance_of_mean: variance over data of the posterior mean of z_l, ``(L,)``.
         threshold: a dimension is active where that variance is above this.
@@ -66,7 +69,8 @@ def collapse(
 
     A dimension is active if :math:`\mathrm{Var}_x(E_{q(z_l|x)}[z_l]) > 0.01`. Its mutual information is
     :math:`I_l = E_x KL(q(z_l|x) \| q(z_l))` with :math:`q(z_l) = \frac1N \sum_n q(z_l|x_n)`, by draws; marginals of q
-    are taken as Gaussians of its means and variances, which is exact for Gaussian guides.
+    are taken as Gaussians of its means and variances, which is exact for Gaussian guides. Where q has no moments in
+    closed form, they are those of 512 draws; the variance over data is then rid of the draws' own.
 
     Source: Burda, Grosse & Salakhutdinov 2016, section 5.2 (active units); Hoffman & Johnson 2016 (information).
 
@@ -100,15 +104,25 @@ def collapse(
     if len(checks.tensor(x)) < 2:
         raise ValueError(say("at least two data", f"{len(x)}", "a larger x"))
     q = guide.posterior(x)
-    mean, variance = q.mean, q.variance
-    result = Collapse(
-        _kl(model, q, mean), _information(mean[:max_data], variance[:max_data], num_samples), mean.var(0), threshold
-    )
+    mean, variance, noise = _moments(q)
+    information = _information(mean[:max_data], variance[:max_data], num_samples)
+    result = Collapse(_kl(model, q, mean), information, (mean.var(0) - noise).clamp_min(0), threshold)
     if result.collapsed:
         remedy = "a KL warm-up, objectives.FreeBitsELBO, or a weaker likelihood"
         got = f"a largest variance of the posterior mean of {float(result.variance_of_mean.max()):.1e}"
         warnings.warn(say("a posterior that depends on x", got, remedy), CollapseWarning, stacklevel=2)
     return result
+
+
+def _moments(q: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and variance of q, ``(N, L)``, and the mean variance of the former as an estimate, ``(L,)``."""
+    try:
+        mean, variance = q.mean, q.variance
+    except NotImplementedError:  # a transformed guide, or one of two sites
+        draws = q.sample((_DRAWS,))  # (_DRAWS, N, L)
+        variance = draws.var(0)
+        return draws.mean(0), variance, variance.mean(0) / _DRAWS
+    return mean, variance, torch.zeros_like(mean[0])
 
 
 def _kl(model: Any, q: Any, mean: Tensor) -> Tensor:

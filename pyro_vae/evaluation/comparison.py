@@ -12,6 +12,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_vae import checks
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.inference.analytic import AnalyticPosterior
 from pyro_vae.inference.mcmc.draws import Draws
@@ -40,7 +41,8 @@ class RouteScore:
         gap: exact log evidence less the bound, in nats; by the identity log p(x) = KL + ELBO the KL again.
         num_samples: draws used.
         ess: effective number of draws, the smallest over latent dimensions.
-        seconds: wall time of the inference for all its data.
+        seconds: wall time from the data to the posteriors of all of them: one call of an amortised guide, the whole
+            run of a chain. Training and draws from a finished posterior are not counted; NaN where nobody measured.
     """
 
     rows: Tensor
@@ -90,7 +92,8 @@ class Comparison:
     def __rich__(self) -> Any:
         from rich.table import Table
 
-        table = Table(title=self._title(), title_justify="left")
+        caption = "seconds: from the data to their posteriors; training is not counted"
+        table = Table(title=self._title(), title_justify="left", caption=caption, caption_justify="left")
         table.add_column("route")
         for label in _LABELS.values():
             table.add_column(label, justify="right")
@@ -150,15 +153,17 @@ def compare(
         model: a Pyro program.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
         posteriors: by the name to print: a guide (of this package or any Pyro program), a distribution over u with
-            ``batch_shape (N,)``, Draws, or a pair ``(posterior, rows)`` of one that covers only those rows of x.
+            ``batch_shape (N,)``, Draws, or a pair ``(posterior, rows)`` of one that covers only those rows of x
+            (numbers, or one True or False a datum).
         truth: the result of ``analytic`` or ``quadrature`` (then evidence and KL are exact), or Draws (then moments
             alone); None takes quadrature up to three latent dimensions, else leaves the truth out.
         plate: the data plate.
         num_samples: draws to take of each distribution.
 
     Raises:
-        TypeError: if a posterior is of an unknown kind.
-        ValueError: if there is none, or one is of other data or another latent dimension.
+        TypeError: if a posterior is of an unknown kind, a name no string, or rows no whole numbers.
+        ValueError: if there is none, or one is of other data or another latent dimension; if a row is no datum's; if
+            the truth is that of other data, of another model, or of this one before its weights moved.
 
     Example:
         >>> from pyro_vae import Model, laplace, likelihoods, networks, priors
@@ -172,17 +177,29 @@ def compare(
     if not isinstance(posteriors, Mapping) or not posteriors:
         raise ValueError(say("at least one posterior by name", f"{posteriors!r}", '{"VI": guide}'))
     target = Target(model, x, plate=plate)
-    N = target.num_data
+    covered = {name: _covered(name, value, target.num_data) for name, value in posteriors.items()}
     if truth is None and target.latent_dim <= MAX_LATENT_DIM:
         truth = quadrature(model, x, plate=plate)
     exact = _truth(target, truth)
     scores = {}
-    for name, value in posteriors.items():
-        posterior, rows = value if isinstance(value, tuple) else (value, range(N))
-        index = rows if isinstance(rows, Tensor) else torch.as_tensor(list(rows))
-        some = target if index.tolist() == list(range(N)) else target.rows(index)
-        scores[name] = _score(some, posterior, index, exact.rows(index), num_samples=num_samples)
+    for name, (posterior, rows) in covered.items():
+        every = torch.arange(target.num_data) if rows is None else rows
+        some = target if rows is None else target.rows(rows)
+        scores[name] = _score(some, posterior, every, exact.rows(every), num_samples=num_samples)
     return Comparison(scores, exact.log_evidence, exact.error_bound)
+
+
+def _covered(name: Any, value: Any, num_data: int) -> tuple[Any, Tensor | None]:
+    """The posterior, and the rows that it covers; None for all."""
+    if not isinstance(name, str):
+        raise TypeError(say("posteriors by name", f"the name {name!r}", '{"VI": guide}'))
+    if not isinstance(value, tuple):
+        return value, None
+    if len(value) != 2:
+        raise ValueError(
+            say(f"a posterior, or a pair of it and its rows, for {name!r}", f"{len(value)}", "(draws, [0, 1])")
+        )
+    return value[0], checks.rows(value[1], num_data, f"rows of {name!r}")
 
 
 @dataclass(frozen=True)
@@ -214,12 +231,32 @@ def _truth(target: Target, truth: Any) -> _Truth:
         expected = "the result of analytic or quadrature, or Draws, as truth"
         raise TypeError(say(expected, type(truth).__name__, "truth=quadrature(model, x)"))
     known = answer(target, truth, num_samples=2)
+    _check_truth(target, truth)
     if isinstance(truth, Draws):
         return _Truth(known.mean, known.std, nan[:, 0], nan[:, 0])
     if isinstance(truth, AnalyticPosterior):
         zero = torch.zeros_like(truth.log_evidence)
         return _Truth(known.mean, known.std, truth.log_evidence, zero, (truth.loc, truth.scale_tril))
     return _Truth(known.mean, known.std, truth.log_evidence, truth.error_bound)
+
+
+@torch.no_grad()
+def _check_truth(target: Target, truth: Any) -> None:
+    """Check p(x, u) = p(x) p(u|x) at one point of each datum: whose posterior it is, no shape can tell."""
+    if isinstance(truth, Draws):
+        return
+    if isinstance(truth, QuadraturePosterior):
+        u, known = truth.peak
+    else:
+        u, known = truth.mean, truth.log_evidence + truth.log_prob(truth.mean)
+    found = target.log_joint(u)
+    # rounding moves a sum over the data dimension by some eps of its terms, other data by nats
+    off = (found - known).abs() > (1e-3 if u.dtype == torch.float32 else 1e-6) * (1 + known.abs())
+    if bool(off.any()):
+        row = int(off.nonzero()[0])
+        got = f"log p(x, z) = {float(known[row]):.6g} nats in it, {float(found[row]):.6g} here, in row {row}"
+        got += f" ({int(off.sum())} such rows)"
+        raise ValueError(say("a truth of the same model and data", got, "truth=quadrature(model, x) of this x"))
 
 
 @torch.no_grad()
@@ -267,4 +304,6 @@ def _cell(key: str, value: float) -> str:
         return "-"
     if key in {"data", "num_samples", "ess"}:
         return f"{value:,.0f}"
-    return f"{value:.2f}" if key == "seconds" else f"{value:.3f}"
+    if key == "seconds":
+        return f"{value:.2f}" if value >= 0.01 else f"{value:.0e}"
+    return f"{value:.3f}"

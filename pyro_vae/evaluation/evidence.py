@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import among, positive_integer, say
-from pyro_vae.evaluation.annealed import anneal, pilot, reverse_anneal
+from pyro_vae.checks import among, say
+from pyro_vae.evaluation.annealed import anneal, begun, pilot
 from pyro_vae.evaluation.bridge import bridge
 from pyro_vae.evaluation.importance import block_size, importance_weights, log_mean_exp
-from pyro_vae.evaluation.simulation import simulate
 from pyro_vae.inference.analytic import analytic
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.program import Program
 from pyro_vae.inference.quadrature import MAX_LATENT_DIM, quadrature
 from pyro_vae.inference.target import Target
 
-__all__ = ["Bracket", "Evidence", "bracket", "evidence"]
+__all__ = ["Evidence", "evidence"]
 
 METHODS = ("analytic", "quadrature", "elbo", "importance", "ais", "bridge")
 
@@ -75,7 +73,7 @@ def evidence(
     num_chains: int = 16,
     num_temperatures: int = 100,
     num_steps: int = 3,
-    start: Any = None,
+    start: Any = "chains",
     tolerance: float = 0.1,
     plate: str | None = "data",
 ) -> Evidence:
@@ -97,7 +95,8 @@ def evidence(
         num_chains: C of "ais".
         num_temperatures: T of "ais".
         num_steps: leapfrog steps between temperatures.
-        start: where "ais" starts: None for the prior, which no guide can mislead; or a distribution, or a guide.
+        start: where "ais" starts: "chains" for a Gaussian fitted to pilot chains that came from the prior (no guide can
+            mislead it); None for the prior itself; or a distribution, or a guide.
         tolerance: the standard error above which a datum counts as unresolved, nats.
         plate: the data plate; None for one posterior of the whole program.
 
@@ -127,8 +126,9 @@ def evidence(
             value, error, extra = annealed_evidence(
                 target, start, num_chains=num_chains, num_temperatures=num_temperatures, num_steps=num_steps
             )
-            origin = "the prior" if start is None else "the given start"
-            reason = f"{num_chains} chains from {origin} over {num_temperatures} temperatures"
+            origin = {None: "the prior", "chains": "a Gaussian fitted to pilot chains"}
+            where = origin[start] if start is None or isinstance(start, str) else "the given start"
+            reason = f"{num_chains} chains from {where} over {num_temperatures} temperatures"
             found = "ais", value, error, reason + "; a lower bound in expectation"
         else:
             w = importance_weights(target, posterior, num_samples=num_samples)
@@ -173,108 +173,22 @@ def _bridge(target: Target, posterior: Any) -> _Found:
 
 
 def annealed_evidence(
-    target: Target, start: Any = None, *, num_chains: int = 16, num_temperatures: int = 100, num_steps: int = 3
+    target: Target, start: Any = "chains", *, num_chains: int = 16, num_temperatures: int = 100, num_steps: int = 3
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Return annealing's log p(x), its error, and its weights and final states, in blocks of data that fit.
 
     A start given as a distribution cannot be cut by rows, so then all data run together.
     """
     size = target.num_data
-    if target.per_datum and start is None:
+    if target.per_datum and (start is None or isinstance(start, str)):
         size = max(1, size * 4 * block_size(target) // num_chains)
     chains = []
     for first in range(0, target.num_data, size):
         rows = range(first, min(first + size, target.num_data))
         part = target if len(rows) == target.num_data else target.rows(list(rows))
-        plan = pilot(part, start, num_temperatures=num_temperatures, num_steps=num_steps)
-        chains.append(anneal(part, plan, start, num_chains=num_chains))
+        origin = begun(part, start)
+        plan = pilot(part, origin, num_temperatures=num_temperatures, num_steps=num_steps)
+        chains.append(anneal(part, plan, origin, num_chains=num_chains))
     log_weights = torch.cat([run.log_weights for run in chains], -1)
     value, error = log_mean_exp(log_weights)
     return value, error, {"log_weights": log_weights, "u": torch.cat([run.u for run in chains], 1)}
-
-
-@dataclass(frozen=True)
-class Bracket:
-    """The evidence of simulated data from below and above; every tensor is ``(N,)``, nats.
-
-    Attributes:
-        lower: forward annealing, a lower bound in expectation.
-        upper: backward annealing, an upper bound in expectation.
-        lower_error: standard error over chains.
-        upper_error: standard error over chains; that all start from one exact draw is not in it.
-        log_evidence: the middle where the bracket is resolved, else NaN.
-        resolved: whether it is no wider than the tolerance.
-        x: the simulated data.
-        u: the latents that made them, ``(N, L)``.
-        seconds: wall time.
-    """
-
-    lower: Tensor
-    upper: Tensor
-    lower_error: Tensor
-    upper_error: Tensor
-    log_evidence: Tensor
-    resolved: Tensor
-    x: Tensor
-    u: Tensor
-    seconds: float
-
-    @property
-    def width(self) -> Tensor:
-        """Upper less lower, ``(N,)``."""
-        return self.upper - self.lower
-
-    def __str__(self) -> str:
-        width = f"{float(self.width.mean()):.3f} nats wide on average"
-        return f"bracket of log p(x): {width}, {int(self.resolved.sum())} of {len(self.resolved)} simulated resolved"
-
-
-def bracket(
-    model: Program,
-    x: Tensor,
-    *,
-    num_chains: int = 16,
-    num_temperatures: int = 300,
-    num_steps: int = 3,
-    start: Callable[[Tensor], Any] | Any = None,
-    tolerance: float = 0.5,
-    plate: str | None = "data",
-) -> Bracket:
-    """Bracket the evidence of data simulated from the program, by annealing in both directions.
-
-    Only simulated data have an exact posterior draw to start backwards from: the latents that made them. How wide the
-    bracket is on them says how far annealing with these settings can be relied on for real data like them.
-
-    Args:
-        model: a Pyro program with one observed site, called as ``model(x)``.
-        x: data of the shape to simulate, ``(N, *D)``; its values are not used.
-        num_chains: C, in each direction.
-        num_temperatures: T.
-        num_steps: leapfrog steps between temperatures.
-        start: where annealing starts: None for the prior, or a guide.
-        tolerance: the width above which a bracket is unresolved, nats.
-        plate: the data plate.
-
-    Raises:
-        TypeError, ValueError: as :class:`~pyro_vae.inference.target.Target`.
-
-    Example:
-        >>> import pyro_vae as pv
-        >>> _ = torch.manual_seed(0)
-        >>> model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(torch.nn.Linear(2, 8)))
-        >>> bool(bracket(model, torch.zeros(5, 8), num_temperatures=50).resolved.all())
-        True
-    """
-    began = time.perf_counter()
-    C = positive_integer(num_chains, "num_chains", minimum=2)
-    drawn, u = simulate(model, x, plate=plate)
-    target = Target(model, drawn, plate=plate)
-    plan = pilot(target, start, num_temperatures=num_temperatures, num_steps=num_steps)
-    lower, lower_error = log_mean_exp(anneal(target, plan, start, num_chains=C).log_weights)
-    backward = reverse_anneal(target, plan, u.expand(C, *u.shape), start)
-    upper, upper_error = log_mean_exp(-backward.log_weights)
-    upper = -upper
-    resolved = (upper - lower).abs() <= tolerance
-    middle = torch.where(resolved, (upper + lower) / 2, math.nan)
-    seconds = time.perf_counter() - began
-    return Bracket(lower, upper, lower_error, upper_error, middle, resolved, drawn, u, seconds)

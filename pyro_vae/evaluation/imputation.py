@@ -15,12 +15,13 @@ __all__ = ["impute"]
 
 
 @torch.no_grad()
-def impute(model: Model, x: Tensor, posterior: Any, *, num_samples: int = 100) -> Tensor:
+def impute(model: Model, x: Tensor | tuple[Tensor, ...], posterior: Any, *, num_samples: int = 100) -> Tensor:
     r"""Draw the missing entries of x from the posterior predictive, :math:`\int p(x_{mis}|z)\, p(z|x_{obs})\, dz`.
 
     Args:
         model: a ``Model(..., missing=True)``.
-        x: data ``(N, *D)`` with NaN where an entry is missing.
+        x: data ``(N, *D)`` with NaN where an entry is missing; a tuple hands its further tensors on to the likelihood,
+            as the routes do: ``(counts, library)``.
         posterior: p(z|x_obs) or an approximation of it: a distribution with ``batch_shape (N,)``, or draws of z
             ``(S, N, L)``, as in ``draws.samples["z"].flatten(0, 1)``.
         num_samples: S, when the posterior is a distribution.
@@ -40,6 +41,7 @@ def impute(model: Model, x: Tensor, posterior: Any, *, num_samples: int = 100) -
         >>> impute(model, x, analytic(model, x), num_samples=10).shape
         torch.Size([10, 1, 2])
     """
+    x, *covariates = x if isinstance(x, tuple) else (x,)
     checks.tensor(x)
     if not isinstance(model, Model):
         raise TypeError(say("a pyro_vae.Model", type(model).__name__, "Model(prior, likelihood, missing=True)"))
@@ -52,5 +54,8 @@ def impute(model: Model, x: Tensor, posterior: Any, *, num_samples: int = 100) -
         raise TypeError(say("a posterior distribution, or draws of z", type(posterior).__name__, remedy))
     if z.dim() != 3 or z.shape[1] != len(x):
         raise ValueError(say(f"draws of shape (S, {len(x)}, L)", f"{tuple(z.shape)}", "a posterior of the same data"))
+    if z.shape[-1] < model.latent_dim:
+        got, remedy = f"draws of {z.shape[-1]} dimensions", "a posterior of the same model"
+        raise ValueError(say(f"draws of z of {model.latent_dim} dimensions", got, remedy))
     z = z[..., z.shape[-1] - model.latent_dim :]  # of two levels, the one that the likelihood sees
-    return torch.where(x.isnan(), model.likelihood(z).sample().to(x), x)
+    return torch.where(x.isnan(), model.likelihood(z, *covariates).sample().to(x), x)

@@ -6,10 +6,9 @@ import itertools
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyro
 import torch
@@ -17,84 +16,25 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor
 
 from pyro_vae import checks
-from pyro_vae.checks import among, positive_integer, say
+from pyro_vae.checks import positive_integer, say
 from pyro_vae.evaluation.collapse import CollapseWarning, collapse
+from pyro_vae.evaluation.sweep_table import FIGURES, PARTS, Sweep
+from pyro_vae.guides import Guide, PointMass, Transformed
 from pyro_vae.inference.objectives import BetaELBO, ImportanceWeightedELBO
 from pyro_vae.inference.quadrature import MAX_LATENT_DIM, quadrature
 from pyro_vae.inference.target import Target
 from pyro_vae.inference.variational import fit
 from pyro_vae.model import Model
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = ["Sweep", "sweep"]
 
-PARTS = ("prior", "likelihood", "guide", "objective")
-FIGURES = ("elbo", "evidence", "gap", "active_units", "seconds")
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What :func:`sweep` measured. Prints as a table of means and spreads over seeds.
-
-    Attributes:
-        rows: one dictionary a run: the four parts' names and ``seed``; ``elbo``, ``evidence`` and ``gap`` (nats per
-            datum of the test data), ``evidence_by`` ("quadrature", or "IWAE-K", a lower bound), ``active_units``,
-            ``seconds``; ``error`` says why a run failed, and is empty otherwise.
-    """
-
-    rows: list[dict[str, Any]]
-
-    def to_dataframe(self, *, per_seed: bool = False) -> Any:
-        """Return a pandas DataFrame: one row a combination (means and standard deviations), or one a run."""
-        import pandas as pd
-
-        runs = pd.DataFrame(self.rows)
-        if per_seed:
-            return runs
-        grouped = runs.groupby(list(PARTS), sort=False)
-        table = grouped[list(FIGURES)].agg(["mean", "std"])
-        table.columns = [name if kind == "mean" else f"{name}_std" for name, kind in table.columns]
-        table["failed"] = grouped["error"].agg(lambda errors: sum(bool(error) for error in errors))
-        return table.reset_index()
-
-    def __str__(self) -> str:
-        return self.to_dataframe().round(3).to_string(index=False)
-
-    def heat_map(self, value: str = "evidence", *, rows: str = "prior", columns: str = "guide") -> Figure:
-        """Draw the mean of a figure over seeds and over the parts that are not shown.
-
-        Args:
-            value: "elbo", "evidence", "gap", "active_units" or "seconds".
-            rows: the part that runs down: "prior", "likelihood", "guide" or "objective".
-            columns: the part that runs across.
-
-        Raises:
-            ValueError: on an unknown name, or the same part twice.
-        """
-        from matplotlib.figure import Figure
-
-        among(value, FIGURES, "value")
-        if among(rows, PARTS, "rows") == among(columns, PARTS, "columns"):
-            raise ValueError(say("two different parts", f"{rows!r} twice", "rows='prior', columns='guide'"))
-        table = self.to_dataframe(per_seed=True).pivot_table(index=rows, columns=columns, values=value, sort=False)
-        figure = Figure(figsize=(2 + 1.1 * len(table.columns), 1.5 + 0.5 * len(table)), layout="constrained")
-        axes = figure.add_subplot()
-        image = axes.imshow(table.to_numpy(), aspect="auto", cmap="viridis")
-        axes.set_xticks(range(len(table.columns)), table.columns, rotation=30, ha="right")
-        axes.set_yticks(range(len(table)), table.index)
-        for (i, j), cell in _cells(table.to_numpy()):
-            axes.text(j, i, f"{cell:.2f}", ha="center", va="center", color="white", fontsize=8)
-        unit = {"seconds": "s", "active_units": "dimensions"}.get(value, "nats per datum")
-        figure.colorbar(image, label=f"{value} ({unit})")
-        return figure
+Data = Tensor | tuple[Tensor, ...]
 
 
 def sweep(
-    x: Tensor,
+    x: Data,
     *,
-    test: Tensor,
+    test: Data,
     priors: Mapping[str, Callable[[Any], Any]],
     likelihoods: Mapping[str, Callable[[], Any]],
     guides: Mapping[str, Callable[[], Any]],
@@ -105,16 +45,20 @@ def sweep(
     lr: float = 1e-3,
     num_particles: int = 64,
     compile: bool | str = "auto",
+    missing: bool = False,
     path: str | Path | None = None,
     progress: bool = True,
 ) -> Sweep:
     """Train every combination of parts and seeds for the same epochs, and measure each on the test data.
 
-    A run that fails is a row with its reason, not a gap in the table. With ``path``, every finished run is appended to
-    that file, and a sweep started again with the same names takes it from there.
+    A run that fails is a row with its reason, not a gap in the table. Where a prior is constrained, as on a box, the
+    guide is moved to its support by ``guides.Transformed``. A point mass has no ELBO: its row says NaN.
+
+    With ``path``, every finished run is appended to that file, and a sweep started again with the same names takes it
+    from there; runs that failed are tried again.
 
     Args:
-        x: training data ``(N, *D)``.
+        x: training data ``(N, *D)``, or a tuple of tensors that run over the same data, ``(counts, library)``.
         test: test data, on which all figures are measured.
         priors: by name, functions of the guide that make a prior (a VampPrior needs the guide; others ignore it).
         likelihoods: by name, functions that make a likelihood.
@@ -126,6 +70,7 @@ def sweep(
         lr: Adam's learning rate.
         num_particles: K of the evidence's estimate where integration is too costly (more than 3 latent dimensions).
         compile: as in :func:`~pyro_vae.inference.variational.fit`.
+        missing: whether NaN in the data is a missing entry, as in :class:`~pyro_vae.model.Model`.
         path: a file of JSON lines that makes the sweep resumable.
         progress: show a progress bar.
 
@@ -134,7 +79,7 @@ def sweep(
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if a grid is empty.
+        ValueError: if a grid is empty, or ``path`` holds runs of other settings or another number of data.
 
     Example:
         >>> from pyro_vae import guides, likelihoods, networks, priors
@@ -153,27 +98,43 @@ def sweep(
     for name, grid in grids.items():
         if not grid or not all(callable(make) for make in grid.values()):
             raise ValueError(say(f"at least one {name} by name, each a function", f"{grid!r}", "{'name': lambda: ...}"))
-    checks.tensor(test, "test")
+    train_data, test_data = _tensors(x, "x"), _tensors(test, "test")
     positive_integer(num_particles, "num_particles")
+    settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
+    made_with = {**settings, "num_particles": num_particles, "num_data": [len(train_data[0]), len(test_data[0])]}
+    made_with["missing"] = missing
     file = None if path is None else Path(path)
-    done = _finished(file)
+    done = _finished(file, made_with)
     rows = []
-    for names in _bar(list(itertools.product(*grids.values(), seeds)), progress):
-        key = dict(zip((*PARTS, "seed"), names, strict=True))
+    bar = _bar(list(itertools.product(*grids.values(), seeds)), progress)
+    for names in bar:
+        bar.set_postfix_str(", ".join(map(str, names)))
         row = done.get(names)
         if row is None:
             makers: list[Any] = [grids[part][name] for part, name in zip(PARTS, names, strict=False)]
-            settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "compile": compile}
-            row = {**key, **_run(makers, int(names[-1]), (x, test), num_particles, settings)}
+            options: dict[str, Any] = {
+                **settings,
+                "num_particles": num_particles,
+                "compile": compile,
+                "missing": missing,
+            }
+            figures = _run(makers, int(names[-1]), (train_data, test_data), **options)
+            row = {**dict(zip((*PARTS, "seed"), names, strict=True)), **figures}
             if file is not None:
                 with file.open("a") as stream:
-                    stream.write("\n" * _cut_short(file) + json.dumps(row) + "\n")
+                    stream.write("\n" * _cut_short(file) + json.dumps({**row, "settings": made_with}) + "\n")
         rows.append(row)
     return Sweep(rows)
 
 
 def _run(
-    makers: Sequence[Any], seed: int, data: tuple[Tensor, Tensor], num_particles: int, settings: dict[str, Any]
+    makers: Sequence[Any],
+    seed: int,
+    data: tuple[tuple[Tensor, ...], tuple[Tensor, ...]],
+    *,
+    num_particles: int,
+    missing: bool,
+    **options: Any,
 ) -> dict[str, Any]:
     x, test = data
     make_prior, make_likelihood, make_guide, make_objective = makers
@@ -181,16 +142,17 @@ def _run(
     try:
         pyro.set_rng_seed(seed)
         guide = make_guide()
-        model = Model(make_prior(guide), make_likelihood())
-        history = fit(model, guide, x, loss=make_objective(), validation=None, progress=False, **settings)
+        model = Model(make_prior(guide), make_likelihood(), missing=missing)
+        guide = _on_support(guide, Target(model, tuple(part[:1] for part in x)))
+        history = fit(model, guide, x, loss=make_objective(), validation=None, progress=False, **options)
         with torch.no_grad():
-            elbo = -BetaELBO(num_particles=16).loss(model, guide, test) / len(test)
+            elbo = _elbo(model, guide, test)
             evidence, how = _evidence(model, guide, test, num_particles)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CollapseWarning)
-            units = collapse(model, guide, test).active_units
+            units = collapse(model, guide, test[0]).active_units
     except (ValueError, TypeError, FloatingPointError, NotImplementedError, RuntimeError) as error:
-        return result | {"error": f"{type(error).__name__}: {error}"}
+        return result | {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
     return result | {
         "elbo": elbo,
         "evidence": evidence,
@@ -201,15 +163,39 @@ def _run(
     }
 
 
-def _evidence(model: Model, guide: Any, x: Tensor, num_particles: int) -> tuple[float, str]:
-    if Target(model, x[:1]).latent_dim <= MAX_LATENT_DIM:
-        return float(quadrature(model, x).log_evidence.mean()), "quadrature"
+def _on_support(guide: Any, target: Target) -> Any:
+    """The guide, moved to where the prior lives if that is not all real numbers."""
+    if len(target.sites) > 1 or target.plain or not isinstance(guide, Guide) or isinstance(guide, Transformed):
+        return guide
+    (site,) = target.sites.values()
+    return Transformed(guide, site.transform)
+
+
+def _is_point(guide: Any) -> bool:
+    return isinstance(getattr(guide, "guide", guide), PointMass)
+
+
+def _elbo(model: Model, guide: Any, test: tuple[Tensor, ...]) -> float:
+    return math.nan if _is_point(guide) else -BetaELBO(num_particles=16).loss(model, guide, *test) / len(test[0])
+
+
+def _evidence(model: Model, guide: Any, test: tuple[Tensor, ...], num_particles: int) -> tuple[float, str]:
+    if Target(model, tuple(part[:1] for part in test)).latent_dim <= MAX_LATENT_DIM:
+        return float(quadrature(model, test).log_evidence.mean()), "quadrature"
+    if _is_point(guide):
+        return math.nan, "nothing: a point mass gives no bound"
     objective = ImportanceWeightedELBO(num_particles=num_particles)
-    total = sum(objective.loss(model, guide, batch) for batch in x.split(100))
-    return -total / len(x), f"IWAE-{num_particles}"
+    batches = zip(*(part.split(100) for part in test), strict=True)
+    total = sum(objective.loss(model, guide, *batch) for batch in batches)
+    return -total / len(test[0]), f"IWAE-{num_particles}"
 
 
-def _finished(path: Path | None) -> dict[tuple[Any, ...], dict[str, Any]]:
+def _tensors(x: Data, name: str) -> tuple[Tensor, ...]:
+    parts = x if isinstance(x, tuple) else (x,)
+    return tuple(checks.tensor(part, name) for part in parts)
+
+
+def _finished(path: Path | None, made_with: dict[str, Any]) -> dict[tuple[Any, ...], dict[str, Any]]:
     """The runs that a file holds, by the names of their parts and seed; a line cut short is run again."""
     done: dict[tuple[Any, ...], dict[str, Any]] = {}
     if path is None or not path.exists():
@@ -219,7 +205,11 @@ def _finished(path: Path | None) -> dict[tuple[Any, ...], dict[str, Any]]:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        done[tuple(row[name] for name in (*PARTS, "seed"))] = row
+        settings = row.pop("settings", None)
+        if settings != made_with:
+            raise ValueError(say(f"{path} to hold runs with {made_with}", f"one with {settings}", "another path"))
+        if not row["error"]:
+            done[tuple(row[name] for name in (*PARTS, "seed"))] = row
     return done
 
 
@@ -227,11 +217,6 @@ def _cut_short(path: Path) -> bool:
     """Whether the last line of a file lacks its end, as an interrupted run leaves it."""
     text = path.read_text()
     return bool(text) and not text.endswith("\n")
-
-
-def _cells(table: Any) -> Iterator[tuple[tuple[int, int], float]]:
-    rows, columns = table.shape
-    return (((i, j), float(table[i, j])) for i in range(rows) for j in range(columns))
 
 
 def _bar(runs: list[Any], progress: bool) -> Any:

@@ -145,7 +145,8 @@ def verdict(
     target = Target(model, x, plate=plate)
     w = importance_weights(target, posterior, num_samples=num_samples)
     if reference is None:
-        reference = evidence(model, x, method="ais", num_chains=24, tolerance=2 * tolerance, plate=plate)
+        settings: dict[str, Any] = {"method": "ais", "start": None, "num_chains": 24, "num_temperatures": 200}
+        reference = evidence(model, x, **settings, tolerance=2 * tolerance, plate=plate)  # the prior reaches all modes
     value, error, ready, words = _judge_reference(target, reference)
     chains = answer(target, reference) if isinstance(reference, Draws) else None
     mean, std = (w.mean, w.std) if chains is None else (chains.mean, chains.std)

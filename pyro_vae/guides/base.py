@@ -8,7 +8,7 @@ import pyro
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.checks import say
+from pyro_vae.checks import misfit, say
 from pyro_vae.model import Program
 
 __all__ = ["Guide", "check_width", "last_width"]
@@ -61,7 +61,10 @@ class Guide(Program):
         """Run the guide as a Pyro program and return q(z|x)."""
         self.register()
         with pyro.plate(self.plate, len(x)):
-            q = self.posterior(x)
+            try:
+                q = self.posterior(x)
+            except (RuntimeError, ValueError) as error:
+                raise misfit(error, self, x, what="the guide", name="x") from error
             self.draw(q)
         return q
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
 from pyro_vae.checks import positive_integer
-from pyro_vae.flows import FlowDistribution, autoregressive, compose, coupling, planar
+from pyro_vae.flows import FlowDistribution, autoregressive, compose, coupling
 from pyro_vae.guides.base import Guide, check_width, last_width
 from pyro_vae.guides.gaussian import triangle
+from pyro_vae.planar import PlanarNetwork
 
 __all__ = ["Coupling", "InverseAutoregressive", "NeuralSpline", "Planar"]
 
@@ -41,10 +42,18 @@ class _GaussianTransform(Transform):
 
 
 class _FlowGuide(Guide):
-    flow: nn.Module
+    """A Gaussian guide whose standard normal is bent first. A subclass says by what, in ``_layers``."""
 
     def __init__(
-        self, network: nn.Module, *, latent_dim: int, context_dim: int | None, latent: str, plate: str
+        self,
+        network: nn.Module,
+        *,
+        latent_dim: int,
+        num_transforms: int | None = None,
+        hidden: Sequence[int] = (64,),
+        context_dim: int | None = None,
+        latent: str = "z",
+        plate: str = "data",
     ) -> None:
         super().__init__(latent=latent, plate=plate)
         self.network = network
@@ -52,6 +61,10 @@ class _FlowGuide(Guide):
         L, self.context_dim = positive_integer(latent_dim, "latent_dim"), positive_integer(width, "context_dim")
         self.latent_dim = L
         self.head = nn.Linear(self.context_dim, 2 * L + L * (L - 1) // 2)
+        self.flow = self._layers(num_transforms, hidden)
+
+    def _layers(self, num_transforms: int | None, hidden: Sequence[int]) -> nn.Module:
+        raise NotImplementedError(f"{type(self).__name__} must define _layers(self, num_transforms, hidden)")
 
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z|x), ``batch_shape (N,)``, ``event_shape (L,)``."""
@@ -73,7 +86,7 @@ class InverseAutoregressive(_FlowGuide):
     Args:
         network: maps x ``(N, *D)`` to a context ``(N, C)`` of any width.
         latent_dim: L.
-        num_transforms: how many layers g has.
+        num_transforms: how many layers g has; 2 if None.
         hidden: widths of the flow's hidden layers.
         context_dim: C; taken from the network's last linear layer when not given.
         latent: the latent site's name.
@@ -92,21 +105,9 @@ class InverseAutoregressive(_FlowGuide):
         torch.Size([2])
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        latent_dim: int,
-        num_transforms: int = 2,
-        hidden: Sequence[int] = (64,),
-        context_dim: int | None = None,
-        latent: str = "z",
-        plate: str = "data",
-    ) -> None:
-        super().__init__(network, latent_dim=latent_dim, context_dim=context_dim, latent=latent, plate=plate)
-        self.flow = autoregressive(
-            latent_dim, context_dim=self.context_dim, num_transforms=num_transforms, hidden=tuple(hidden)
-        )
+    def _layers(self, num_transforms: int | None, hidden: Sequence[int]) -> nn.Module:
+        count = 2 if num_transforms is None else num_transforms
+        return autoregressive(self.latent_dim, context_dim=self.context_dim, num_transforms=count, hidden=hidden)
 
 
 class Planar(_FlowGuide):
@@ -118,7 +119,7 @@ class Planar(_FlowGuide):
     Args:
         network: maps x ``(N, *D)`` to a context ``(N, C)`` of any width.
         latent_dim: L.
-        num_transforms: how many layers g has.
+        num_transforms: how many layers g has; 8 if None.
         context_dim: C; taken from the network's last linear layer when not given.
         latent: the latent site's name.
         plate: the data plate's name.
@@ -141,13 +142,23 @@ class Planar(_FlowGuide):
         network: nn.Module,
         *,
         latent_dim: int,
-        num_transforms: int = 8,
+        num_transforms: int | None = None,
         context_dim: int | None = None,
         latent: str = "z",
         plate: str = "data",
     ) -> None:
-        super().__init__(network, latent_dim=latent_dim, context_dim=context_dim, latent=latent, plate=plate)
-        self.flow = planar(latent_dim, context_dim=self.context_dim, num_transforms=num_transforms)
+        super().__init__(
+            network,
+            latent_dim=latent_dim,
+            num_transforms=num_transforms,
+            context_dim=context_dim,
+            latent=latent,
+            plate=plate,
+        )
+
+    def _layers(self, num_transforms: int | None, hidden: Sequence[int]) -> nn.Module:
+        count = 8 if num_transforms is None else num_transforms
+        return PlanarNetwork(self.latent_dim, context_dim=self.context_dim, num_transforms=count)
 
 
 class Coupling(_FlowGuide):
@@ -159,7 +170,7 @@ class Coupling(_FlowGuide):
     Args:
         network: maps x ``(N, *D)`` to a context ``(N, C)`` of any width.
         latent_dim: L.
-        num_transforms: how many layers g has.
+        num_transforms: how many layers g has; 4 if None.
         hidden: widths of the flow's hidden layers.
         context_dim: C; taken from the network's last linear layer when not given.
         latent: the latent site's name.
@@ -178,21 +189,9 @@ class Coupling(_FlowGuide):
         torch.Size([2])
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        latent_dim: int,
-        num_transforms: int = 4,
-        hidden: Sequence[int] = (64,),
-        context_dim: int | None = None,
-        latent: str = "z",
-        plate: str = "data",
-    ) -> None:
-        super().__init__(network, latent_dim=latent_dim, context_dim=context_dim, latent=latent, plate=plate)
-        self.flow = coupling(
-            latent_dim, context_dim=self.context_dim, num_transforms=num_transforms, hidden=tuple(hidden)
-        )
+    def _layers(self, num_transforms: int | None, hidden: Sequence[int]) -> nn.Module:
+        count = 4 if num_transforms is None else num_transforms
+        return coupling(self.latent_dim, context_dim=self.context_dim, num_transforms=count, hidden=hidden)
 
 
 class NeuralSpline(_FlowGuide):
@@ -204,7 +203,7 @@ class NeuralSpline(_FlowGuide):
     Args:
         network: maps x ``(N, *D)`` to a context ``(N, C)`` of any width.
         latent_dim: L.
-        num_transforms: how many layers g has.
+        num_transforms: how many layers g has; 2 if None.
         hidden: widths of the flow's hidden layers.
         context_dim: C; taken from the network's last linear layer when not given.
         latent: the latent site's name.
@@ -223,18 +222,6 @@ class NeuralSpline(_FlowGuide):
         torch.Size([2])
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        latent_dim: int,
-        num_transforms: int = 2,
-        hidden: Sequence[int] = (64,),
-        context_dim: int | None = None,
-        latent: str = "z",
-        plate: str = "data",
-    ) -> None:
-        super().__init__(network, latent_dim=latent_dim, context_dim=context_dim, latent=latent, plate=plate)
-        self.flow = autoregressive(
-            latent_dim, context_dim=self.context_dim, num_transforms=num_transforms, hidden=tuple(hidden), spline=True
-        )
+    def _layers(self, num_transforms: int | None, hidden: Sequence[int]) -> nn.Module:
+        count, C = 2 if num_transforms is None else num_transforms, self.context_dim
+        return autoregressive(self.latent_dim, context_dim=C, num_transforms=count, hidden=hidden, spline=True)

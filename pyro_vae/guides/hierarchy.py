@@ -75,7 +75,18 @@ def _gaussian(out: Tensor, dim: int) -> dist.TorchDistribution:
     return dist.Normal(loc, softplus(raw) + FLOOR).to_event(1)
 
 
-class BottomUp(Guide):
+class _TwoLevel(Guide):
+    """A guide of the sites ``top`` and ``latent``."""
+
+    def __init__(self, network: nn.Module, *, latent_dim: int, top_dim: int, top: str, latent: str, plate: str) -> None:
+        super().__init__(latent=latent, plate=plate)
+        self.network = network
+        self.latent_dim = positive_integer(latent_dim, "latent_dim")
+        self.top_dim = positive_integer(top_dim, "top_dim")
+        self.top = top
+
+
+class BottomUp(_TwoLevel):
     r"""The guide that follows the data upwards, :math:`q(z|x)\, q(w|z)`, both diagonal Gaussians.
 
     Its posterior is over (w, z) side by side, in the order of the model's sites.
@@ -112,11 +123,8 @@ class BottomUp(Guide):
         latent: str = "z",
         plate: str = "data",
     ) -> None:
-        super().__init__(latent=latent, plate=plate)
-        self.network, self.top_network = network, top_network
-        self.latent_dim = positive_integer(latent_dim, "latent_dim")
-        self.top_dim = positive_integer(top_dim, "top_dim")
-        self.top = top
+        super().__init__(network, latent_dim=latent_dim, top_dim=top_dim, top=top, latent=latent, plate=plate)
+        self.top_network = top_network
 
     def posterior(self, x: Tensor) -> ChainDistribution:
         """Return q(w, z|x), ``batch_shape (N,)``, ``event_shape (M + L,)``."""
@@ -129,7 +137,7 @@ class BottomUp(Guide):
         pyro.sample(self.top, q.second(z))
 
 
-class TopDown(Guide):
+class TopDown(_TwoLevel):
     r"""The guide that follows the model downwards, :math:`q(w|x)\, q(z|w, x)`, both diagonal Gaussians.
 
     Its posterior is over (w, z) side by side, in the order of the model's sites.
@@ -166,11 +174,8 @@ class TopDown(Guide):
         latent: str = "z",
         plate: str = "data",
     ) -> None:
-        super().__init__(latent=latent, plate=plate)
-        self.network, self.lower_network = network, lower_network
-        self.latent_dim = positive_integer(latent_dim, "latent_dim")
-        self.top_dim = positive_integer(top_dim, "top_dim")
-        self.top = top
+        super().__init__(network, latent_dim=latent_dim, top_dim=top_dim, top=top, latent=latent, plate=plate)
+        self.lower_network = lower_network
 
     def posterior(self, x: Tensor) -> ChainDistribution:
         """Return q(w, z|x), ``batch_shape (N,)``, ``event_shape (M + L,)``."""

@@ -32,7 +32,7 @@ class _PerDatum(Guide):
                 say(
                     f"the {self.num_data} data that the guide was made for, in their order",
                     f"{len(x)}",
-                    "fit with batch_size=len(x), or an amortised guide",
+                    "fit(..., batch_size=len(x), validation=None), or an amortised guide",
                 )
             )
 

@@ -67,7 +67,7 @@ def analytic(model: Program, x: Tensor | tuple[Any, ...], *, plate: str = "data"
         _gaussian_likelihood(target, origin + unit)[0] - bias for unit in torch.eye(target.latent_dim).to(origin)
     ]
     weight = torch.stack(columns, -1)  # (N, D, L)
-    _check_affine(target, weight, bias, scale)
+    _check_affine(target, weight, bias, scale, spread=_spread(prior_precision))
 
     # float64 from here on: single precision loses 1e-3 nats to cancellation where the noise is small
     weight, bias, scale, value = (part.double() for part in (weight, bias, scale, value))
@@ -103,13 +103,22 @@ def _gaussian_prior(target: Target, origin: Tensor) -> tuple[Tensor, Tensor]:
             for i in range(target.latent_dim)
         ]
     precision = -torch.stack([torch.zeros_like(u) if row is None else row for row in rows], -2)
+    if bool(torch.linalg.cholesky_ex(precision).info.any()):
+        raise _refusal("the latent sites' density has no Gaussian's curvature at the origin")
     mean = torch.linalg.solve(precision, slope.detach().unsqueeze(-1)).squeeze(-1)
-    probe = origin + torch.randn(target.latent_dim, generator=torch.Generator().manual_seed(0)).to(origin)
-    centred = (probe - mean).unsqueeze(-1)
-    moved = target.log_prior(probe) - target.log_prior(mean)
-    if not torch.allclose(moved, -0.5 * (centred.mT @ precision @ centred).reshape(-1), rtol=_tolerance(origin)):
+    noise = torch.randn(target.latent_dim, 1, generator=torch.Generator().manual_seed(0)).to(origin)
+    step = _spread(precision) @ noise
+    heights = target.log_prior(torch.stack([mean, mean + step.squeeze(-1)]))
+    expected = -0.5 * (step.mT @ precision @ step).reshape(-1)
+    rounding = 8 * torch.finfo(origin.dtype).eps * heights.abs().amax(0)
+    if bool(((heights[1] - heights[0] - expected).abs() > _tolerance(origin) * expected.abs() + rounding).any()):
         raise _refusal("the latent sites depend on each other in a way that is not Gaussian")
     return mean, precision
+
+
+def _spread(precision: Tensor) -> Tensor:
+    """A factor of the prior's covariance, ``(N, L, L)``: it takes steps of size one to steps of the prior's."""
+    return torch.linalg.inv(torch.linalg.cholesky(precision)).mT
 
 
 def _gaussian_likelihood(target: Target, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -128,15 +137,18 @@ def _gaussian_likelihood(target: Target, u: Tensor) -> tuple[Tensor, Tensor, Ten
     return loc.reshape(N, -1), scale.reshape(N, -1), value.reshape(N, -1)
 
 
-def _check_affine(target: Target, weight: Tensor, bias: Tensor, scale: Tensor) -> None:
+def _check_affine(target: Target, weight: Tensor, bias: Tensor, scale: Tensor, *, spread: Tensor) -> None:
+    """Check mean and scale at random points, of size about one and of the prior's size."""
     rtol = _tolerance(bias)
     generator = torch.Generator().manual_seed(1)
-    for size in (0.3, 3.0):
-        u = size * torch.randn(target.num_data, target.latent_dim, generator=generator).to(bias)
+    unit = torch.eye(target.latent_dim).to(bias)
+    for factor in (0.3 * unit, 3.0 * unit, spread):
+        noise = torch.randn(target.num_data, target.latent_dim, generator=generator).to(bias)
+        u = (factor @ noise.unsqueeze(-1)).squeeze(-1)
         loc, other, _ = _gaussian_likelihood(target, u)
         affine = (weight @ u.unsqueeze(-1)).squeeze(-1) + bias
-        spread = (loc - bias).abs().max().clamp_min(1e-3)
-        if not torch.allclose(loc, affine, rtol=0, atol=float(rtol * spread)):
+        moved = (loc - bias).abs().max().clamp_min(1e-3)
+        if not torch.allclose(loc, affine, rtol=0, atol=float(rtol * moved)):
             off = float((loc - affine).abs().max())
             raise _refusal(f"the mean is not linear in the latent: it is off by {off:.3g} at a random point")
         if not torch.allclose(other, scale, rtol=rtol):

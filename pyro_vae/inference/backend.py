@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["compile_run", "why_no_compiler"]
+__all__ = ["agree", "compile_run", "why_no_compiler"]
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 
@@ -42,26 +42,54 @@ def _why_no_cpp_compiler() -> str | None:
 def compile_run(run: Run, inputs: list[Tensor]) -> Run:
     """Compile ``run`` for inputs of these shapes, dtypes and devices with Inductor.
 
-    What ``run`` writes in place is written in place. Noise that it draws itself follows torch's generator in eager
-    order. On CUDA the kernels are launched through CUDA graphs.
+    What ``run`` writes in place is written in place; tensors that it reads from elsewhere become constants. Noise that
+    it draws itself follows torch's generator in eager order. On CUDA the kernels are launched through CUDA graphs; on
+    the CPU they are called from C++, or from Python where Inductor cannot write the caller in C++.
     """
 
     def flat(*tensors: Tensor) -> list[Tensor]:
         return run(list(tensors))
 
-    options: dict[str, Any] = {"fallback_random": True}
-    if any(tensor.device.type == "cuda" for tensor in inputs):
-        options["triton.cudagraphs"] = True
+    on_cuda = any(tensor.device.type == "cuda" for tensor in inputs)
     with torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
         from torch._inductor.compile_fx import compile_fx
         from torch.fx.experimental.proxy_tensor import make_fx
 
         detached = [tensor.detach() for tensor in inputs]
-        graph = make_fx(flat, tracing_mode="fake")(*detached)
-        compiled: Any = compile_fx(graph, detached, config_patches=options)
+        graph = make_fx(flat, tracing_mode="fake", _allow_non_fake_inputs=True)(*detached)
+
+        def compiled_with(option: str, *, on: bool = True) -> Any:
+            return compile_fx(graph, detached, config_patches={"fallback_random": True, option: on})
+
+        if on_cuda:
+            compiled = compiled_with("triton.cudagraphs")
+        else:
+            try:
+                compiled = compiled_with("cpp_wrapper")
+            except Exception:  # noqa: BLE001  whatever Inductor cannot write in C++
+                compiled = compiled_with("cpp_wrapper", on=False)
 
     def compiled_run(tensors: list[Tensor]) -> list[Tensor]:
         return list(compiled(*tensors))
 
     return compiled_run
+
+
+def agree(found: Sequence[Tensor], wanted: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
+    """Whether results differ by rounding only, on the scale of the largest; NaN and infinity equal themselves.
+
+    Rounding is that of the coarsest dtype among inputs and results: a sum of float32 terms that is multiplied by a
+    float64 number comes out as float64, and is no more exact for it.
+    """
+    if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in wanted]:
+        return False
+    largest = max((float(t.nan_to_num(0.0, 0.0, 0.0).abs().max()) for t in wanted if t.numel()), default=0.0)
+    dtypes = {t.dtype for t in (*inputs, *wanted) if t.is_floating_point()}
+    rounding = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0) ** 0.5
+
+    def close(a: Tensor, b: Tensor) -> bool:
+        tolerance = rounding if b.is_floating_point() else 0.0
+        return torch.allclose(a, b, rtol=tolerance, atol=tolerance * largest, equal_nan=True)
+
+    return all(map(close, found, wanted))

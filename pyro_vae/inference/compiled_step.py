@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.compiled import compiled_twin
 from pyro_vae.inference.kl_weight import KLWeight
-from pyro_vae.inference.specialise import Call, Run, Specialiser
+from pyro_vae.inference.specialise import Call, Kind, Run, Specialiser
 from pyro_vae.inference.tracing import Graph
 
 __all__ = ["CompiledStep"]
@@ -107,16 +107,55 @@ class CompiledStep:
             lr: the learning rate from now on.
             scale: factor of the gradient, 1 / N for a loss in nats per datum.
         """
+        return self._take(args, kl_weight, lr, scale)[0]
+
+    def run(
+        self, batches: Iterable[Sequence[Any]], *, kl_weight: float = 1.0, lr: float | None = None, scale: float = 1.0
+    ) -> Tensor:
+        """Take one step on each batch; return the losses before each, ``(num_batches,)``.
+
+        The same as one call after the other, but Python looks over model and guide once for all batches of a kind
+        rather than at every step, so they must not be changed meanwhile (by an iterator that makes the batches, say).
+        Small programs gain a fifth by it. It ends early, with the step whose loss or gradient was not finite.
+
+        Args:
+            batches: what model and guide take, batch by batch.
+            kl_weight: weight of the latent sites' log densities.
+            lr: the learning rate from now on.
+            scale: factor of the gradient, 1 / N for a loss in nats per datum.
+        """
+        losses: list[Tensor] = []
+        kind: Kind | None = None
+        before: Sequence[Any] = ()
+        rest: list[Tensor] = []
+        for batch in batches:
+            if kind is not None and _alike(batch, before):
+                inputs = kind.graph.inputs([self._dials["kl_weight"], *batch])
+                loss, self.grad_norm = self._graphs.repeat(kind, inputs + rest)
+            else:
+                loss, kind = self._take(tuple(batch), kl_weight, lr, scale)
+                kind = kind if kind is not None and self._graphs.settled(kind) else None
+                rest = [] if kind is None else self._rest(kind.graph)
+            losses.append(loss)
+            before = batch
+            if not (math.isfinite(loss.item()) and math.isfinite(self.grad_norm.item())):
+                break
+        return torch.stack(losses) if losses else torch.empty(0)
+
+    def _take(
+        self, args: tuple[Any, ...], kl_weight: float, lr: float | None, scale: float
+    ) -> tuple[Tensor, Kind | None]:
+        """Take one step; return its loss and the graph that took it, None if Pyro did."""
         if lr is not None:
             self._lr = lr
         self._turn(args, kl_weight=kl_weight, scale=scale, lr=self._lr)
         call = Call.of(self.model, self.guide, (self._dials["kl_weight"], *args), {}, "step")
         kind = None if call.kind is None else self._graphs.find(call)
         if kind is None:
-            return self._eager_step(call)
+            return self._eager_step(call), None
         rest = self._rest(kind.graph)
         loss, self.grad_norm = self._graphs.run(call, kind, self._compose, kind.graph.inputs(call.leaves) + rest)
-        return loss
+        return loss, kind
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -250,8 +289,9 @@ class CompiledStep:
         factor = dials["scale"] * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         fine = torch.isfinite(loss) & torch.isfinite(norm)
         after = torch.where(fine, t + 1, t)
-        rate = dials["lr"] / (1 - beta1**after)
         root = (1 - beta2**after).sqrt()
+        rate = dials["lr"] / (1 - beta1**after) * root  # the root moved from under sqrt(v): one division fewer
+        eps = self.eps * root
         decay = 1 - dials["lr"] * self.weight_decay
         for grad, (parameter, m, v) in zip(grads, held, strict=True):
             dtype = parameter.dtype
@@ -259,7 +299,7 @@ class CompiledStep:
             new_m = m + (1 - beta1) * (g - m)
             new_v = beta2 * v + (1 - beta2) * g * g
             kept = parameter * decay.to(dtype) if self.weight_decay else parameter
-            moved = kept - rate.to(dtype) * new_m / (new_v.sqrt() / root.to(dtype) + self.eps)
+            moved = kept - rate.to(dtype) * new_m / (new_v.sqrt() + eps.to(dtype))
             for old, new in ((parameter, moved), (m, new_m), (v, new_v)):
                 old.copy_(torch.where(fine, new, old))
         t.copy_(after)
@@ -269,6 +309,20 @@ class CompiledStep:
         self.reason = message
         if self._tell is not None:
             self._tell(message)
+
+
+def _alike(batch: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two batches are plain tensors of one layout, so that one graph serves both."""
+    return len(batch) == len(other) and all(
+        type(a) is Tensor
+        and type(b) is Tensor
+        and a.shape == b.shape
+        and a.stride() == b.stride()
+        and a.dtype == b.dtype
+        and a.device == b.device
+        and not a.requires_grad
+        for a, b in zip(batch, other, strict=True)
+    )
 
 
 _UPDATE_DIALS = ("scale", "lr", "t")  # the numbers that Adam reads, which change from step to step

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
+import torch
 from pyro.infer import ELBO
+from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.compiled import compiled_twin
 from pyro_vae.inference.compiled_step import CompiledStep
+from pyro_vae.inference.steppers import GraphStepper, ParallelStepper, PyroStepper
 from pyro_vae.inference.tracing import NotTraceableError
+from pyro_vae.inference.training_run import TrainingRun
 
 __all__ = ["Engine"]
 
@@ -32,7 +37,8 @@ class Engine:
         planned: the number of steps.
         custom: whether the optimiser is the user's own.
         tell: is told once, in one line, why a run is not compiled although ``compile`` is "auto".
-        settings: of :class:`CompiledStep`.
+        lr: Adam's learning rate.
+        clip_norm: the largest norm of the gradient.
 
     Attributes:
         step: takes whole steps; None if Pyro and a torch optimiser do.
@@ -54,7 +60,8 @@ class Engine:
         planned: int,
         custom: bool,
         tell: Callable[[str], None],
-        **settings: Any,
+        lr: float,
+        clip_norm: float,
     ) -> None:
         if not isinstance(compile, bool):
             checks.among(compile, ["auto"], "compile, if not True or False,")
@@ -62,6 +69,7 @@ class Engine:
         self.evaluation = loss
         self._required = compile is True
         self._tell = tell
+        self._lr, self._clip_norm = lr, clip_norm
         if compile is False:
             self.description = "Pyro, as asked"
         elif custom:
@@ -74,9 +82,31 @@ class Engine:
             try:
                 backend = "inductor" if pays else "eager"
                 self.evaluation = compiled_twin(loss, backend="eager", tell=_ignore)
-                self.step = CompiledStep(model, guide, loss, backend=backend, tell=self._give_up, **settings)
+                self.step = CompiledStep(
+                    model, guide, loss, backend=backend, tell=self._give_up, lr=lr, clip_norm=clip_norm
+                )
             except NotTraceableError as error:
                 self._give_up(str(error))
+
+    def drive(
+        self,
+        run: TrainingRun,
+        parameters: list[Tensor],
+        optimiser: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None,
+    ) -> None:
+        """Give a run what takes its steps, and the loss to evaluate with."""
+        run.evaluation = self.evaluation
+        if self.step is not None:
+            run.stepper = GraphStepper(run.programs, run.dial, self.step)
+            return
+        make = partial(torch.optim.Adam, lr=self._lr) if optimiser is None else optimiser
+        alone = PyroStepper(
+            run.programs, run.dial, run.loss, parameters, optimiser=make(parameters), clip_norm=self._clip_norm
+        )
+        run.stepper = alone
+        if run.parallel is not None:
+            run.stepper = ParallelStepper(alone, run.parallel)
+            self.description = f"Pyro, data-parallel on {run.parallel.size} processes"
 
     def _give_up(self, reason: str) -> None:
         if self._required:

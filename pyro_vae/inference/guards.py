@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from operator import is_
 from typing import Any
 
 import torch
@@ -35,9 +36,18 @@ class Guard:
         roots: the model and the guide.
         tensors: the tensors that the program read.
         store: the parameters that the program took from Pyro's store, by name, as unconstrained tensors.
+        frozen: tensors whose values the trace holds; guarded by torch's count of writes to each.
     """
 
-    def __init__(self, roots: Iterable[Any], tensors: Iterable[Tensor], store: dict[str, Tensor]) -> None:
+    def __init__(
+        self,
+        roots: Iterable[Any],
+        tensors: Iterable[Tensor],
+        store: dict[str, Tensor],
+        frozen: Sequence[Tensor] = (),
+    ) -> None:
+        self._frozen = list(frozen)
+        self._versions = [tensor._version for tensor in self._frozen]
         self._scalar_slots: list[tuple[dict[str, Any], str]] = []
         self._object_slots: list[tuple[dict[str, Any], str]] = []
         self._cells: list[types.CellType] = []
@@ -46,23 +56,23 @@ class Guard:
         self._read = {id(tensor) for tensor in self._tensors}
         self._collect(roots)
         self._scalars = self._read_scalars()
-        self._objects = [slots.get(key) for slots, key in self._object_slots]
+        self._objects = self._read_objects()
         self._contents = [_content(cell) for cell in self._cells]
         self._store = list(store.items())
 
     def holds(self, store: ParamStoreDict) -> bool:
         """Return whether everything is still as it was."""
         return (
-            all(tensor.requires_grad == layout[0] and tensor.shape == layout[1] and tensor.dtype == layout[2]
-                for tensor, layout in zip(self._tensors, self._layouts, strict=True))
+            self._read_scalars() == self._scalars
+            and all(map(is_, self._read_objects(), self._objects))
             and all(store._params.get(name) is tensor for name, tensor in self._store)
-            and all(slots.get(key) is value
-                    for (slots, key), value in zip(self._object_slots, self._objects, strict=True))
-            and self._read_scalars() == self._scalars
-            and all(_same(_content(cell), value) for cell, value in zip(self._cells, self._contents, strict=True))
-            and all(tensor.stride() == layout[3] and tensor.device == layout[4]
-                    for tensor, layout in zip(self._tensors, self._layouts, strict=True))
-        )  # fmt: skip
+            and [tensor._version for tensor in self._frozen] == self._versions
+            and [_layout(tensor) for tensor in self._tensors] == self._layouts
+            and all(map(_same, map(_content, self._cells), self._contents))
+        )
+
+    def _read_objects(self) -> list[Any]:
+        return [slots.get(key) for slots, key in self._object_slots]
 
     def _read_scalars(self) -> list[Any]:
         return [slots.get(key) for slots, key in self._scalar_slots]

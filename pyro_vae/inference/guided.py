@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyro
@@ -27,29 +30,38 @@ class GuideSampler:
 
     Attributes:
         distribution: the distribution over u, where the guide names one; else None.
+        seconds: wall time of one call of the guide on all data; NaN for a distribution, and before the first call.
 
     Raises:
         TypeError: if it is neither.
+        ValueError: if the guide's latent site or plate has another name than the model's.
     """
 
     def __init__(self, target: Target, guide: Any) -> None:
         self.target = target
         self.guide = guide
         self.distribution: Any = None
+        self.seconds = math.nan
         if isinstance(guide, Distribution):
             self.distribution = guide
         elif not callable(guide):
             raise TypeError(say("a guide: a Pyro program or a distribution", type(guide).__name__, "guide=None"))
         elif target.plain and hasattr(guide, "posterior"):
+            (name,) = target.sites
+            _check_names(target, [getattr(guide, "latent", name)])
+            _check_plates(target, {name: [getattr(guide, "plate", str(target.plate))]})
+            start = time.perf_counter()
             with torch.no_grad():  # a guide that names its distribution runs its network once, not once a draw
                 self.distribution = guide.posterior(*target.args)
+            self.seconds = time.perf_counter() - start
 
     @torch.no_grad()
     def sample(self, num_samples: int) -> tuple[Tensor, Tensor]:
         """Return u ``(num_samples, N, L)`` and log q(u), the Jacobian included, ``(num_samples, N)``.
 
         Raises:
-            ValueError: if a guide program does not sample the target's latent sites.
+            ValueError: if a guide program does not sample the target's latent sites, or samples more than those, or
+                samples them outside the data plate.
         """
         if self.distribution is not None:
             u = self.distribution.sample((num_samples,))
@@ -62,12 +74,28 @@ class GuideSampler:
     def _run(self) -> tuple[Tensor, Tensor]:
         """One draw of u ``(N, L)`` and its log density over the sites' own scale, ``(N,)``."""
         target = self.target
+        start = time.perf_counter()
         trace = sample_sites(poutine.trace(self.guide).get_trace(*target.args))
+        self.seconds = time.perf_counter() - start
         sites = {name: site for name, site in trace.items() if not site["is_observed"]}
-        if set(target.sites) - set(sites):
-            got = f"a guide with sites {sorted(sites)}"
-            raise ValueError(say(f"a guide with the latent sites {sorted(target.sites)}", got, "naming them alike"))
+        _check_names(target, [name for name, site in sites.items() if not site["infer"].get("is_auxiliary", False)])
+        _check_plates(target, {name: {f.name for f in site["cond_indep_stack"]} for name, site in sites.items()})
         log_q = target.origin.new_zeros(target.num_data)
         for site in sites.values():
             log_q = log_q + target.reduce(site, site["fn"].log_prob(site["value"]))
         return target.pack({name: sites[name]["value"] for name in target.sites}), log_q
+
+
+def _check_names(target: Target, names: Iterable[str]) -> None:
+    if set(names) != set(target.sites):
+        remedy = "naming them alike (latent= of guide and Model)"
+        raise ValueError(say(f"a guide with the latent sites {sorted(target.sites)}", f"{sorted(names)}", remedy))
+
+
+def _check_plates(target: Target, plates: Mapping[str, Iterable[str]]) -> None:
+    """Check that a guide's sites lie in the data plate, without which its density has no value a datum."""
+    for name, around in plates.items():
+        if target.per_datum and target.plate not in set(around):
+            got = f"plates {sorted(around)}" if around else "no plate"
+            remedy = "naming them alike (plate= of guide and Model)"
+            raise ValueError(say(f"site {name!r} of the guide in plate {target.plate!r}", got, remedy))

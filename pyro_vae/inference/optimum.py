@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer
+from pyro_vae.inference.ascent import ascend, decrement, flat
 from pyro_vae.inference.program import Program
+from pyro_vae.inference.randomness import aside
 from pyro_vae.inference.target import Target
 
 __all__ = ["LaplacePosterior", "ModePosterior", "laplace", "maximum_a_posteriori"]
@@ -86,7 +88,7 @@ def maximum_a_posteriori(
     posterior = ModePosterior(u, event_dim=1)
     with torch.no_grad():
         posterior.log_joint = target.log_joint(u) - target.log_jacobian(u)
-    posterior.converged = _decrement(gradient, hessian) < _flat(u)
+    posterior.converged = decrement(gradient, hessian) < flat(u)
     posterior.seconds = time.perf_counter() - start
     return posterior
 
@@ -137,21 +139,9 @@ def laplace(
     with torch.no_grad():
         height = target.log_joint(u)
     posterior.log_evidence = height + 0.5 * target.latent_dim * math.log(2 * math.pi) - 0.5 * values.log().sum(-1)
-    posterior.converged = maximum & (_decrement(gradient, hessian) < _flat(u))
+    posterior.converged = maximum & (decrement(gradient, hessian) < flat(u))
     posterior.seconds = time.perf_counter() - start
     return posterior
-
-
-def _flat(u: Tensor) -> float:
-    """The most that a last Newton step may still promise, in nats, where a climb counts as ended."""
-    return 1e-5 if u.dtype == torch.float32 else 1e-12
-
-
-def _decrement(gradient: Tensor, hessian: Tensor) -> Tensor:
-    """Half the squared Newton decrement, g' |H|^-1 g / 2: the rise that the next step promises, ``(..., N)``, nats."""
-    values, vectors = torch.linalg.eigh(-hessian)
-    along = (vectors.mT @ gradient.unsqueeze(-1)).squeeze(-1)
-    return 0.5 * (along.square() / values.abs().clamp_min(torch.finfo(values.dtype).tiny)).sum(-1)
 
 
 def _climb(
@@ -160,21 +150,7 @@ def _climb(
     """Climb from the best prior draws; return the highest end ``(N, L)``, its gradient and Hessian."""
     num_starts = positive_integer(num_starts, "num_starts")
     positive_integer(max_steps, "max_steps")
-    u = _starts(target, density, num_starts)  # (K, N, L)
-    value, gradient, hessian = _quadratic(density, u)
-    damping = torch.full_like(value, 1e-3)
-    for _ in range(max_steps):
-        if bool((_decrement(gradient, hessian) < 1e-4 * _flat(u)).all()) or bool((damping > 1e8).all()):
-            break
-        eigenvalues, vectors = torch.linalg.eigh(-hessian)
-        # |curvature| makes every direction one of ascent; the damping shortens what the quadratic overshoots
-        curvature = eigenvalues.abs() + damping.unsqueeze(-1) * eigenvalues.abs().amax(-1, keepdim=True)
-        step = vectors @ ((vectors.mT @ gradient.unsqueeze(-1)) / curvature.unsqueeze(-1))
-        with torch.no_grad():
-            better = density(u + step.squeeze(-1)) > value
-        u = torch.where(better.unsqueeze(-1), u + step.squeeze(-1), u)
-        damping = torch.where(better, damping / 5, damping * 5).clamp_min(1e-12)
-        value, gradient, hessian = _quadratic(density, u)
+    u, value, gradient, hessian = ascend(density, _starts(target, density, num_starts), max_steps)  # (K, N, ...)
     best = value.argmax(0)
     pick = (best, torch.arange(target.num_data))
     return u[pick], gradient[pick], hessian[pick]
@@ -182,25 +158,9 @@ def _climb(
 
 @torch.no_grad()
 def _starts(target: Target, density: Callable[[Tensor], Tensor], num_starts: int) -> Tensor:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)  # a deterministic route takes nothing from the user's random stream
+    with aside(seed=0):  # a deterministic route takes nothing from the user's random stream
         draws = target.sample_prior(max(64, num_starts))
     heights = density(draws)
     heights = heights.masked_fill(~heights.isfinite(), -math.inf)
     top = heights.topk(num_starts, dim=0).indices  # (K, N)
     return draws.gather(0, top.unsqueeze(-1).expand(-1, -1, target.latent_dim))
-
-
-def _quadratic(density: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Value ``(..., N)``, gradient ``(..., N, L)`` and Hessian ``(..., N, L, L)`` at u."""
-    u = u.detach().requires_grad_()
-    with torch.enable_grad():
-        value = density(u)
-        (gradient,) = torch.autograd.grad(value.sum(), u, create_graph=True)
-        rows = [
-            torch.autograd.grad(gradient[..., i].sum(), u, retain_graph=True)[0]
-            if gradient.requires_grad
-            else torch.zeros_like(u)
-            for i in range(u.shape[-1])
-        ]
-    return value.detach(), gradient.detach(), torch.stack(rows, -2)

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from pyro import poutine
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["Program", "argument_name", "evaluating", "frame_of", "may_miss", "sample_sites"]
+from pyro_vae.checks import say
+
+__all__ = ["Program", "argument_name", "check_dtypes", "evaluating", "frame_of", "may_miss", "run_once", "sample_sites"]
 
 Program = Callable[..., Any]
 
@@ -23,6 +25,13 @@ def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
         and not poutine.util.site_is_subsample(site)
         and not site["infer"].get("_deterministic", False)
     }
+
+
+def run_once(program: Program, *args: Any) -> dict[str, dict[str, Any]]:
+    """Run a program and return its sample sites by name; errors come as they were raised, without Pyro's appendix."""
+    with poutine.trace() as tracer:
+        program(*args)
+    return sample_sites(tracer.trace)
 
 
 def frame_of(site: dict[str, Any], plate: str | None) -> Any:
@@ -46,6 +55,22 @@ def evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def check_dtypes(program: Any, args: tuple[Any, ...]) -> None:
+    """Check that real data are of the precision of a module's parameters.
+
+    Raises:
+        ValueError: if they are of another: torch would refuse them in words of its own, or promote them in silence.
+    """
+    own = {p.dtype for p in program.parameters() if p.is_floating_point()} if isinstance(program, nn.Module) else set()
+    for position, arg in enumerate(args):
+        if own and isinstance(arg, Tensor) and arg.is_floating_point() and arg.dtype not in own:
+            want, name = min(own, key=str), argument_name(position)
+            remedy = f"{name}.to({want}), or .to({arg.dtype}) of {type(program).__name__}"
+            raise ValueError(
+                say(f"{name} of {want}, as the parameters of {type(program).__name__}", f"{arg.dtype}", remedy)
+            )
 
 
 def may_miss(model: Any, position: int) -> bool:

@@ -7,6 +7,7 @@ loss and gradients on inputs it was not traced on is used from then on, and only
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae.inference import tracing
-from pyro_vae.inference.backend import compile_run, why_no_compiler
+from pyro_vae.inference.backend import agree, compile_run, why_no_compiler
 from pyro_vae.inference.guards import Guard
 from pyro_vae.inference.tracing import Graph, NotTraceableError, Recording
 
@@ -60,7 +61,8 @@ class Call:
     @classmethod
     def of(cls, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *further: Any) -> Call:
         """Take the arguments apart; ``further`` is added to the kind."""
-        values, spec = tree_flatten((args, kwargs))
+        plain_tensors = not kwargs and all(type(arg) is Tensor for arg in args)
+        values, spec = (list(args), _of_tensors(len(args))) if plain_tensors else tree_flatten((args, kwargs))
         roles = [isinstance(value, Tensor) for value in values]
         tensors = [value for value in values if isinstance(value, Tensor)]
         rest = [None if isinstance(value, Tensor) else value for value in values]
@@ -93,6 +95,12 @@ class Call:
         values = [next(tensors) if role else value for role, value in zip(self.roles, self.rest, strict=True)]
         args, kwargs = tree_unflatten(values, self.spec)
         return args, kwargs
+
+
+@functools.cache
+def _of_tensors(count: int) -> Any:
+    """How ``count`` positional arguments are flattened: known beforehand, since this is by far the commonest call."""
+    return tree_flatten(((None,) * count, {}))[1]
 
 
 @dataclass
@@ -210,12 +218,23 @@ class Specialiser:
         with torch.no_grad():
             return kind.run(inputs)
 
+    def settled(self, kind: Kind) -> bool:
+        """Whether the graph runs as it will go on to run: no compilation is still to come."""
+        return kind.run is not None and (kind.compiled or self.backend == "eager")
+
+    def repeat(self, kind: Kind, inputs: list[Tensor]) -> list[Tensor]:
+        """Run a settled graph again, without a look at its guard."""
+        if kind.run is None:
+            raise RuntimeError("the graph has not run yet")
+        with torch.no_grad():
+            return kind.run(inputs)
+
     def _compile(self, run: Run, inputs: list[Tensor]) -> Run:
         missing = why_no_compiler(inputs)
         if missing is None:
             try:
                 compiled = compile_run(run, inputs)
-                if _agree(*(_outputs(f, inputs) for f in (compiled, run)), inputs):
+                if agree(_outputs(compiled, inputs), _outputs(run, inputs), inputs):
                     return compiled
                 missing = "its results differ from the graph's"
             except Exception as error:  # noqa: BLE001  a compiler may raise anything, and the graph runs without it
@@ -237,7 +256,7 @@ class Specialiser:
             return
         store = pyro.get_param_store()
         held = {name: tensor for name, tensor in graph.parameters.items() if store._params.get(name) is tensor}
-        shelf.kinds.insert(0, Kind(graph, Guard((call.model, call.guide), graph.tensors, held)))
+        shelf.kinds.insert(0, Kind(graph, Guard((call.model, call.guide), graph.tensors, held, graph.frozen)))
         del shelf.kinds[_GRAPHS:]
 
     def _compare(
@@ -257,7 +276,7 @@ class Specialiser:
             wanted += [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(graph.wanted, grads, strict=True)]
         if not torch.equal(after, torch.get_rng_state()):
             self.refuse(call, "it draws other random numbers than its trace")
-        elif not (_agree(found[:1], wanted[:1], inputs) and _agree(found[1:], wanted[1:], inputs)):
+        elif not (agree(found[:1], wanted[:1], inputs) and agree(found[1:], wanted[1:], inputs)):
             self.refuse(call, "its trace does not give the loss and gradients that Pyro gives")
         else:
             kind.checked = True
@@ -279,22 +298,3 @@ def _outputs(run: Run, inputs: list[Tensor]) -> list[Tensor]:
     """What ``run`` returns on copies of the inputs, without a trace left."""
     with tracing.rng_preserved(inputs), torch.no_grad():
         return [output.clone() for output in run([tensor.detach().clone() for tensor in inputs])]
-
-
-def _agree(found: Sequence[Tensor], wanted: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
-    """Whether results differ by rounding only, on the scale of the largest; NaN and infinity equal themselves.
-
-    Rounding is that of the coarsest dtype among inputs and results: a sum of float32 terms that is multiplied by a
-    float64 number comes out as float64, and is no more exact for it.
-    """
-    if [(t.shape, t.dtype) for t in found] != [(t.shape, t.dtype) for t in wanted]:
-        return False
-    largest = max((float(t.nan_to_num(0.0, 0.0, 0.0).abs().max()) for t in wanted if t.numel()), default=0.0)
-    dtypes = {t.dtype for t in (*inputs, *wanted) if t.is_floating_point()}
-    rounding = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0) ** 0.5
-
-    def close(a: Tensor, b: Tensor) -> bool:
-        tolerance = rounding if b.is_floating_point() else 0.0
-        return torch.allclose(a, b, rtol=tolerance, atol=tolerance * largest, equal_nan=True)
-
-    return all(map(close, found, wanted))

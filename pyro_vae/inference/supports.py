@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pyro.distributions as dist
 from torch import Tensor
-from torch.distributions import Transform, biject_to, constraints
+from torch.distributions import Independent, Transform, biject_to, constraints
 
 from pyro_vae.checks import say
 
-__all__ = ["bijection", "check_support", "is_real", "same_support"]
+__all__ = ["bijection", "check_support", "in_words", "is_real", "same_support"]
 
 
 def check_support(name: str, site: dict[str, Any]) -> None:
@@ -35,40 +36,93 @@ def check_support(name: str, site: dict[str, Any]) -> None:
     if fn.batch_shape and value.dim() and value.dim() != len(fn.shape()):
         expected = f"data of shape {tuple(fn.shape())} at site {name!r}, one row a datum"
         raise ValueError(say(expected, f"{tuple(value.shape)}", "x[None] for a single datum, or x.reshape"))
+    if hasattr(fn, "parts") and hasattr(fn, "widths"):  # columns of different kinds: each answers for its own
+        ends = itertools.accumulate(fn.widths)
+        for part, width, end in zip(fn.parts, fn.widths, ends, strict=True):
+            columns = value[..., end - width : end]
+            check_support(f"{name}[..., {end - width}:{end}]", {**site, "fn": part, "value": columns})
+        return
     good = support.check(value)
     if isinstance(site["mask"], Tensor):
         good = good | ~site["mask"]
     if bool(good.all()):
         return
     rows = (~good).reshape(good.shape[0] if good.dim() else 1, -1).any(-1).nonzero().flatten()
-    low, high = float(value.min()), float(value.max())
+    seen = value[~value.isnan()]
+    low, high = float(seen.min()), float(seen.max())
     raise ValueError(
         say(
-            f"values at site {name!r} in the support of {_base_name(fn)}, {_support_name(support)}",
+            f"values at site {name!r} in the support of {_family(fn)}, {in_words(support)}",
             f"values from {low:g} to {high:g} (first outside: row {int(rows[0])})",
-            _support_remedy(_base_name(fn), low, high),
+            _remedy(_bare(support), low, high),
         )
     )
 
 
-def _base_name(fn: Any) -> str:
-    while hasattr(fn, "base_dist"):
+def _family(fn: Any) -> str:
+    while isinstance(fn, (Independent, dist.ExpandedDistribution, dist.MaskedDistribution)) or _observed_entries(fn):
         fn = fn.base_dist
-    return type(fn).__name__
+    return type(fn).__name__.lstrip("_")
 
 
-def _support_name(support: Any) -> str:
+def _observed_entries(fn: Any) -> bool:
+    return type(fn).__name__ == "ObservedEntries"
+
+
+def _bare(support: Any) -> Any:
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    return "{0, 1}" if isinstance(support, type(constraints.boolean)) else str(support)
+    return support
 
 
-def _support_remedy(family: str, low: float, high: float) -> str:
-    if family != "Bernoulli":
-        return "another likelihood, or transforming the data"
-    if low >= 0 and high <= 1:
-        return "(x > 0.5).float(), or fit(..., dynamic_binarisation=True) for probabilities"
-    return f"(x > {(low + high) / 2:g}).float(), or a likelihood for counts or real values"
+def in_words(support: Any) -> str:
+    """Say in words which values a support holds.
+
+    Example:
+        >>> in_words(constraints.independent(constraints.unit_interval, 1)), in_words(constraints.nonnegative_integer)
+        ('the interval from 0 to 1', 'whole numbers from 0 on')
+    """
+    support = _bare(support)
+    low, high = (_number(getattr(support, f"{end}_bound", None)) for end in ("lower", "upper"))
+    forms = {
+        constraints.boolean: "{0, 1}",
+        constraints.real: "all real numbers",
+        constraints.real_vector: "all real numbers",
+        constraints.nonnegative_integer: f"whole numbers from {low} on",
+        constraints.positive: f"numbers above {low}",
+        constraints.nonnegative: f"numbers from {low} on",
+        constraints.unit_interval: f"the interval from {low} to {high}",
+        constraints.integer_interval(0, 1): f"whole numbers from {low} to {high}",
+    }
+    return next((words for form, words in forms.items() if type(form) is type(support)), str(support))
+
+
+def _number(bound: Any) -> str:
+    if not isinstance(bound, Tensor):
+        return str(bound) if bound is None else f"{bound:g}"
+    low, high = float(bound.min()), float(bound.max())
+    return f"{low:g}" if low == high else f"({low:g} to {high:g}, by dimension)"
+
+
+def _remedy(support: Any, low: float, high: float) -> str:
+    """What would mend data from low to high; the first of the remedies whose case it is."""
+    inside = low >= 0 and high <= 1
+    binary, counts, levels = (isinstance(support, type(form)) for form in _DISCRETE)
+    top = getattr(support, "upper_bound", None)
+    cases = [
+        (binary and inside, "(x > 0.5).float(), or fit(..., dynamic_binarisation=True) for probabilities"),
+        (binary, f"(x > {(low + high) / 2:g}).float(), or a likelihood for counts or real values"),
+        (counts and low >= 0, "x.round() for counts, or a likelihood for real values, such as Gaussian"),
+        (counts, "a likelihood for real values, such as Gaussian: no count is negative"),
+        (levels and inside, f"({top} * x).round() for intensities, or likelihoods.ContinuousBernoulli"),
+        (levels and low >= 0 and high <= (top or 0), "x.round()"),
+        (levels, f"numbering them from 0, and room for {high - min(low, 0) + 1:g} of them"),
+        (inside, "likelihoods.ContinuousBernoulli, or x.clamp(1e-3, 1 - 1e-3)"),
+    ]
+    return next((remedy for case, remedy in cases if case), "another likelihood, or transforming the data")
+
+
+_DISCRETE = constraints.boolean, constraints.nonnegative_integer, constraints.integer_interval(0, 1)
 
 
 def bijection(support: Any) -> Transform:
@@ -80,9 +134,7 @@ def bijection(support: Any) -> Transform:
 
 def is_real(support: Any) -> bool:
     """Say whether a support is all real numbers, of any event shape."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    return support is constraints.real
+    return _bare(support) is constraints.real
 
 
 def same_support(a: Any, b: Any) -> bool:

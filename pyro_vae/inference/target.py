@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -17,35 +16,23 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch.distributions import Transform
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.program import Program, argument_name, evaluating, frame_of, may_miss, sample_sites
-from pyro_vae.inference.supports import bijection, check_support, is_real, same_support
+from pyro_vae.inference.layout import LatentSite, Layout
+from pyro_vae.inference.program import (
+    Program,
+    argument_name,
+    check_dtypes,
+    evaluating,
+    frame_of,
+    may_miss,
+    run_once,
+)
+from pyro_vae.inference.randomness import aside
+from pyro_vae.inference.supports import bijection, is_real, same_support
 
 __all__ = ["LatentSite", "Target"]
-
-
-@dataclass(frozen=True)
-class LatentSite:
-    """Where one latent site lives inside u.
-
-    Attributes:
-        name: the site's name.
-        columns: its columns of u.
-        shape: shape of its unconstrained value with the data axis first, ``(N, ...)``.
-        axis: position of the data axis inside the unconstrained value; None outside the data plate.
-        transform: from unconstrained to constrained values, at the first run of the program.
-        value_dim: how many dimensions one constrained value has, the data axis among them.
-    """
-
-    name: str
-    columns: slice
-    shape: tuple[int, ...]
-    axis: int | None
-    transform: Transform
-    value_dim: int
 
 
 class Target:
@@ -68,6 +55,7 @@ class Target:
     Attributes:
         num_data: N.
         latent_dim: L.
+        layout: where the latent sites lie in u.
         sites: the latent sites by name, in the program's order.
         observed: names of the observed sites.
         per_datum: whether there are N posteriors, or one of the whole program.
@@ -76,7 +64,8 @@ class Target:
 
     Raises:
         TypeError: if ``model`` is not callable or ``x`` not made of tensors.
-        ValueError: if the data are empty, not finite or outside a site's support; if the plate does not exist or is
+        ValueError: if the data are empty, not finite, outside a site's support or of another precision than a module's
+            parameters; if the plate does not exist or is
             sub-sampled; if a latent site is discrete; if no site is latent or none observed.
 
     Example:
@@ -98,17 +87,16 @@ class Target:
                 checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=may_miss(model, position))
             elif not isinstance(x, tuple):
                 checks.tensor(arg)
+        check_dtypes(model, self.args)
         self.plate = plate
-        with torch.no_grad(), torch.random.fork_rng():  # looking takes nothing from the random stream
+        with torch.no_grad(), aside():  # looking takes nothing from the random stream
             traces = [self._run(None), self._run(None)]  # two, to see which supports move
         first = traces[0]
         latent = {name: site for name, site in first.items() if not site["is_observed"]}
-        self.observed = [name for name, site in first.items() if site["is_observed"]]
-        self.per_datum = self._data_frame(first, latent)
-        self.num_data = self._num_data(first) if self.per_datum else 1
-        self._check_sites(first, latent)
-        self.sites = self._layout(latent)
-        self.latent_dim = sum(site.columns.stop - site.columns.start for site in self.sites.values())
+        self.layout = Layout.of(first, plate)
+        self.sites, self.observed = self.layout.sites, self.layout.observed
+        self.per_datum, self.num_data = self.layout.per_datum, self.layout.num_data
+        self.latent_dim = self.layout.latent_dim
         self._static = all(same_support(traces[0][s]["fn"].support, traces[1][s]["fn"].support) for s in latent)
         self.plain = self.per_datum and len(latent) == 1 and all(is_real(s["fn"].support) for s in latent.values())
         self._shared: bool | None = None
@@ -170,10 +158,11 @@ class Target:
         A site of the data plate has shape ``(..., N, *event)``; a site of a whole program ``(..., *site shape)``.
         """
         if self._static:
-            values = {name: site.transform(self._unpack(u, site)) for name, site in self.sites.items()}
+            values = {name: site.transform(self.layout.unpack(u, site)) for name, site in self.sites.items()}
         else:
             values = self._vectorised(lambda v: {name: s["value"] for name, s in self._latent(self._run(v))}, u)
-        return {name: self._data_axis_first(value, self.sites[name], u.dim() - 2) for name, value in values.items()}
+        lead = u.dim() - 2
+        return {name: _move_data_axis(value, self.sites[name], lead, first=True) for name, value in values.items()}
 
     def pack(self, values: dict[str, Tensor]) -> Tensor:
         """Return u ``(N, L)`` for one value a latent site, as the program would sample it: the inverse of constrain.
@@ -181,11 +170,10 @@ class Target:
         Raises:
             ValueError: if a latent site is missing, or one is unknown.
         """
-        if set(values) != set(self.sites):
-            raise ValueError(say(f"values of the latent sites {list(self.sites)}", f"{list(values)}", "naming each"))
+        self.layout.must_name_all(values)
         conditioned = poutine.condition(self.model, data=values)
-        trace = sample_sites(poutine.trace(conditioned).get_trace(*self.args))
-        return self._pack({name: site for name, site in trace.items() if name in self.sites})
+        trace = run_once(conditioned, *self.args)
+        return self.layout.pack(trace)
 
     def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
         """Return u ``(..., N, L)`` of values shaped as constrain returns them: its inverse.
@@ -193,30 +181,24 @@ class Target:
         Raises:
             ValueError: if a latent site is missing, or one is unknown.
         """
-        if set(values) != set(self.sites):
-            raise ValueError(say(f"values of the latent sites {list(self.sites)}", f"{list(values)}", "naming each"))
+        self.layout.must_name_all(values)
         first = next(iter(self.sites.values()))
         lead = values[first.name].shape[: values[first.name].dim() - first.value_dim]
         flat = {
-            name: self._data_axis_back(values[name].reshape(-1, *values[name].shape[len(lead) :]), site)
+            name: _move_data_axis(values[name].reshape(-1, *values[name].shape[len(lead) :]), site, 1, first=False)
             for name, site in self.sites.items()
         }
         if not self._static:
             rows = [self.pack({name: value[i] for name, value in flat.items()}) for i in range(lead.numel())]
             return torch.stack(rows).reshape(*lead, self.num_data, self.latent_dim)
-        columns = []
-        for name, site in self.sites.items():
-            raw = site.transform.inv(flat[name])
-            raw = raw.unsqueeze(1) if site.axis is None else raw.movedim(1 + site.axis, 1)
-            columns.append(raw.reshape(len(raw), self.num_data, -1))
-        return torch.cat(columns, -1).reshape(*lead, self.num_data, self.latent_dim)
+        return self.layout.pack_batch(flat).reshape(*lead, self.num_data, self.latent_dim)
 
     @torch.no_grad()
     def sample_prior(self, num_samples: int = 1) -> Tensor:
         """Draw u from the prior, ``(num_samples, N, L)``."""
 
         def draw(_: Tensor) -> Tensor:
-            return self._pack(dict(self._latent(self._run(None))))
+            return self.layout.pack(self._run(None))
 
         dummy = torch.zeros(num_samples)
         try:
@@ -226,17 +208,21 @@ class Target:
             return torch.stack([draw(d) for d in dummy])
 
     def rows(self, index: Sequence[int] | Tensor) -> Target:
-        """Return the target of the data at ``index``.
+        """Return the target of the data at ``index``; this one if those are all data in their order.
 
         Which tensor arguments run over the data is found out by trying: those whose first dimension is N are indexed
         if the densities of the rows are then what they were among all.
 
         Raises:
-            ValueError: if the program is one posterior as a whole, or its data cannot be taken apart.
+            TypeError: if the rows are not whole numbers.
+            ValueError: if a row is no datum's; if the program is one posterior as a whole, or its data cannot be taken
+                apart.
         """
         if not self.per_datum:
             raise ValueError(say("a program whose latents lie in the data plate", "a whole posterior", "all its data"))
-        keep = torch.as_tensor(index).reshape(-1)
+        keep = checks.rows(index, self.num_data)
+        if keep.tolist() == list(range(self.num_data)):
+            return self
         if self._over_data is None:
             self._over_data = self._find_over_data()
         return self._indexed(keep, self._over_data)
@@ -252,8 +238,7 @@ class Target:
         could = [i for i, arg in enumerate(self.args) if isinstance(arg, Tensor) and arg.dim() and len(arg) == N]
         if len(could) == 1:
             return (could[0],)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with aside(seed=0):
             u = self.sample_prior(1)[0]
         expected = self.log_joint(u)
         some = torch.arange(N).flip(0)[: max(N // 2, 1)]  # fewer than N, and out of order
@@ -277,7 +262,7 @@ class Target:
         substitute = _Substitute(self, u)
         with evaluating(self.model), substitute, pyro.validation_enabled(False):
             try:
-                return sample_sites(poutine.trace(self.model).get_trace(*self.args))
+                return run_once(self.model, *self.args)
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
@@ -342,91 +327,6 @@ class Target:
                 self._shared = False
         return self._shared
 
-    # -- layout --------------------------------------------------------------------------------------------------
-
-    def _data_frame(self, trace: dict[str, Any], latent: dict[str, Any]) -> bool:
-        """Say whether every latent site lies in the data plate; check that plate."""
-        plates = {frame.name: frame for site in trace.values() for frame in site["cond_indep_stack"]}
-        if self.plate is None or not plates:
-            return False
-        if self.plate not in plates:
-            expected = f"a plate named {self.plate!r}"
-            raise ValueError(say(expected, f"plates {sorted(plates)}", f"plate={min(plates)!r}, or plate=None"))
-        frame = plates[self.plate]
-        for other in plates.values():
-            if other.size != other.full_size and other.full_size is not None:
-                got = f"{other.size} of {other.full_size} rows"
-                raise ValueError(say(f"the whole plate {other.name!r}", got, "a program without sub-sampling"))
-        if any(frame_of(site, self.plate) is None for site in latent.values()):
-            return False
-        if frame.dim is None:
-            raise ValueError(
-                say(f"a vectorised plate {self.plate!r}", "a sequential one", "with pyro.plate(...) in place of for")
-            )
-        return True
-
-    def _num_data(self, trace: dict[str, Any]) -> int:
-        return next(int(f.size) for site in trace.values() for f in site["cond_indep_stack"] if f.name == self.plate)
-
-    def _check_sites(self, trace: dict[str, Any], latent: dict[str, Any]) -> None:
-        if not latent:
-            raise ValueError(
-                say("at least one latent site", f"observed sites {list(trace)}", "pyro.sample without obs")
-            )
-        if not self.observed:
-            raise ValueError(say("at least one observed site", f"latent sites {list(latent)}", "obs=x in pyro.sample"))
-        for name, site in latent.items():
-            if site["fn"].support.is_discrete:
-                got = f"the discrete {type(site['fn']).__name__}"
-                raise ValueError(say(f"a continuous latent site {name!r}", got, "summing it out of the model"))
-        for name in self.observed:
-            site = trace[name]
-            if self.per_datum and frame_of(site, self.plate) is None:
-                remedy = "moving it inside, or plate=None for the posterior of the whole program"
-                raise ValueError(say(f"observed site {name!r} inside plate {self.plate!r}", "a site outside", remedy))
-            check_support(name, site)
-
-    def _layout(self, latent: dict[str, Any]) -> dict[str, LatentSite]:
-        sites, start = {}, 0
-        for name, site in latent.items():
-            fn = site["fn"]
-            transform = bijection(fn.support)
-            shape = list(transform.inverse_shape(fn.shape()))
-            axis = None
-            if self.per_datum:
-                axis = len(fn.batch_shape) + frame_of(site, self.plate).dim
-                shape.insert(0, shape.pop(axis))
-            else:
-                shape.insert(0, 1)
-            width = int(torch.Size(shape[1:]).numel())
-            sites[name] = LatentSite(name, slice(start, start + width), tuple(shape), axis, transform, len(fn.shape()))
-            start += width
-        return sites
-
-    def _unpack(self, u: Tensor, site: LatentSite) -> Tensor:
-        """Columns of u ``(..., N, L)`` as the site's unconstrained value ``(..., *shape)``."""
-        lead = u.shape[:-2]
-        value = u[..., site.columns].reshape(*lead, u.shape[-2], *site.shape[1:])
-        if site.axis is None:
-            return value.squeeze(len(lead))
-        return value.movedim(len(lead), len(lead) + site.axis)
-
-    def _pack(self, latent: dict[str, Any]) -> Tensor:
-        columns = []
-        for name, layout in self.sites.items():
-            site = latent[name]
-            value = bijection(site["fn"].support).inv(site["value"])
-            if layout.axis is not None:
-                value = value.movedim(layout.axis, 0)
-            columns.append(value.reshape(layout.shape[0], -1))
-        return torch.cat(columns, -1)
-
-    def _data_axis_first(self, value: Tensor, site: LatentSite, lead: int) -> Tensor:
-        return value if site.axis is None else value.movedim(lead + site.axis, lead)
-
-    def _data_axis_back(self, value: Tensor, site: LatentSite) -> Tensor:
-        return value if site.axis is None else value.movedim(1, 1 + site.axis)
-
     def _latent(self, trace: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         return ((name, site) for name, site in trace.items() if not site["is_observed"])
 
@@ -451,7 +351,7 @@ class _Substitute(Messenger):
             raise ValueError(
                 say(f"the latent sites of the first run, {list(self.target.sites)}", repr(msg["name"]), "fixed sites")
             )
-        raw = self.target._unpack(self.u, layout)
+        raw = self.target.layout.unpack(self.u, layout)
         transform = bijection(msg["fn"].support)
         value = transform(raw)
         log_det = transform.log_abs_det_jacobian(raw, value)
@@ -460,6 +360,14 @@ class _Substitute(Messenger):
         msg["value"] = value
         msg["done"] = True
         msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}
+
+
+def _move_data_axis(value: Tensor, site: LatentSite, lead: int, *, first: bool) -> Tensor:
+    """Put the data axis behind ``lead`` leading dimensions, or from there back to where the program has it."""
+    if site.axis is None:
+        return value
+    own = lead + site.axis
+    return value.movedim(own, lead) if first else value.movedim(lead, own)
 
 
 def _beside(model: Program, args: tuple[Any, ...]) -> tuple[Any, ...]:

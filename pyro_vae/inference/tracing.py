@@ -131,6 +131,8 @@ class Graph:
         written: those that a run changes in place (the running means of batch norm, for instance).
         parameters: Pyro's parameter sites by name, as unconstrained tensors.
         draws: makes the noise, in the program's own order; empty if the module draws its noise itself.
+        frozen: tensors from outside whose values set the shape of others (a mask of a coupling flow); these values
+            are part of the graph, which holds as long as nobody writes to them.
     """
 
     module: fx.GraphModule
@@ -140,6 +142,7 @@ class Graph:
     written: list[Tensor]
     parameters: dict[str, Tensor]
     draws: list[Callable[[], Tensor]] = field(default_factory=list)
+    frozen: list[Tensor] = field(default_factory=list)
 
     @property
     def num_inputs(self) -> int:
@@ -200,11 +203,12 @@ def trace(loss: Loss, arguments: Sequence[Tensor], recording: Recording, *, grad
             if "value out of a tracing tensor" in reason:
                 reason = "its course in Python depends on the values of tensors"
             raise NotTraceableError(reason or type(error).__name__) from error
+    frozen = _freeze_shapes(module, len(arguments), tensors)
     _check(module)
     draws = _hoist_noise(module)
     module.graph.eliminate_dead_code()
     module.recompile()
-    return Graph(module, len(arguments), tensors, used, recording.written, recording.parameters, draws)
+    return Graph(module, len(arguments), tensors, used, recording.written, recording.parameters, draws, frozen)
 
 
 def _marked_batch_norm() -> dict[Any, Any]:
@@ -241,14 +245,58 @@ class _NoEscape(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _freeze_shapes(module: fx.GraphModule, num_arguments: int, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Put in the values of indices that follow from masks kept outside; return those masks.
+
+    Only what follows from tensors without a gradient that the program does not write is taken: all else is for
+    :func:`_check` to refuse.
+    """
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+    outside = dict(zip(placeholders[num_arguments:], tensors, strict=True))
+    frozen: dict[fx.Node, Tensor] = {}
+    for node in module.graph.nodes:
+        if node.target is not _aten.nonzero.default:
+            continue
+        try:
+            sources: dict[fx.Node, Tensor] = {}
+            value = _value(node, outside, sources)
+        except KeyError:
+            continue
+        frozen |= sources
+        name = f"indices_{node.name}"
+        module.register_buffer(name, value)
+        with module.graph.inserting_before(node):
+            node.replace_all_uses_with(module.graph.get_attr(name))
+    return list(frozen.values())
+
+
+def _value(node: fx.Node, outside: dict[fx.Node, Tensor], sources: dict[fx.Node, Tensor]) -> Any:
+    """Evaluate a node from masks outside, noted in ``sources``; KeyError if it takes anything else."""
+    if node.op == "placeholder":
+        tensor = outside[node]
+        if tensor.dtype != torch.bool:
+            raise KeyError(node)
+        sources[node] = tensor
+        return tensor
+    if (
+        node.op != "call_function"
+        or not isinstance(node.target, torch._ops.OpOverload)
+        or node.target._schema.is_mutable
+    ):
+        raise KeyError(node)
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _value(n, outside, sources))
+    return node.target(*args, **kwargs)
+
+
 def _check(module: fx.GraphModule) -> None:
     """Refuse what the tracer froze without a word: tensors from elsewhere, and shapes that depend on values."""
     for node in module.graph.nodes:
-        if node.op == "get_attr" and any(user.target not in _LITERAL for user in node.users):
+        foreign = node.op == "get_attr" and not str(node.target).startswith("indices_")
+        if foreign and any(user.target not in _LITERAL for user in node.users):
             raise NotTraceableError("a tensor enters it anew at every run from outside torch")
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
-        if torch.Tag.dynamic_output_shape in node.target.tags and not _indexes_by_integers(node):
+        if torch.Tag.dynamic_output_shape in node.target.tags and node.users and not _indexes_by_integers(node):
             raise NotTraceableError(f"the shape of a tensor depends on values ({node.target})")
 
 

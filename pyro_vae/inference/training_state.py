@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Checkpoint", "TrainingState", "load_optimiser", "load_random", "save_optimiser", "save_random"]
+__all__ = ["Checkpoint", "TrainingState", "load_optimiser", "load_random", "numbered", "save_optimiser", "save_random"]
 
 
 @dataclass
@@ -88,3 +88,9 @@ def load_optimiser(optimiser: torch.optim.Optimizer, state: TrainingState) -> No
         i, key = name.split(".", 1)
         entries.setdefault(int(i), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": entries})
+
+
+def numbered(tensors: dict[str, Tensor], name: str) -> list[Tensor]:
+    """Return the tensors ``name.0``, ``name.1``, ... or ``name.0.0``, ``name.0.1``, ... in order."""
+    found = [key for key in tensors if key.startswith(f"{name}.")]
+    return [tensors[key] for key in sorted(found, key=lambda key: [int(part) for part in key.split(".")[1:]])]

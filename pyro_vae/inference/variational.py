@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,16 +11,18 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.datasets.rows import Rows
 from pyro_vae.inference.engine import Engine
-from pyro_vae.inference.program import Program, may_miss, sample_sites
-from pyro_vae.inference.supports import check_support
-from pyro_vae.inference.training_run import Data, Scores, TrainingRun
+from pyro_vae.inference.program import Program
+from pyro_vae.inference.scores import Scores
+from pyro_vae.inference.steppers import Data
+from pyro_vae.inference.training_input import check_guide, check_programs, check_rate, split, training_device
+from pyro_vae.inference.training_run import TrainingRun
 from pyro_vae.inference.training_state import Checkpoint
 
 __all__ = ["History", "check_guide", "fit"]
@@ -51,14 +54,14 @@ class History:
 def fit(
     model: Program,
     guide: Program,
-    x: Tensor | Data,
+    x: Tensor | Rows | Data,
     *,
     epochs: int = 100,
     batch_size: int | None = None,
     lr: float = 1e-3,
     loss: ELBO | None = None,
     optimiser: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None,
-    validation: Tensor | Data | float | None = 0.1,
+    validation: Tensor | Rows | Data | float | None = 0.1,
     patience: int | None = None,
     kl_warmup: int = 0,
     clip_norm: float | None = None,
@@ -73,14 +76,15 @@ def fit(
     r"""Learn model and guide together by stochastic variational inference.
 
     Maximises :math:`\mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x, z) - \log q(z|x)] = \log p(x) - KL(q(z|x) \| p(z|x))`
-    over mini-batches with Adam. Parameters are updated in place; model and guide end in evaluation mode.
+    over mini-batches with Adam. Parameters are updated in place; model and guide end in evaluation mode. So they do
+    when training is interrupted or breaks: then the weights are those of the last whole epoch.
 
     Source: Kingma & Welling 2014, algorithm 1.
 
     Args:
         model: a Pyro program; called as ``model(batch)``, or ``model(*batch)`` for a tuple of tensors.
         guide: its guide, called the same way.
-        x: training data ``(N, *D)``, or a tuple of tensors that run over the same data.
+        x: training data ``(N, *D)``, or a tuple of tensors that run over the same data, or rows on disk.
         epochs: passes over the data.
         batch_size: data a step; the last batch of an epoch may be smaller. None takes 64, or all data if fewer.
         lr: Adam's learning rate.
@@ -112,7 +116,8 @@ def fit(
         TypeError: if an argument is of the wrong kind.
         NotTraceableError: if ``compile=True`` and the program cannot be compiled.
         ValueError: if data are empty, not finite, outside a site's support, or fewer than a batch; if the guide does
-            not fit the model; if mini-batches are asked for with a latent outside the data plate.
+            not fit the model; if mini-batches are asked for with a latent outside the data plate; if there is no such
+            device, or data and parameters are of different precision.
         FloatingPointError: if the loss becomes NaN or infinite: site and epoch are named, and the weights are those
             of the last good epoch.
 
@@ -127,54 +132,49 @@ def fit(
     """
     start = time.perf_counter()
     if seed is not None:
-        pyro.set_rng_seed(seed)
+        pyro.set_rng_seed(checks.positive_integer(seed, "seed", minimum=0))
     loss = Trace_ELBO() if loss is None else loss
-    if not isinstance(loss, ELBO):
-        raise TypeError(say("a Pyro ELBO object as loss", f"{loss!r}", "loss=pyro.infer.Trace_ELBO()"))
-    checks.positive_integer(epochs, "epochs")
-    checks.positive_integer(kl_warmup, "kl_warmup", minimum=0)
-    if patience is not None:
-        checks.positive_integer(patience, "patience")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(say("a positive clip_norm, or None", f"{clip_norm}", "clip_norm=10.0"))
-    where = _device(device, model, guide)
-    train, held_out = _split(_data(x, where, model), validation, where, model)
+    counts = {"epochs": epochs, "patience": patience}
+    _check_settings(loss, counts, kl_warmup=kl_warmup, lr=lr, clip_norm=clip_norm)
+    _check_makers(optimiser, checkpoint)
+    where = training_device(device)
+    train, held_out = split(x, validation, where, model)
+    _move(where, model, guide)
     batch_size = min(64, len(train[0])) if batch_size is None else batch_size
-    _check_batches(model, guide, train, batch_size, plate=plate, binary=dynamic_binarisation)
-    if held_out is not None:
-        _check_data(model, held_out, binary=dynamic_binarisation)
+    check_programs(model, guide, train, held_out, batch_size=batch_size, plate=plate, binary=dynamic_binarisation)
     run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
     parameters = run.parameters(tuple(part[:batch_size] for part in train))
-    run.optimiser = torch.optim.Adam(parameters, lr=lr) if optimiser is None else optimiser(parameters)
-    run.lr = lr
-    run.clip_norm = math.inf if clip_norm is None else clip_norm
-    bar = _bar(epochs, progress)
-    planned = epochs * -(-len(train[0]) // batch_size)
-    run.engine = Engine(
-        model,
-        guide,
-        loss,
-        compile=compile if run.parallel is None else False,
-        planned=planned,
-        custom=optimiser is not None,
-        tell=bar.write if progress else _silent,
-        lr=lr,
-        clip_norm=clip_norm,
-    )
-    if run.parallel is not None:
-        run.engine.description = f"Pyro, data-parallel on {run.parallel.size} processes"
-    if held_out is not None and dynamic_binarisation:
-        held_out = run.binarise(held_out)
-
     scores = Scores(kl_warmup, patience)
-    best = _train(
-        run, scores, train, held_out, epochs=epochs, batch_size=batch_size, bar=bar, checkpoint=checkpoint, start=start
-    )
-    bar.close()
-    if patience is not None:
-        run.restore(best)
-    for parameter in parameters:
-        parameter.grad = None  # a gradient left behind would add to the user's next one
+    with _bar(epochs, progress) as bar:
+        engine = Engine(
+            model,
+            guide,
+            loss,
+            compile=compile if run.parallel is None else False,
+            planned=epochs * -(-len(train[0]) // batch_size),
+            custom=optimiser is not None,
+            tell=_say_above_bar if progress else _silent,
+            lr=lr,
+            clip_norm=math.inf if clip_norm is None else clip_norm,
+        )
+        engine.drive(run, parameters, optimiser)
+        if held_out is not None and dynamic_binarisation:
+            held_out = run.binarise(held_out)
+        with run.whole_epochs():
+            best = _train(
+                run,
+                scores,
+                train,
+                held_out,
+                checkpoint,
+                epochs=epochs,
+                batch_size=batch_size,
+                lr=lr,
+                bar=bar,
+                start=start,
+            )
+            if patience is not None:
+                run.restore(best)
     return History(
         scores.train,
         scores.validation,
@@ -182,7 +182,7 @@ def fit(
         scores.stopped,
         time.perf_counter() - start,
         scores.num_steps,
-        run.engine.description,
+        engine.description,
     )
 
 
@@ -191,165 +191,90 @@ def _train(
     scores: Scores,
     train: Data,
     held_out: Data | None,
+    checkpoint: Checkpoint | None,
     *,
     epochs: int,
     batch_size: int,
+    lr: float,
     bar: Any,
-    checkpoint: Checkpoint | None,
     start: float,
 ) -> list[Tensor]:
     """Go through the epochs, from the checkpoint's if it holds one; return the best weights."""
-    best = good = run.state()
+    best = run.keep()
     first = 0
     saved = None if checkpoint is None else checkpoint.load()
     if saved is not None:
         first = saved.numbers["epoch"]
         start -= saved.numbers["seconds"]
-        run.rehearse(train, held_out, batch_size, epochs=first, kl_warmup=scores.kl_warmup)
+        if run.stepper.settles:
+            run.rehearse(train, held_out, batch_size, scores, epochs=first)
         best = run.load(saved)
-        good = run.state()
         scores.load(saved.numbers["scores"])
         bar.update(first)
     for epoch in range(first, epochs if not scores.stopped else first):
         rows = run.binarise(train) if run.binary else train
-        run.kl_weight = min(1.0, (epoch + 1) / scores.kl_warmup) if scores.kl_warmup else 1.0
+        run.dial.weight = scores.kl_weight(epoch)
         try:
             elbo = run.epoch(rows, batch_size)
         except FloatingPointError as error:
-            run.restore(good)
-            remedy = f"a smaller lr than {run.lr:g}, clip_norm=10, or data on the scale of 1"
+            remedy = f"a smaller lr than {lr:g}, clip_norm=10, or data on the scale of 1"
             raise FloatingPointError(say("a finite loss", f"{error} in epoch {epoch}", remedy)) from None
         scores.num_steps += -(-len(train[0]) // batch_size)
-        if run.kl_weight < 1.0:  # the objective of a warm-up epoch is no ELBO: measure it
-            run.kl_weight = 1.0
+        if run.dial.weight < 1.0:  # the objective of a warm-up epoch is no ELBO: measure it
+            run.dial.weight = 1.0
             elbo = run.elbo(rows, batch_size)
-        good = run.state()
+        good = run.keep()
         if scores.add(epoch, elbo, None if held_out is None else run.elbo(held_out, batch_size)):
             best = good
         bar.set_postfix(elbo=f"{scores.latest:.2f}")
         bar.update()
         over = scores.exhausted(epoch)
         if checkpoint is not None and (over or epoch + 1 == epochs or checkpoint.due()):
-            checkpoint.save(
-                run.save(
-                    best,
-                    epoch=epoch + 1,
-                    seconds=time.perf_counter() - start,
-                    scores=scores.save(),
-                )
-            )
+            seconds = time.perf_counter() - start
+            checkpoint.save(run.save(best, epoch=epoch + 1, seconds=seconds, scores=scores.save()))
         if over:
             break
     return best
 
 
-def check_guide(model: Program, guide: Program, *args: Any) -> None:
-    """Check that a guide samples the model's latent sites, in the same shapes and in the prior's support.
-
-    Raises:
-        ValueError: if a site is missing, unknown, of another shape, or of another support.
-    """
-    with torch.no_grad(), torch.random.fork_rng():
-        proposed = {n: s for n, s in sample_sites(poutine.trace(guide).get_trace(*args)).items() if not _auxiliary(s)}
-        latent = {
-            n: s
-            for n, s in sample_sites(poutine.trace(model).get_trace(*args)).items()
-            if not s["is_observed"]
-        }  # fmt: skip
-    if set(proposed) != set(latent):
-        remedy = "the same names in both (latent= of Model and guide)"
-        raise ValueError(say(f"a guide over the latent sites {sorted(latent)}", f"{sorted(proposed)}", remedy))
-    for name, site in latent.items():
-        want, got = tuple(site["value"].shape), tuple(proposed[name]["value"].shape)
-        if want != got:
-            remedy = "the latent dimension of the prior for the guide"
-            raise ValueError(say(f"guide values of shape {want} at site {name!r}", f"{got}", remedy))
-        with torch.no_grad(), torch.random.fork_rng():
-            inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
-        if not inside:
-            remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
-            outside = str(proposed[name]["fn"].support)
-            raise ValueError(say(f"a guide over {site['fn'].support}, as the prior at site {name!r}", outside, remedy))
+def _check_settings(loss: Any, counts: dict[str, Any], *, kl_warmup: Any, lr: Any, clip_norm: Any) -> None:
+    if not isinstance(loss, ELBO):
+        raise TypeError(say("a Pyro ELBO object as loss", f"{loss!r}", "loss=pyro.infer.Trace_ELBO()"))
+    for name, value in counts.items():
+        if value is not None or name == "epochs":
+            checks.positive_integer(value, name)
+    checks.positive_integer(kl_warmup, "kl_warmup", minimum=0)
+    check_rate(lr, "lr", positive=False)
+    if clip_norm is not None:
+        check_rate(clip_norm, "clip_norm", positive=True)
 
 
-def _auxiliary(site: dict[str, Any]) -> bool:
-    return bool(site["infer"].get("is_auxiliary", False)) or bool(site["is_observed"])
+def _check_makers(optimiser: Any, checkpoint: Any) -> None:
+    if optimiser is not None and not callable(optimiser):
+        remedy = "optimiser=lambda p: torch.optim.SGD(p, lr=1e-2)"
+        raise TypeError(say("a function of the parameters that makes an optimiser", f"{optimiser!r}", remedy))
+    if checkpoint is not None and not all(hasattr(checkpoint, name) for name in ("load", "due", "save")):
+        expected = "a checkpoint with load(), due() and save(state)"
+        raise TypeError(say(expected, f"{checkpoint!r}", "pyro_vae.runs.checkpoints.Checkpoints"))
 
 
-def _check_batches(model: Program, guide: Program, train: Data, batch_size: int, *, plate: str, binary: bool) -> None:
-    size = checks.positive_integer(batch_size, "batch_size")
-    if size > len(train[0]):
-        got = f"batch_size={size} for {len(train[0])} training data"
-        raise ValueError(say("a batch no larger than the data", got, f"batch_size={len(train[0])}"))
-    sites = _check_data(model, train, binary=binary)
-    batch = tuple(part[:size] for part in train)
-    check_guide(model, guide, *((torch.bernoulli(batch[0]), *batch[1:]) if binary else batch))
-    for name, site in sites.items():
-        inside = any(frame.name == plate for frame in site["cond_indep_stack"])
-        if not site["is_observed"] and size < len(train[0]) and not inside:
-            remedy = f"batch_size={len(train[0])}, or plate= with the data plate's name"
-            raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
-
-
-def _check_data(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
-    """Check that data fit the model's observed sites; return all its sites."""
-    if binary:
-        low, high = float(data[0].min()), float(data[0].max())
-        if low < 0 or high > 1:
-            raise ValueError(say("probabilities in [0, 1]", f"values from {low:g} to {high:g}", "x / x.max()"))
-        data = ((data[0] > 0.5).to(data[0].dtype), *data[1:])
-    with torch.no_grad(), torch.random.fork_rng(), pyro.validation_enabled(False):
-        sites = sample_sites(poutine.trace(model).get_trace(*data))
-    observed = {name: site for name, site in sites.items() if site["is_observed"]}
-    if not observed:
-        raise ValueError(say("a model that observes the data", f"sites {list(sites)}", "fit(model, guide, x)"))
-    for name, site in observed.items():
-        check_support(name, site)
-    return sites
-
-
-def _data(x: Tensor | Data, device: torch.device | None, model: Program) -> Data:
-    parts = x if isinstance(x, tuple) else (x,)
-    for i, part in enumerate(parts):
-        name = "x" if i == 0 else f"x[{i}]"
-        checks.finite(checks.tensor(part, name), name, missing=may_miss(model, i))
-        checks.same_length(parts[0], part, "x", f"x[{i}]")
-    return tuple(part.to(device) if device is not None else part for part in parts)
-
-
-def _split(
-    x: Data, validation: Tensor | Data | float | None, device: torch.device | None, model: Program
-) -> tuple[Data, Data | None]:
-    if validation is None:
-        return x, None
-    if isinstance(validation, (Tensor, tuple)):
-        return x, _data(validation, device, model)
-    if not 0 <= validation < 1:
-        raise ValueError(say("validation data, or a share of x in [0, 1)", f"{validation}", "validation=0.1"))
-    held = int(validation * len(x[0]))
-    if held == 0:
-        return x, None
-    order = torch.randperm(len(x[0])).to(x[0].device)
-    return tuple(part[order[held:]] for part in x), tuple(part[order[:held]] for part in x)
-
-
-def _device(device: str | torch.device, *programs: Program) -> torch.device | None:
-    """The device to train on, to which modules are moved; None leaves everything where it is."""
-    if device == "auto":
-        if not torch.cuda.is_available():
-            return None
-        device = "cuda"
-    where = torch.device(device)
+def _move(device: torch.device | None, *programs: Program) -> None:
     for program in programs:
-        if isinstance(program, nn.Module):
-            program.to(where)
-    return where
+        if device is not None and isinstance(program, nn.Module):
+            program.to(device)
 
 
 def _bar(epochs: int, progress: bool) -> Any:
     from tqdm.auto import tqdm
 
     return tqdm(total=epochs, disable=not progress, unit="epoch", desc="SVI")
+
+
+def _say_above_bar(message: str) -> None:
+    """Say something where the bar is: on standard error, which leaves standard output to results."""
+    from tqdm.auto import tqdm
+
+    tqdm.write(message, file=sys.stderr)
 
 
 def _silent(message: str) -> None:

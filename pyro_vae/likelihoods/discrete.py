@@ -130,7 +130,7 @@ class DiscretisedLogistic(Likelihood):
 
     Raises:
         TypeError: if ``levels`` is no whole number.
-        ValueError: if it is below 2, or the network's last dimension is odd.
+        ValueError: if it is below 2, ``min_scale`` negative, or the network's last dimension odd.
 
     Example:
         >>> DiscretisedLogistic(nn.Linear(2, 10))(torch.zeros(7, 2)).event_shape
@@ -141,6 +141,8 @@ class DiscretisedLogistic(Likelihood):
         super().__init__()
         self.network = network
         self.levels = positive_integer(levels, "levels", minimum=2)
+        if not min_scale >= 0:
+            raise ValueError(say("a min_scale of at least 0", f"{min_scale}", "min_scale=0.1"))
         self.min_scale = float(min_scale)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_vae.checks import say
+from pyro_vae.checks import positive_integer, say
 from pyro_vae.likelihoods.base import Likelihood, split_last
 
 __all__ = ["Gaussian", "Laplace", "StudentT"]
@@ -41,7 +41,11 @@ class _LocationScale(Likelihood):
             if not initial_scale > self.min_scale:
                 got = f"{initial_scale} and min_scale={min_scale}"
                 raise ValueError(say("an initial_scale above min_scale", got, "initial_scale=float(x.std())"))
-            self.raw_scale = nn.Parameter(torch.full((data_dim,), math.log(math.expm1(initial_scale - self.min_scale))))
+            self.raw_scale = nn.Parameter(
+                torch.full(
+                    (positive_integer(data_dim, "data_dim"),), math.log(math.expm1(initial_scale - self.min_scale))
+                )
+            )
         elif isinstance(scale, str):
             if scale != "network":
                 raise ValueError(say('scale "network", "learned" or a number', repr(scale), "scale=1.0"))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import softplus
 
+from pyro_vae.checks import positive_integer, say
 from pyro_vae.likelihoods.base import Likelihood, split_last
 
 __all__ = ["Bernoulli", "Beta", "ContinuousBernoulli"]
@@ -31,7 +32,7 @@ class Bernoulli(Likelihood):
     def __init__(self, network: nn.Module, *, event_dim: int = 1) -> None:
         super().__init__()
         self.network = network
-        self.event_dim = event_dim
+        self.event_dim = positive_integer(event_dim, "event_dim")
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return the distribution of x given z."""
@@ -77,7 +78,7 @@ class ContinuousBernoulli(Likelihood):
     def __init__(self, network: nn.Module, *, event_dim: int = 1) -> None:
         super().__init__()
         self.network = network
-        self.event_dim = event_dim
+        self.event_dim = positive_integer(event_dim, "event_dim")
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return the distribution of x given z."""
@@ -116,7 +117,7 @@ class Beta(Likelihood):
         min_concentration: the floor under kappa.
 
     Raises:
-        ValueError: if the network's last dimension is odd.
+        ValueError: if the network's last dimension is odd, or ``min_concentration`` negative.
 
     Example:
         >>> Beta(nn.Linear(2, 10))(torch.zeros(7, 2)).event_shape
@@ -126,6 +127,8 @@ class Beta(Likelihood):
     def __init__(self, network: nn.Module, *, min_concentration: float = 1.0) -> None:
         super().__init__()
         self.network = network
+        if not min_concentration >= 0:
+            raise ValueError(say("a min_concentration of at least 0", f"{min_concentration}", "min_concentration=1.0"))
         self.min_concentration = float(min_concentration)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:

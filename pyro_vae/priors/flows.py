@@ -10,20 +10,26 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform, ComposeTransform
 
 from pyro_vae.checks import positive_integer
-from pyro_vae.flows import FlowDistribution, autoregressive, coupling
+from pyro_vae.flows import FlowDistribution, FlowNetwork, autoregressive, coupling
 from pyro_vae.priors.base import Prior
 
 __all__ = ["NICE", "MaskedAutoregressive", "NeuralSpline", "RealNVP"]
 
 
 class _FlowPrior(Prior):
+    """The law of z = g(u), u standard normal. A subclass says what g's inverse is made of, in ``_layers``."""
+
     loc: Tensor
 
-    def __init__(self, latent_dim: int, normalise: nn.Module) -> None:
+    def __init__(self, latent_dim: int, *, num_transforms: int | None = None, hidden: Sequence[int] = (64,)) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
-        self.normalise = normalise  # z -> u, the direction in which a density is evaluated
-        self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
+        self.latent_dim = positive_integer(latent_dim, "latent_dim")
+        # from z to u: the direction in which a density is evaluated
+        self.normalise = self._layers(num_transforms, hidden)
+        self.register_buffer("loc", torch.zeros(self.latent_dim), persistent=False)
+
+    def _layers(self, num_transforms: int | None, hidden: Sequence[int]) -> FlowNetwork:
+        raise NotImplementedError(f"{type(self).__name__} must define _layers(self, num_transforms, hidden)")
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
@@ -36,7 +42,7 @@ class NICE(_FlowPrior):
 
     Args:
         latent_dim: L.
-        num_transforms: how many coupling layers.
+        num_transforms: how many coupling layers; 4 if None.
         hidden: widths of the networks' hidden layers.
 
     Raises:
@@ -51,18 +57,19 @@ class NICE(_FlowPrior):
         tensor(-1.8379)
     """
 
-    def __init__(self, latent_dim: int, *, num_transforms: int = 4, hidden: Sequence[int] = (64,)) -> None:
-        L = positive_integer(latent_dim, "latent_dim")
-        super().__init__(
-            L, coupling(L, context_dim=0, num_transforms=num_transforms, hidden=tuple(hidden), additive=True)
-        )
-        self.log_scale = nn.Parameter(torch.zeros(L))
+    def __init__(self, latent_dim: int, *, num_transforms: int | None = None, hidden: Sequence[int] = (64,)) -> None:
+        super().__init__(latent_dim, num_transforms=num_transforms, hidden=hidden)
+        self.log_scale = nn.Parameter(torch.zeros(self.latent_dim))
+
+    def _layers(self, num_transforms: int | None, hidden: Sequence[int]) -> FlowNetwork:
+        count = 4 if num_transforms is None else num_transforms
+        return coupling(self.latent_dim, context_dim=0, num_transforms=count, hidden=hidden, additive=True)
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
-        base = dist.Normal(self.loc, torch.ones_like(self.loc)).to_event(1)
+        flow = super().forward()
         scale = AffineTransform(0.0, self.log_scale.exp(), event_dim=1)
-        return FlowDistribution(ComposeTransform([scale, self.normalise(None).inv]), base)
+        return FlowDistribution(ComposeTransform([scale, flow.transform]), flow.base)
 
 
 class RealNVP(_FlowPrior):
@@ -70,7 +77,7 @@ class RealNVP(_FlowPrior):
 
     Args:
         latent_dim: L.
-        num_transforms: how many coupling layers.
+        num_transforms: how many coupling layers; 4 if None.
         hidden: widths of the networks' hidden layers.
 
     Raises:
@@ -85,9 +92,9 @@ class RealNVP(_FlowPrior):
         tensor(-1.8379)
     """
 
-    def __init__(self, latent_dim: int, *, num_transforms: int = 4, hidden: Sequence[int] = (64,)) -> None:
-        L = positive_integer(latent_dim, "latent_dim")
-        super().__init__(L, coupling(L, context_dim=0, num_transforms=num_transforms, hidden=tuple(hidden)))
+    def _layers(self, num_transforms: int | None, hidden: Sequence[int]) -> FlowNetwork:
+        count = 4 if num_transforms is None else num_transforms
+        return coupling(self.latent_dim, context_dim=0, num_transforms=count, hidden=hidden)
 
 
 class MaskedAutoregressive(_FlowPrior):
@@ -95,7 +102,7 @@ class MaskedAutoregressive(_FlowPrior):
 
     Args:
         latent_dim: L.
-        num_transforms: how many autoregressive layers.
+        num_transforms: how many autoregressive layers; 2 if None.
         hidden: widths of the networks' hidden layers.
 
     Raises:
@@ -110,9 +117,9 @@ class MaskedAutoregressive(_FlowPrior):
         tensor(-1.8379)
     """
 
-    def __init__(self, latent_dim: int, *, num_transforms: int = 2, hidden: Sequence[int] = (64,)) -> None:
-        L = positive_integer(latent_dim, "latent_dim")
-        super().__init__(L, autoregressive(L, context_dim=0, num_transforms=num_transforms, hidden=tuple(hidden)))
+    def _layers(self, num_transforms: int | None, hidden: Sequence[int]) -> FlowNetwork:
+        count = 2 if num_transforms is None else num_transforms
+        return autoregressive(self.latent_dim, context_dim=0, num_transforms=count, hidden=hidden)
 
 
 class NeuralSpline(_FlowPrior):
@@ -122,7 +129,7 @@ class NeuralSpline(_FlowPrior):
 
     Args:
         latent_dim: L.
-        num_transforms: how many autoregressive layers.
+        num_transforms: how many autoregressive layers; 2 if None.
         hidden: widths of the networks' hidden layers.
 
     Raises:
@@ -137,7 +144,6 @@ class NeuralSpline(_FlowPrior):
         tensor(-1.8379)
     """
 
-    def __init__(self, latent_dim: int, *, num_transforms: int = 2, hidden: Sequence[int] = (64,)) -> None:
-        L = positive_integer(latent_dim, "latent_dim")
-        flow = autoregressive(L, context_dim=0, num_transforms=num_transforms, hidden=tuple(hidden), spline=True)
-        super().__init__(L, flow)
+    def _layers(self, num_transforms: int | None, hidden: Sequence[int]) -> FlowNetwork:
+        count = 2 if num_transforms is None else num_transforms
+        return autoregressive(self.latent_dim, context_dim=0, num_transforms=count, hidden=hidden, spline=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from pyro_vae.checks import finite, positive_integer, say, tensor
+from pyro_vae.checks import finite, misfit, positive_integer, say, tensor
 from pyro_vae.priors.base import Prior
 
 __all__ = ["GaussianMixture", "VampPrior"]
@@ -29,7 +29,7 @@ class GaussianMixture(Prior):
 
     Raises:
         TypeError: if a size is no whole number.
-        ValueError: if a size is not positive.
+        ValueError: if a size is not positive, or ``spread`` negative.
 
     Example:
         >>> GaussianMixture(2, num_components=10)().event_shape
@@ -40,6 +40,8 @@ class GaussianMixture(Prior):
         super().__init__()
         self.latent_dim = positive_integer(latent_dim, "latent_dim")
         K = positive_integer(num_components, "num_components")
+        if not 0 <= spread < math.inf:
+            raise ValueError(say("a spread of at least 0", f"{spread}", "spread=1.0"))
         self.logits = nn.Parameter(torch.zeros(K))
         self.loc = nn.Parameter(spread * torch.randn(K, self.latent_dim))
         self.raw_scale = nn.Parameter(torch.full((K, self.latent_dim), math.log(math.expm1(1 - _FLOOR))))
@@ -63,7 +65,8 @@ class VampPrior(Prior):
 
     Raises:
         TypeError: if the guide has no ``posterior``, or the pseudo-inputs are no tensor.
-        ValueError: if the pseudo-inputs are not finite, or lie outside ``bounds``.
+        ValueError: if the pseudo-inputs are not finite, lie outside ``bounds``, or do not fit the guide in shape or
+            dtype; if the guide's posteriors have no density, or are not over all data (a per-datum guide).
 
     Source:
         Tomczak & Welling 2018, equation 9.
@@ -82,6 +85,7 @@ class VampPrior(Prior):
             raise TypeError(say("a guide with posterior(x)", type(guide).__name__, remedy))
         u = finite(tensor(pseudo_inputs, "pseudo_inputs", min_dim=2), "pseudo_inputs")
         self.latent_dim = positive_integer(guide.latent_dim, "guide.latent_dim")
+        _check_components(guide, u)
         self._guide = [guide]  # in a list: not a submodule
         self.bounds = bounds
         if bounds is not None:
@@ -99,6 +103,22 @@ class VampPrior(Prior):
             low, high = self.bounds
             u = low + (high - low) * torch.sigmoid(u)
         return dist.MixtureSameFamily(dist.Categorical(logits=u.new_zeros(len(u))), self._guide[0].posterior(u))
+
+
+@torch.no_grad()
+def _check_components(guide: Any, u: Tensor) -> None:
+    try:
+        with torch.random.fork_rng():
+            q = guide.posterior(u)
+    except (RuntimeError, ValueError) as error:
+        raise misfit(error, guide, u, what="the guide", name="pseudo-inputs") from error
+    if q.batch_shape != (len(u),) or q.event_shape != (guide.latent_dim,) or isinstance(_base(q), dist.Delta):
+        got = f"{type(guide).__name__}, which gives {type(_base(q)).__name__} of shape {tuple(q.shape())}"
+        raise ValueError(say("a guide whose posteriors are densities over z", got, "guides.DiagonalGaussian(network)"))
+
+
+def _base(q: Any) -> Any:
+    return getattr(q, "base_dist", q)
 
 
 _FLOOR = 1e-2  # under a learnt sigma: a component cannot shrink to a point

@@ -6,11 +6,13 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor
 
 from pyro_vae import plots
+from pyro_vae.datasets.kinds import Schema
 from pyro_vae.evaluation.comparison import Comparison, compare
 from pyro_vae.inference.mcmc.hmc import HMC
 from pyro_vae.inference.mcmc.run import mcmc
@@ -18,9 +20,10 @@ from pyro_vae.inference.optimum import laplace
 from pyro_vae.inference.quadrature import MAX_LATENT_DIM, quadrature
 from pyro_vae.model import Model
 from pyro_vae.report import Section, write_report
-from pyro_vae.runs.build import likelihood_name
+from pyro_vae.runs.build import PROPOSED, likelihood_name
 from pyro_vae.runs.folder import versions, write_whole
 from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
+from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.training import Trained
 
 __all__ = ["verdicts", "write_page"]
@@ -39,8 +42,8 @@ def write_page(
         num_samples: draws a chain.
     """
     pyro.set_rng_seed(trained.recipe.seed)
-    held = trained.prepared.x["test"]
-    x = (held if len(held) else trained.prepared.x["train"])[:rows]
+    held = trained.prepared.split("test")
+    x = (held if len(held) else trained.prepared.split("train"))[:rows]
     sections = [_data(trained), _model(trained)]
     sections.append(Section("Learning", _learning(trained), figure=plots.learning_curve(trained.history)))
     if isinstance(trained.model, Model):
@@ -69,9 +72,18 @@ def _data(trained: Trained) -> Section:
         text += f"\n\nNote: {note}."
     if not schema.columns:
         return Section("Data", text)
-    values = schema.decode(prepared.x["train"])
+    values = schema.decode(prepared.x["train"][:])
     frame = pd.DataFrame(values, columns=list(schema.columns)).describe().T[["count", "mean", "std", "min", "max"]]
+    frame["count"] = frame["count"].astype(int)
     frame.insert(0, "kind", schema.kinds)
+    if "categories" in schema.kinds:
+        words = schema.named(values)
+        chosen = [kind == "categories" for kind in schema.kinds]
+        frame.loc[chosen, ["mean", "std", "min", "max"]] = float("nan")
+        frame["most frequent"] = [
+            str(pd.Series(words[name]).mode()[0]) if some else ""
+            for name, some in zip(schema.columns, chosen, strict=True)
+        ]
     return Section("Data", text + "\n\nThe training rows, in the table's own units:", table=frame)
 
 
@@ -96,10 +108,22 @@ def _model(trained: Trained) -> Section:
         + f"\n\nThe decoder is a {sizes} network, the guide its mirror. Both are learnt by maximising the bound "
         "below; the gap to log p(x) is the guide's error."
     )
-    equations = (
-        "z ~ p(z)\nx ~ p(x | z)\nlog p(x) = ELBO(x) + KL(q(z|x) || p(z|x))\nELBO(x) = E_q[ log p(x, z) - log q(z|x) ]"
-    )
+    bound = "log p(x) = ELBO(x) + KL(q(z|x) || p(z|x))\nELBO(x) = E_q[ log p(x, z) - log q(z|x) ]"
+    equations = f"{_equations(recipe, schema, name)}\n\n{bound}"
     return Section("Model", text, code=equations)
+
+
+def _equations(recipe: Recipe, schema: Schema, name: str) -> str:
+    """The program in lines: what is drawn from what, with f the decoder and g the guide's network."""
+    lines = [f"z ~ {recipe.prior}  in R^{recipe.latent_dim}"]
+    if name != "Mixed":
+        lines.append(f"x | z ~ {name}(f(z))  in {schema.data_dim} independent columns")
+    else:
+        for kind in dict.fromkeys(schema.kinds[i] for i in schema.order):
+            names = [schema.name(i).strip("'") for i in schema.order if schema.kinds[i] == kind]
+            shown = ", ".join(names[:6]) + (f", ... ({len(names)} columns)" if len(names) > 6 else "")
+            lines.append(f"{shown} | z ~ {PROPOSED[kind]}(f(z))")
+    return "\n".join([*lines, f"q(z | x) = {recipe.guide}(g(x))"])
 
 
 def _plain(summary: str) -> str:
@@ -115,11 +139,22 @@ def _learning(trained: Trained) -> str:
         f"{history.num_steps} steps in {history.seconds:.1f} seconds ({history.engine}). The best {kind} ELBO, "
         f"{best:.3f} nats per datum, is that of epoch {history.best_epoch + 1} of {len(history.train_elbo)}."
     )
-    if history.validation_elbo and history.validation_elbo[-1] < best - 0.02 * abs(best):
+    if _fell(history.validation_elbo):
         text += (
             "\n\nThe held-out ELBO has fallen since: the model began to learn the training data by heart (--patience)."
         )
     return text
+
+
+def _fell(elbo: list[float]) -> bool:
+    """Whether a curve ends below its best stretch of a tenth of its epochs, by three standard errors."""
+    width = max(5, len(elbo) // 10)
+    if len(elbo) < 3 * width:
+        return False
+    stretches = torch.tensor(elbo, dtype=torch.float64).unfold(0, width, 1)
+    mean, error = stretches.mean(-1), stretches.std(-1) / width**0.5
+    top = int(mean.argmax())
+    return bool(mean[-1] < mean[top] - 3 * (error[-1] ** 2 + error[top] ** 2).sqrt())
 
 
 @torch.no_grad()
@@ -144,29 +179,43 @@ def _pictures(trained: Trained, x: Tensor) -> list[Section]:
             )
         )
     else:
-        names = list(schema.columns) or [f"x{i}" for i in range(schema.data_dim)]
-        made.append(
-            Section(
-                "Samples",
-                "Drawn from the model, in the table's units.",
-                table=pd.DataFrame(schema.decode(draws), columns=names),
-            )
-        )
-        both = pd.DataFrame(
-            {
-                "held-out mean": schema.decode(x).mean(0),
-                "reconstructed mean": schema.decode(mean).mean(0),
-                "held-out sd": schema.decode(x).std(0),
-                "reconstructed sd": schema.decode(mean).std(0),
-            },
-            index=names,
-        )
-        made.append(
-            Section("Reconstructions", "Means and spreads of p(x|z) at the guide's mean, by column.", table=both)
-        )
+        table = pd.DataFrame(schema.named(schema.decode(draws)))
+        made.append(Section("Samples", "Drawn from the model, in the table's units.", table=table))
+        made.append(_reconstructed(schema, schema.decode(x), schema.decode(mean)))
     if z.shape[-1] == 2:
-        made.append(Section("Latent space", "The guide's means of the held-out data.", figure=plots.latent_space(z)))
+        held = trained.prepared.split("test")[:_SHOWN]
+        points = trained.guide.posterior(held).sample((64,)).mean(0) if len(held) else z
+        text = f"The guide's means of {len(points)} held-out data."
+        made.append(Section("Latent space", text, figure=plots.latent_space(points, title="")))
     return made
+
+
+def _reconstructed(schema: Schema, x: Any, mean: Any) -> Section:
+    """Held-out values against p(x|z) at the guide's mean, column by column."""
+    import pandas as pd
+
+    names = list(schema.columns) or [f"x{i}" for i in range(schema.data_dim)]
+    seen, made = pd.DataFrame(x, columns=names), pd.DataFrame(mean, columns=names)
+    table = pd.DataFrame(
+        {
+            "held-out mean": seen.mean(),
+            "reconstructed mean": made.mean(),
+            "held-out sd": seen.std(),
+            "reconstructed sd": made.std(),
+        }
+    )
+    codes = [kind == "categories" for kind in schema.kinds]
+    table.loc[codes] = float("nan")  # codes have no mean
+    with np.errstate(invalid="ignore", divide="ignore"):
+        table["agreement"] = [
+            (seen[name] == made[name])[seen[name].notna()].mean() if code else seen[name].corr(made[name])
+            for name, code in zip(names, codes, strict=True)
+        ]
+    text = "Means and spreads of p(x|z) at the guide's mean, by column. Agreement is the correlation with the held-out "
+    return Section("Reconstructions", text + "values; of categories, the share of equal ones.", table=table)
+
+
+_SHOWN = 2000  # points in the latent plane
 
 
 def _comparison(trained: Trained, x: Tensor, num_samples: int) -> list[Section]:
@@ -181,7 +230,9 @@ def _comparison(trained: Trained, x: Tensor, num_samples: int) -> list[Section]:
         if exact
         else "Beyond three latent dimensions the exact posterior is out of reach: moments are compared with HMC's."
     )
-    frame = comparison.to_dataframe()
+    frame = comparison.to_dataframe().drop(columns="num_samples")
+    frame.index.name = None
+    frame.columns = [{"std_ratio": "sd ratio", "kl": "KL", "ess": "ESS"}.get(c, c.replace("_", " ")) for c in frame]
     made = [Section("Comparison", f"{len(x)} held-out data by every route. {words}", table=frame)]
     if exact:
         made.append(_ledger(comparison))

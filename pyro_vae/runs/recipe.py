@@ -45,6 +45,8 @@ class Recipe:
         seed: of everything random.
         device: "auto", "cpu", "cuda".
         dtype: "float32" or "float64".
+        mixed_precision: multiply in bfloat16 while training, on a CUDA device; refused where that biases the ELBO.
+        memory_map: "yes" leaves an .npy on disk and reads it batch by batch; "auto" if memory is short; "no".
     """
 
     data: str
@@ -71,6 +73,8 @@ class Recipe:
     seed: int = 0
     device: str = "auto"
     dtype: str = "float32"
+    mixed_precision: bool = False
+    memory_map: str = "auto"
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Recipe:
@@ -144,6 +148,7 @@ class Recipe:
         if not all(size.strip().isdecimal() and 0 < int(size) < 2**24 for size in self.hidden.split(",") if size):
             raise ValueError(say("hidden as widths with commas", repr(self.hidden), 'hidden="128" or "256,128"'))
         among(self.compile, ("auto", "yes", "no"), "compile")
+        among(self.memory_map, ("auto", "yes", "no"), "memory_map")
         among(self.dtype, ("float32", "float64"), "dtype")
 
 

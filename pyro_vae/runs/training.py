@@ -14,9 +14,10 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.distributed import agree, rank
 from pyro_vae.inference.variational import History, fit
-from pyro_vae.runs.build import Prepared, build, likelihood_name, objective, prepare
+from pyro_vae.runs.build import Prepared, build, check_device, likelihood_name, objective, prepare
 from pyro_vae.runs.checkpoints import Checkpoints, read_tensors, write_tensors
 from pyro_vae.runs.folder import Run, RunError, versions, write_whole
+from pyro_vae.runs.precision import bias, halve, must_not_bias
 from pyro_vae.runs.recipe import Recipe
 
 __all__ = ["Trained", "load_run", "read_recipe", "train"]
@@ -75,6 +76,7 @@ def train(
     tell = tell or (lambda message: None)
     if rank() == 0 and run.exists and not resume:
         raise RunError(say("a folder without a run", f"one at {run.folder}", "--resume, or another --output"))
+    check_device(recipe.device, mixed_precision=recipe.mixed_precision)
     torch.set_default_dtype(torch.float64 if recipe.dtype == "float64" else torch.float32)
     about = run.read_json("about.json") if resume else None
     prepared = prepare(recipe, None if about is None else Schema.from_json(about["schema"]))
@@ -89,6 +91,8 @@ def train(
         tell(
             f"model: {recipe.prior} prior, {likelihood_name(recipe, prepared.schema)} likelihood; {recipe.guide} guide"
         )
+    if recipe.mixed_precision:
+        tell(_halved(recipe, prepared, model, guide))
     keeper = Checkpoints(run, every=every, write=rank() == 0, tell=tell)
     if rank():
         agree(None)  # rank 0 has begun
@@ -103,12 +107,22 @@ def train(
         agree(None)
         try:
             history = _fit(recipe, prepared, model, guide, keeper, progress=progress)
-        except (ValueError, TypeError):  # parts that do not fit together: there is nothing to go on with
+        except (ValueError, TypeError, FloatingPointError):  # parts that do not fit: there is nothing to go on with
             if about is None and keeper.load() is None:
                 run.discard(folder=made)
             raise
         _finish(run, model, guide, history)
     return Trained(recipe, prepared, model, guide, history)
+
+
+def _halved(recipe: Recipe, prepared: Prepared, model: Any, guide: Any) -> str:
+    """Let model and guide train in mixed precision, and say what that does to the ELBO of some training data."""
+    if not (isinstance(model, nn.Module) and isinstance(guide, nn.Module)):
+        raise TypeError(say("a model and guide that are torch modules", "Python functions", "mixed_precision=false"))
+    device = torch.device("cuda" if recipe.device == "auto" else recipe.device)
+    for module in (model, guide):
+        halve(module.to(device))
+    return must_not_bias(bias(model, guide, objective(recipe), prepared.x["train"][:2048].to(device)))
 
 
 def _begin(run: Run, recipe: Recipe, prepared: Prepared) -> None:
@@ -164,7 +178,7 @@ def _weights(model: Any, guide: Any) -> dict[str, Tensor]:
 
 
 def load_run(run: Run, *, trust_code: bool = False) -> Trained:
-    """Return a finished run: data, model and guide with their learnt weights.
+    """Return a finished run: data, model and guide with their learnt weights; without data if the file is gone.
 
     No code is run from the folder; a model of the user's is imported only if trusted.
 
@@ -178,8 +192,19 @@ def load_run(run: Run, *, trust_code: bool = False) -> Trained:
     about = run.read_json("about.json")
     torch.set_default_dtype(torch.float64 if recipe.dtype == "float64" else torch.float32)
     pyro.set_rng_seed(recipe.seed)
-    prepared = prepare(recipe, Schema.from_json(about["schema"]))
-    model, guide = build(recipe, prepared.schema, prepared.x["train"], trust_code=trust_code)
+    schema = Schema.from_json(about["schema"])
+    try:
+        prepared = prepare(recipe, schema)
+    except FileNotFoundError:  # the run has gone elsewhere without its data
+        if recipe.model:
+            raise
+        prepared = Prepared(schema, {}, "", ())
+    else:
+        if prepared.digest != about["fingerprint"]:
+            raise RunError(
+                say("the data that the run was trained on", f"others at {recipe.data}", "bringing them back")
+            )
+    model, guide = build(recipe, schema, prepared.x.get("train"), trust_code=trust_code)
     tensors, _ = read_tensors(run / "weights.safetensors")
     for side, program in (("model", model), ("guide", guide)):
         if isinstance(program, nn.Module):

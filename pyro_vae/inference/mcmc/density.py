@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_vae.inference.backend import why_no_compiler
+from pyro_vae.inference.backend import agree, compile_run, why_no_compiler
 from pyro_vae.inference.target import Target
 
 __all__ = ["LogDensity"]
@@ -96,30 +95,16 @@ def _compiled(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Calla
     """Trace and compile; None if that fails or changes the values."""
     if why_no_compiler(inputs) is not None:
         return None
-
-    def traced(*args: Tensor) -> Any:  # make_fx wants no optional arguments
-        return function(*args)
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from torch._inductor.compile_fx import compile_fx
-            from torch.fx.experimental.proxy_tensor import make_fx
-
-            graph = make_fx(traced)(*inputs)
-            fast: Any = compile_fx(graph, list(inputs))
-
-        def call(*args: Tensor) -> Any:
-            out = fast(*args)
-            return out[0] if len(out) == 1 else out
-
-        expected, got = function(*inputs), call(*inputs)
+        expected = function(*inputs)
+        run = compile_run(lambda tensors: _tensors(function(*tensors)), list(inputs))
+        got = run(list(inputs))
     except Exception:  # noqa: BLE001  whatever the compiler stumbles over, the eager program still runs
         return None
-    pairs = zip(_tensors(expected), _tensors(got), strict=True)
-    tolerance = 1e-3 if inputs[0].dtype == torch.float32 else 1e-8
-    return call if all(torch.allclose(a, b, rtol=tolerance, atol=tolerance, equal_nan=True) for a, b in pairs) else None
+    if not agree(got, _tensors(expected), inputs):
+        return None
+    return (lambda *args: run(list(args))[0]) if isinstance(expected, Tensor) else lambda *args: tuple(run(list(args)))
 
 
-def _tensors(out: Any) -> tuple[Tensor, ...]:
-    return out if isinstance(out, tuple) else (out,) if isinstance(out, Tensor) else tuple(out)
+def _tensors(out: Any) -> list[Tensor]:
+    return [out] if isinstance(out, Tensor) else list(out)

@@ -67,7 +67,8 @@ class Objective(ELBO):
 
     def loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return minus the objective, summed over data."""
-        return float(self.differentiable_loss(model, guide, *args, **kwargs).detach())
+        with torch.no_grad():
+            return float(self.differentiable_loss(model, guide, *args, **kwargs))
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
         """Return the loss, and add its gradient to the parameters'."""
@@ -118,7 +119,7 @@ class Objective(ELBO):
         """Refuse a guide whose draws carry no gradient; an objective that needs none overrides this."""
         for name, site in latent_sites(guide_trace).items():
             if not site["fn"].has_rsample:
-                got = f"{_name(site['fn'])} at site {name!r}, which has none"
+                got = f"{family(site['fn'])} at site {name!r}, which has none"
                 remedy = "objectives.ReweightedWakeSleep, or pyro.infer.Trace_ELBO with its score-function gradient"
                 raise ValueError(say(f"a guide with reparameterised draws for {type(self).__name__}", got, remedy))
 
@@ -181,7 +182,8 @@ def _summed(log_prob: Tensor, dims: list[int]) -> Tensor:
     return log_prob.sum(dims, keepdim=True) if dims else log_prob
 
 
-def _name(fn: Any) -> str:
+def family(fn: Any) -> str:
+    """The name of a distribution's family, under its wrappers."""
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
     return type(fn).__name__

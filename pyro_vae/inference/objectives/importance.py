@@ -129,6 +129,8 @@ class RenyiELBO(ImportanceWeightedELBO):
 
 def pull_back(objective: Tensor, leaves: list[Tensor], draws: list[Tensor]) -> Tensor:
     """Return a scalar whose gradient carries the objective's gradient at the leaves back through the draws."""
+    if not objective.requires_grad:  # only the value is asked for
+        return objective.new_zeros(())
     grads = torch.autograd.grad(objective, leaves, retain_graph=True, allow_unused=True)
     zero = objective.new_zeros(())
     return sum(((g * z).sum() for g, z in zip(grads, draws, strict=True) if g is not None and z.requires_grad), zero)

@@ -96,8 +96,8 @@ class BetaELBO(Objective):
         super().__init__(
             num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
         )
-        if not callable(beta) and not (beta >= 0 and math.isfinite(beta)):
-            raise ValueError(say("a beta of at least 0, or a schedule", f"{beta}", "beta=1.0"))
+        if not callable(beta) and not (isinstance(beta, (int, float)) and beta >= 0 and math.isfinite(beta)):
+            raise ValueError(say("a beta of at least 0, or a schedule", f"{beta!r}", "beta=1.0"))
         self.beta = beta
         self.step = 0
 

@@ -1,0 +1,90 @@
+"""What one pass over a table says of its columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pyro_vae.checks import say
+from pyro_vae.datasets.rows import pieces
+
+__all__ = ["Columns", "no_infinity"]
+
+
+class Columns:
+    r"""Range, kind of number and moments of each column of a table, learnt piece by piece.
+
+    Means and variances are merged by Chan, Golub & LeVeque 1983: with :math:`\delta = m_b - m_a`,
+    :math:`m = m_a + \delta n_b / n` and :math:`M = M_a + M_b + \delta^2 n_a n_b / n`.
+
+    Attributes:
+        low: smallest value, ``(D,)``; infinite in a column without any.
+        high: largest value.
+        whole: whether all values are whole numbers.
+        filled: how many values there are.
+        mean: over the training rows.
+        std: over the training rows, by the count, not the count less one.
+    """
+
+    def __init__(self, values: np.ndarray, training: np.ndarray, call: Callable[[int], str]) -> None:
+        """Go through a table.
+
+        Args:
+            values: ``(N, *shape)``, in memory or on disk.
+            training: the rows to take moments of.
+            call: what to call a column.
+
+        Raises:
+            ValueError: if a value is infinite.
+        """
+        D = int(np.prod(values.shape[1:]))
+        self.low, self.high = np.full(D, np.inf), np.full(D, -np.inf)
+        self.whole, self.filled = np.ones(D, bool), np.zeros(D, np.int64)
+        self.mean, self._count, self._squares = np.zeros(D), np.zeros(D, np.int64), np.zeros(D)
+        chosen = np.zeros(len(values), bool)
+        chosen[training] = True
+        row = 0
+        for piece in pieces(values):
+            flat = np.asarray(piece).reshape(len(piece), -1)
+            no_infinity(flat, call, first=row)
+            flat = flat.astype(np.float64)
+            there = ~np.isnan(flat)
+            self.low = np.minimum(self.low, np.where(there, flat, np.inf).min(0))
+            self.high = np.maximum(self.high, np.where(there, flat, -np.inf).max(0))
+            self.whole &= ((flat == np.round(flat)) | ~there).all(0)
+            self.filled += there.sum(0)
+            some = chosen[row : row + len(flat)]
+            self._merge(flat[some], there[some])
+            row += len(flat)
+        self.missing = bool((self.filled < len(values)).any())
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviation of each column over the training rows."""
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(self._squares / np.maximum(self._count, 1))
+
+    def _merge(self, flat: np.ndarray, there: np.ndarray) -> None:
+        """Add rows to the moments."""
+        count = there.sum(0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.where(there, flat, 0.0).sum(0) / np.maximum(count, 1)
+            squares = np.where(there, flat - mean, 0.0) ** 2
+            share = count / np.maximum(self._count + count, 1)
+            delta = np.where(count > 0, mean - self.mean, 0.0)
+            self._squares += squares.sum(0) + delta**2 * share * self._count
+            self.mean += delta * share
+        self._count += count
+
+
+def no_infinity(flat: np.ndarray, call: Callable[[int], str], *, first: int = 0) -> None:
+    """Check that no value of a table ``(n, D)`` is infinite.
+
+    Raises:
+        ValueError: naming row, counted on from ``first``, and column.
+    """
+    if flat.dtype.kind == "f" and np.isinf(flat).any():
+        row, column = np.argwhere(np.isinf(flat))[0]
+        got = f"an infinite value in data row {first + row}, column {call(column)}"
+        raise ValueError(say("finite data", got, "removing that row, or leaving the entry empty"))

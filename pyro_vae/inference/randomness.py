@@ -1,0 +1,35 @@
+"""Random numbers that the user's stream does not feel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["aside"]
+
+
+@contextmanager
+def aside(*, seed: int | None = None) -> Iterator[None]:
+    """Put torch's random state back at the end, on the CPU and on every CUDA device.
+
+    Looking at a program takes nothing from the user's stream; with a seed, what is drawn is the same at every call.
+
+    Args:
+        seed: starts the stream inside; None goes on from the user's.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> with aside(seed=7):
+        ...     one = torch.rand(1)
+        >>> after = torch.rand(1)
+        >>> _ = torch.manual_seed(0)
+        >>> bool(after == torch.rand(1))
+        True
+    """
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield

@@ -1,0 +1,185 @@
+"""A sweep from its folder: the grid by name, the rows that are done, and what is still to run."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from pyro_vae.checks import among, say
+from pyro_vae.evaluation.sweep import Sweep
+from pyro_vae.evaluation.sweep import sweep as run_grid
+from pyro_vae.runs.build import (
+    build_guide,
+    build_likelihood,
+    build_prior,
+    check_device,
+    likelihood_name,
+    objective,
+    prepare,
+)
+from pyro_vae.runs.folder import Run, RunError, versions, write_whole
+from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
+from pyro_vae.runs.recipe import Recipe
+
+__all__ = ["Grid", "sweep"]
+
+PARTS = ("prior", "likelihood", "guide", "objective")
+_OWN = ("seeds", "rows", "num_particles")
+_LEFT_OUT = ("model", "patience", "kl_warmup", "clip_norm", "dynamic_binarisation", "validation", "seed")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep runs: every combination of parts and seeds, under one recipe.
+
+    Attributes:
+        recipe: what all runs share.
+        parts: the names to combine, by "prior", "likelihood", "guide" and "objective".
+        seeds: one run each.
+        rows: at most so many test data, from the first.
+        num_particles: K of the evidence's bound where integration is out of reach.
+    """
+
+    recipe: Recipe
+    parts: dict[str, tuple[str, ...]]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    rows: int = 100
+    num_particles: int = 64
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Grid:
+        """Return the grid with these values: those of a recipe, with lists of names for parts, and ``seeds``.
+
+        Raises:
+            ValueError: if a name is unknown, or a value is of the wrong kind or out of range.
+        """
+        shared = [field.name for field in fields(Recipe) if field.name not in _LEFT_OUT]
+        for name in values:
+            among(name, [*shared, *_OWN], "a name of the configuration")
+        rest = {name: value for name, value in values.items() if name not in (*PARTS, *_OWN)}
+        recipe = Recipe.of({**rest, "validation": 0.0})
+        parts = {name: _names(name, values.get(name, getattr(recipe, name))) for name in PARTS}
+        for name, table in zip(PARTS, (PRIORS, LIKELIHOODS, GUIDES, OBJECTIVES), strict=True):
+            for text in parts[name]:
+                if text != "auto" or name != "likelihood":
+                    parse(text, table, f"the {name}")
+        seeds = values.get("seeds", cls.seeds)
+        if not _whole(seeds) or not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(
+                say("seeds as a list of different whole numbers from 0", f"{seeds!r}", "seeds = [0, 1, 2]")
+            )
+        sizes = {name: values.get(name, getattr(cls, name)) for name in ("rows", "num_particles")}
+        for name, size in sizes.items():
+            if not _whole([size]) or not size:
+                raise ValueError(say(f"{name} to be at least 1", f"{size!r}", f"{name} = {getattr(cls, name)}"))
+        return cls(recipe, parts, tuple(seeds), **sizes)
+
+    def to_toml(self) -> str:
+        """Return it as a configuration file."""
+        shared = {name: value for name, value in asdict(self.recipe).items() if name not in (*_LEFT_OUT, *PARTS)}
+        values = {**shared, **self.parts, **{name: getattr(self, name) for name in _OWN}}
+        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
+
+
+def sweep(run: Run, grid: Grid, *, progress: bool = False) -> Sweep:
+    """Run what a grid asks for and its folder does not hold yet.
+
+    The folder's ``rows.jsonl`` gets a line as each run ends, so that a sweep that was stopped goes on where it was;
+    names and seeds may be added between. ``table.csv`` and ``heat-map.png`` are written at the end.
+
+    Args:
+        run: the folder.
+        grid: what to run.
+        progress: show a bar on standard error.
+
+    Raises:
+        RunError: if the folder holds a sweep under other settings or a training run, is in use, or is not writable.
+        ValueError: if data or parts are not usable.
+    """
+    check_device(grid.recipe.device)
+    torch.set_default_dtype(torch.float64 if grid.recipe.dtype == "float64" else torch.float32)
+    prepared = prepare(replace(grid.recipe, memory_map="no"))
+    schema, x, test = prepared.schema, prepared.x["train"][:], prepared.x["test"][: grid.rows]
+    if not len(test):
+        raise ValueError(say("data to measure on", f"test = {grid.recipe.test} of the rows", "test=0.2"))
+
+    recipe = grid.recipe
+    likelihoods = {likelihood_name(replace(recipe, likelihood=text), schema): text for text in grid.parts["likelihood"]}
+    if run.exists:
+        raise RunError(say("a folder of a sweep", f"the run at {run.folder}", "another --output"))
+    run.make()
+    with run.locked():
+        _begin(run, grid, prepared.digest)
+        result = run_grid(
+            x,
+            test=test,
+            priors={text: _prior(replace(recipe, prior=text)) for text in grid.parts["prior"]},
+            likelihoods={
+                name: partial(build_likelihood, replace(recipe, likelihood=text), schema)
+                for name, text in likelihoods.items()
+            },
+            guides={text: partial(build_guide, replace(recipe, guide=text), schema) for text in grid.parts["guide"]},
+            objectives={text: partial(objective, replace(recipe, objective=text)) for text in grid.parts["objective"]},
+            seeds=grid.seeds,
+            epochs=recipe.epochs,
+            batch_size=min(recipe.batch_size, len(x)),
+            lr=recipe.lr,
+            num_particles=grid.num_particles,
+            compile="auto" if recipe.compile == "auto" else recipe.compile == "yes",
+            missing=schema.missing,
+            path=run / "rows.jsonl",
+            progress=progress,
+        )
+        _finish(run, result)
+    return result
+
+
+def _prior(recipe: Recipe) -> Any:
+    return lambda guide: build_prior(recipe)
+
+
+def _begin(run: Run, grid: Grid, digest: str) -> None:
+    """Write what the folder is about, or check that it is about the same."""
+    names = sorted({field.name for field in fields(Recipe)} - {*_LEFT_OUT, *PARTS, "data"})
+    shared = {name: getattr(grid.recipe, name) for name in names}
+    shared |= {"rows": grid.rows, "num_particles": grid.num_particles}
+    about = {"fingerprint": digest, "shared": shared, "versions": versions()}
+    if (run / "sweep.toml").is_file():
+        before = run.read_json("about.json")
+        if before["fingerprint"] != digest:
+            raise RunError(
+                say("the data that the sweep began with", f"others at {grid.recipe.data}", "another --output")
+            )
+        if changed := [name for name, value in shared.items() if before["shared"][name] != value]:
+            got = ", ".join(f"{name} = {shared[name]!r}, before {before['shared'][name]!r}" for name in changed)
+            raise RunError(say("the settings that the sweep began with", got, "the same, or another --output"))
+    else:
+        run.write_json("about.json", about)
+    write_whole(run / "sweep.toml", grid.to_toml().encode())
+
+
+def _finish(run: Run, result: Sweep) -> None:
+    write_whole(run / "table.csv", result.to_dataframe(per_seed=True).to_csv(index=False).encode())
+    if any(not row["error"] for row in result.rows):
+        out = io.BytesIO()
+        result.heat_map().savefig(out, format="png", dpi=150)
+        write_whole(run / "heat-map.png", out.getvalue())
+
+
+def _names(name: str, given: Any) -> tuple[str, ...]:
+    """The names of one part: a single text, or a list of different ones."""
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(text, str) for text in names):
+        raise ValueError(say(f"{name} as a list of names", f"{given!r}", f'{name} = ["{getattr(Recipe, name)}"]'))
+    return tuple(dict.fromkeys(names))
+
+
+def _whole(values: Any) -> bool:
+    """Whether values are a list of whole numbers from 0."""
+    return isinstance(values, list | tuple) and all(type(value) is int and 0 <= value < 2**32 for value in values)
