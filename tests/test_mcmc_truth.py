@@ -161,7 +161,7 @@ def test_a_rotated_gaussian_needs_a_full_mass_matrix(float64):
             z = pyro.sample("z", dist.MultivariateNormal(torch.ones(6), covariance))
             pyro.sample("x", dist.Normal(z.sum(-1) * 0, 1.0), obs=x)
 
-    settings = {"num_samples": 300, "warmup_steps": 400, "num_chains": 4}
+    settings = {"num_samples": 200, "warmup_steps": 200, "num_chains": 4}
     dense = pv.mcmc(model, torch.zeros(2), kernel=pv.HMC(full_mass=True), **settings)
     assert agrees(dense, "z", torch.ones(2, 6), covariance.diagonal().sqrt().expand(2, 6))
     diagonal = pv.mcmc(model, torch.zeros(2), kernel=pv.HMC(), **settings)

@@ -150,6 +150,7 @@ def kernels(model, guide, draws):
         proposal = guide if isinstance(kernel, pv.IndependenceMH) else None
         found, ess = ours(model, x, kernel=kernel, guide=proposal, num_samples=draws)
         calls, star = (found.num_gradients, "") if found.num_gradients else (found.num_evaluations, "*")
+        calls *= kernel.replicas  # a gradient at R temperatures is R gradients
         name = type(kernel).__name__ + (", full mass" if kernel.full_mass else "")
         good = float((found.rhat["z"].amax(-1) < 1.01).float().mean())
         rate = ess / (found.seconds - found.compile_seconds)
