@@ -65,12 +65,84 @@ def test_coverage_of_a_narrow_posterior_is_the_normal_integral(model):
     assert float((found.coverage(torch.tensor([0.9])) - expected).abs().max()) < slack
 
 
-@pytest.mark.parametrize("kernel", [pv.HMC(), pv.NUTS(), pv.MALA(), pv.RandomWalk()], ids=lambda k: type(k).__name__)
-def test_kernels_are_calibrated(model, kernel):
-    slow = isinstance(kernel, pv.NUTS)
+class Linear(pv.guides.Guide):
+    """The exact posterior of the linear-Gaussian model, as a guide; ``factor`` widens it."""
+
+    def __init__(self, model, factor=1.0):
+        super().__init__()
+        self.exact = [pv.analytic(model, x[None]) for x in torch.cat([torch.zeros(1, 4), torch.eye(4)])]
+        self.factor = factor
+
+    def posterior(self, x):
+        at_zero, *slopes = [exact.loc[0] for exact in self.exact]  # the mean is linear in x
+        loc = at_zero + x @ (torch.stack(slopes) - at_zero)
+        return dist.MultivariateNormal(loc, scale_tril=self.factor * self.exact[0].scale_tril.expand(len(x), 2, 2))
+
+
+KERNELS = {
+    "HMC": pv.HMC,
+    "ChEES": pv.ChEES,
+    "NUTS": pv.NUTS,
+    "MALA": pv.MALA,
+    "RandomWalk": pv.RandomWalk,
+    "Gibbs": pv.Gibbs,
+    "ParallelTempering": lambda: pv.ParallelTempering(num_temperatures=3),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_are_calibrated(model, name):
+    slow = name in {"NUTS", "Gibbs"}
     x = torch.zeros(60 if slow else 150, 4)
-    found = calibrate(model, x, kernel, num_draws=11 if slow else 19, warmup_steps=30 if slow else 200)
+    found = calibrate(model, x, KERNELS[name](), num_draws=11 if slow else 19, warmup_steps=30 if slow else 200)
     assert found.calibrated(0.002), str(found)
+
+
+def test_independence_sampler_is_calibrated_whatever_it_proposes(model):
+    x = torch.zeros(150, 4)
+    wide = Linear(model, 1.5)
+    assert not calibrate(model, torch.zeros(600, 4), wide).calibrated()  # as a posterior it is wrong
+    kernel = pv.IndependenceMH(proposal=wide)
+    assert calibrate(model, x, kernel, num_draws=19, warmup_steps=20).calibrated(0.002)
+
+
+class Drifting(pv.HMC):
+    """Moves every draw a little: a kernel that leaves another density invariant."""
+
+    def step(self, state, density, tuning):
+        moved, info = super().step(state, density, tuning)
+        u = moved.u + 0.2
+        return self.init(u, density), info
+
+
+def test_a_kernel_that_is_wrong_is_caught(model):
+    assert not calibrate(model, torch.zeros(150, 4), Drifting(), num_draws=19).calibrated()
+
+
+def test_variational_inference_is_judged_as_what_it_says(model):
+    """A family that holds the posterior passes at its optimum; mean field, at its own, does not."""
+    assert calibrate(model, torch.zeros(600, 4), Linear(model)).calibrated()
+    mean_field = pv.guides.DiagonalGaussian(nn.Linear(4, 4))
+    pv.fit(model, mean_field, simulate(model, torch.zeros(2000, 4))[0], epochs=15, lr=2e-2, progress=False)
+    assert not calibrate(model, torch.zeros(1500, 4), mean_field).calibrated()
+
+
+class Square(nn.Module):
+    """Two modes of equal mass."""
+
+    def forward(self, z):
+        return 2.0 * z.square()
+
+
+def test_one_mode_short_is_caught():
+    model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(Square(), scale=0.5))
+
+    def positive(x):
+        mode = (x / 2).clamp_min(0.05).sqrt()
+        return dist.Normal(mode, 0.5 / (4 * mode)).to_event(1)
+
+    assert not calibrate(model, torch.zeros(100, 1), positive).calibrated()
+    assert calibrate(model, torch.zeros(100, 1), lambda x: pv.quadrature(model, x)).calibrated(0.002)
 
 
 def test_a_guide_is_judged_on_what_it_says(model):

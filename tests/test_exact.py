@@ -361,6 +361,21 @@ def test_draws_follow_the_seed_and_the_answer_needs_none():
     assert torch.equal(one.log_evidence, two.log_evidence)
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tolerance": "fine"}, "a tolerance in nats; got 'fine'"),
+        ({"tolerance": math.nan}, "at least 0 nats; got nan"),
+        ({"tolerance": -1.0}, "at least 0 nats"),
+        ({"max_points": 0}, "max_points to be at least 1"),
+        ({"resolution": 2.5}, "resolution to be a whole number"),
+    ],
+)
+def test_settings_of_quadrature_that_mean_nothing_are_refused(settings, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        pv.quadrature(_decoder(2), torch.zeros(3, 12), **settings)
+
+
 def test_too_many_dimensions_are_refused_with_their_price():
     with pytest.raises(ValueError, match=r"32\*\*10 = 1e\+15 evaluations"):
         pv.quadrature(_decoder(10), torch.zeros(3, 12))

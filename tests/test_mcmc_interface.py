@@ -22,13 +22,13 @@ def test_pyros_interface_gives_pyros_shapes(capsys):
             pyro.sample("x", dist.Normal(weights.sum(), scale), obs=x)
 
     x = torch.randn(6)
-    ours = pv.infer.MCMC(pv.HMC(model), num_samples=30, warmup_steps=30, num_chains=3, disable_progbar=True)
+    ours = pv.infer.MCMC(pv.HMC(model), num_samples=10, warmup_steps=10, num_chains=3, disable_progbar=True)
     ours.run(x)
-    theirs = pyro.infer.MCMC(pyro.infer.HMC(model, num_steps=2), num_samples=30, warmup_steps=3, disable_progbar=True)
+    theirs = pyro.infer.MCMC(pyro.infer.HMC(model, num_steps=2), num_samples=10, warmup_steps=3, disable_progbar=True)
     theirs.run(x)
     for name, value in theirs.get_samples(group_by_chain=True).items():
         assert ours.get_samples(group_by_chain=True)[name].shape == (3, *value.shape[1:])
-        assert ours.get_samples()[name].shape == (90, *value.shape[2:])
+        assert ours.get_samples()[name].shape == (30, *value.shape[2:])
         assert ours.get_samples(num_samples=7)[name].shape == theirs.get_samples(num_samples=7)[name].shape
     report, expected = ours.diagnostics(), theirs.diagnostics()
     assert set(report) == set(expected)

@@ -45,8 +45,8 @@ KERNELS = {
     "HMC, full mass": (lambda: pv.HMC(full_mass=True), 400),
     "HMC, fixed steps": (lambda: pv.HMC(num_steps=2, jitter=0.3), 400),
     "ChEES": (pv.ChEES, 400),
-    "NUTS": (pv.NUTS, 300),
-    "NUTS, full mass": (lambda: pv.NUTS(full_mass=True), 300),
+    "NUTS": (pv.NUTS, 200),
+    "NUTS, full mass": (lambda: pv.NUTS(full_mass=True), 200),
     "MALA": (lambda: pv.MALA(full_mass=True), 1500),
     "RandomWalk": (lambda: pv.RandomWalk(full_mass=True), 2500),
     "Gibbs": (pv.Gibbs, 500),
@@ -181,12 +181,12 @@ def decoder(seed=0, num_data=20):
     return model, model.sample(num_data)["x"]
 
 
-@pytest.mark.parametrize("name", ["HMC", "NUTS"])
-def test_decoder_by_quadrature(name):
+@pytest.mark.parametrize(("name", "num_samples"), [("HMC", 500), ("NUTS", 250)])
+def test_decoder_by_quadrature(name, num_samples):
     model, x = decoder()
     truth = pv.quadrature(model, x)
     kernel = KERNELS[name][0]()
-    draws = pv.mcmc(model, x, kernel=kernel, num_samples=500, warmup_steps=200, num_chains=8)
+    draws = pv.mcmc(model, x, kernel=kernel, num_samples=num_samples, warmup_steps=200, num_chains=8)
     good = draws.converged()
     assert good.float().mean() > 0.7
     z = errors(draws.rows(good), "z", truth.mean[good], truth.variance.sqrt()[good])
@@ -238,7 +238,7 @@ CONJUGATE = {
 def test_conjugate_pairs(float64, pair, kernel):
     model, x, site, posterior = CONJUGATE[pair]
     x = x.double() if x.is_floating_point() else x
-    draws = pv.mcmc(model, x, kernel=kernel(), plate="rows", num_samples=500, warmup_steps=250, num_chains=6)
+    draws = pv.mcmc(model, x, kernel=kernel(), plate="rows", num_samples=250, warmup_steps=150, num_chains=8)
     exact = posterior(x)
     assert agrees(draws, site, exact.mean, exact.variance.sqrt())
 
@@ -296,7 +296,7 @@ def schools_truth():
 @pytest.mark.parametrize("kernel", [pv.NUTS, pv.ChEES, pv.RandomWalk])
 def test_a_hierarchy_is_one_posterior(float64, kernel):
     data = tuple(t.double() for t in SCHOOLS)
-    steps = {pv.RandomWalk: 1500, pv.NUTS: 150}.get(kernel, 250)
+    steps = {pv.RandomWalk: 1500, pv.NUTS: 100}.get(kernel, 250)
     draws = pv.mcmc(schools, data, kernel=kernel(), num_samples=steps, warmup_steps=150, num_chains=16)
     assert draws.samples["eta"].shape == (16, steps, 1, 8)
     assert draws.plate is None
@@ -334,7 +334,7 @@ def test_agrees_with_pyro_on_a_whole_program(float64):
 
     x = torch.tensor([1.0, 2.0, 4.0, 4.5, 7.0])
     reference = pv.pyro_mcmc(model, x, num_samples=150, warmup_steps=100, num_chains=2)
-    draws = pv.mcmc(model, x, kernel=pv.NUTS(), num_samples=300, warmup_steps=150, num_chains=8)
+    draws = pv.mcmc(model, x, num_samples=300, warmup_steps=150, num_chains=8)
     for name in ("mean", "scale"):
         both = (draws.mcse[name].square() + reference.mcse[name].square()).sqrt()
         assert float(((draws.mean()[name] - reference.mean()[name]) / both).abs().max()) < SIGMAS

@@ -112,6 +112,23 @@ def test_constrain_and_unconstrain_are_inverse_also_where_supports_move(plate, f
     torch.testing.assert_close(target.pack(one), u[0, 0])
 
 
+def test_the_data_axis_may_come_after_another(float64):
+    def program(x):
+        with pyro.plate("groups", 3, dim=-2), pyro.plate("rows", x.shape[1], dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    x, u = torch.randn(3, 5), torch.randn(2, 5, 3)
+    target = Target(program, x, plate="rows")
+    assert (target.num_data, target.latent_dim) == (5, 3)
+    expected = stats.norm.logpdf(u).sum(-1) + stats.norm.logpdf(x.T, u, 0.5).sum(-1)
+    np.testing.assert_allclose(target.log_joint(u), expected, rtol=1e-12)
+    values = target.constrain(u)
+    torch.testing.assert_close(values["z"], u)
+    torch.testing.assert_close(target.unconstrain(values), u)
+    torch.testing.assert_close(target.pack({"z": u[0].T}), u[0])
+
+
 def test_a_whole_program_is_one_posterior(float64):
     y, s = torch.randn(8), torch.full((8,), 2.0)
     target = Target(_schools, (y, s), plate="school")

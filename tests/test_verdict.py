@@ -97,6 +97,11 @@ def test_verdicts_on_digits_agree_with_the_exact_error():
     guide = pv.guides.DiagonalGaussian(pv.networks.mlp(64, 64, 4))
     pv.fit(model, guide, x_train, epochs=12, lr=5e-3, progress=False)
     truth = pv.quadrature(model, x)
+    annealed = pv.evidence(model, x, method="ais", num_temperatures=50)
+    off = annealed.log_evidence - truth.log_evidence
+    assert annealed.resolved.all()
+    assert off.abs().mean() < 0.05
+    assert abs(float(off.mean())) < 4.5 * float(off.std()) / 10 + 0.001
     found = verdict(model, x, guide)
     sd = truth.variance.sqrt()
     given = {TRUST: (found.weights.own_mean, found.weights.own_std), REWEIGHT: (found.weights.mean, found.weights.std)}

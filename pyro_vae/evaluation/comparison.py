@@ -304,4 +304,6 @@ def _cell(key: str, value: float) -> str:
         return "-"
     if key in {"data", "num_samples", "ess"}:
         return f"{value:,.0f}"
-    return f"{value:.2f}" if key == "seconds" else f"{value:.3f}"
+    if key == "seconds":
+        return f"{value:.2f}" if value >= 0.01 else f"{value:.0e}"
+    return f"{value:.3f}"

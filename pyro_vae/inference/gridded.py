@@ -136,7 +136,7 @@ class QuadraturePosterior(dist.TorchDistribution):
         points, heights = [], []
         for rows, grid in self._grids:
             height, place = grid.log_joint.max(0)
-            points.append((rows, grid.points()[place, torch.arange(len(place))]))
+            points.append((rows, grid.points()[place, torch.arange(len(place), device=place.device)]))
             heights.append((rows, height))
         return scatter(points, self._target.num_data), scatter(heights, self._target.num_data)
 

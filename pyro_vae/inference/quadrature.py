@@ -66,7 +66,7 @@ def quadrature(
         max_points: the most points a datum; where the bound is still above the tolerance, it says so by itself.
 
     Raises:
-        TypeError, ValueError: as :class:`~pyro_vae.inference.target.Target`.
+        TypeError, ValueError: as :class:`~pyro_vae.inference.target.Target`; if a setting is no number, or too small.
         ValueError: if the latent dimension exceeds three; the message states the evaluations it would take.
 
     Example:
@@ -77,6 +77,11 @@ def quadrature(
         True
     """
     start = time.perf_counter()
+    positive_integer(max_points, "max_points")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float):
+        raise TypeError(say("a tolerance in nats", f"{tolerance!r}", "tolerance=1e-3"))
+    if not tolerance >= 0:
+        raise ValueError(say("a tolerance of at least 0 nats", f"{tolerance}", "tolerance=1e-3"))
     target = Target(model, x, plate=plate)
     L = target.latent_dim
     if L > MAX_LATENT_DIM:
@@ -88,14 +93,14 @@ def quadrature(
     counter = _Counter(target)
     frame, peaks = _locate(counter)
     frame, missed = peaks.reached(frame, depth=_DEPTH, points=_finest(m, L, max_points))
-    pending = torch.arange(target.num_data)
+    pending = torch.arange(target.num_data, device=target.origin.device)
     grids: list[tuple[Tensor, Grid]] = []
     evidence, bound = [], []
     while len(pending):
         counter.target = target if len(pending) == target.num_data else target.rows(pending)
         grid = counter.grid((frame[0][pending], frame[1][pending], frame[2][pending], frame[3][pending]), m)
         value, error, rounding = _integral(grid)
-        done = error <= max(tolerance, 0.0)
+        done = error <= tolerance
         done |= error - rounding < rounding
         done &= missed[pending] | peaks.take(pending).resolved(grid.basis, grid.step)
         done |= torch.tensor((2 * m) ** L > max_points)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pyro
@@ -82,6 +84,14 @@ class Stepper:
             FloatingPointError: if the loss or its gradient is not finite, before the weights have moved.
         """
         raise NotImplementedError(f"{type(self).__name__} must define step(self, batch, total) -> float")
+
+    def steps(self, shares: Iterable[tuple[Data, int]]) -> float:
+        """Take a step on each of ``batches``; return the losses' sum.
+
+        Raises:
+            FloatingPointError: as ``step``.
+        """
+        return sum(self.step(batch, total) for batch, total in shares)
 
     def save(self, state: TrainingState) -> None:
         """Add the optimiser's state."""
@@ -207,11 +217,24 @@ class GraphStepper(Stepper):
 
     def step(self, batch: Data, total: int) -> float:
         """Run the graph, which moves nothing where loss or gradient is not finite."""
-        with pyro.validation_enabled(False):
-            loss = self.graph(*batch, kl_weight=self.dial.weight, scale=1 / total)
-        value = float(loss)
-        self.must_be_finite(value, self.graph.grad_norm, batch)
-        return value
+        return self.steps([(batch, total)])
+
+    def steps(self, shares: Iterable[tuple[Data, int]]) -> float:
+        """Run the graph, batches of one size in one call."""
+        losses: list[float] = []
+        batch: Data = ()
+
+        def noted(group: Iterable[tuple[Data, int]]) -> Iterator[Data]:
+            nonlocal batch
+            for batch, _ in group:
+                yield batch
+
+        for total, group in itertools.groupby(shares, key=itemgetter(1)):
+            with pyro.validation_enabled(False):
+                found = self.graph.run(noted(group), kl_weight=self.dial.weight, scale=1 / total).tolist()
+            self.must_be_finite(found[-1], self.graph.grad_norm, batch)
+            losses += found
+        return sum(losses)
 
     def save(self, state: TrainingState) -> None:
         """Add Adam's moments."""

@@ -74,7 +74,7 @@ class TrainingRun:
         """One pass over the data; return the mean objective a datum, nats."""
         for module in self.modules:
             module.train()
-        own = sum(self.stepper.step(batch, total) for batch, total in self.stepper.batches(data, batch_size))
+        own = self.stepper.steps(self.stepper.batches(data, batch_size))
         for module in self.modules:
             module.eval()
         return -self.stepper.sum(own, data[0]) / len(data[0])

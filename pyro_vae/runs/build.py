@@ -166,17 +166,20 @@ def likelihood_name(recipe: Recipe, schema: Schema) -> str:
     return PROPOSED[schema.kind] if recipe.likelihood == "auto" else recipe.likelihood
 
 
-def check_device(name: str) -> None:
+def check_device(name: str, *, mixed_precision: bool = False) -> None:
     """Check that this machine has a device.
 
     Raises:
-        ValueError: if it has not, or the name means none.
+        ValueError: if it has not, or the name means none, or mixed precision is asked for without a CUDA device.
     """
     kind, _, number = name.partition(":")
     among(kind, ("auto", "cpu", "cuda"), "device")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "cuda" and not (count and (not number or (number.isdecimal() and int(number) < count))):
         raise ValueError(say(f"a machine with the device {name!r}", f"{count} CUDA devices", "device=cpu"))
+    if mixed_precision and (kind == "cpu" or not count):
+        got = f"device={name}, {count} CUDA devices"
+        raise ValueError(say("a CUDA device for mixed precision", got, "mixed_precision=false"))
 
 
 def objective(recipe: Recipe) -> Any:

@@ -45,6 +45,7 @@ class Recipe:
         seed: of everything random.
         device: "auto", "cpu", "cuda".
         dtype: "float32" or "float64".
+        mixed_precision: multiply in bfloat16 while training, on a CUDA device; refused where that biases the ELBO.
         memory_map: "yes" leaves an .npy on disk and reads it batch by batch; "auto" if memory is short; "no".
     """
 
@@ -72,6 +73,7 @@ class Recipe:
     seed: int = 0
     device: str = "auto"
     dtype: str = "float32"
+    mixed_precision: bool = False
     memory_map: str = "auto"
 
     @classmethod

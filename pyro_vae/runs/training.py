@@ -17,6 +17,7 @@ from pyro_vae.inference.variational import History, fit
 from pyro_vae.runs.build import Prepared, build, check_device, likelihood_name, objective, prepare
 from pyro_vae.runs.checkpoints import Checkpoints, read_tensors, write_tensors
 from pyro_vae.runs.folder import Run, RunError, versions, write_whole
+from pyro_vae.runs.precision import bias, halve, must_not_bias
 from pyro_vae.runs.recipe import Recipe
 
 __all__ = ["Trained", "load_run", "read_recipe", "train"]
@@ -75,7 +76,7 @@ def train(
     tell = tell or (lambda message: None)
     if rank() == 0 and run.exists and not resume:
         raise RunError(say("a folder without a run", f"one at {run.folder}", "--resume, or another --output"))
-    check_device(recipe.device)
+    check_device(recipe.device, mixed_precision=recipe.mixed_precision)
     torch.set_default_dtype(torch.float64 if recipe.dtype == "float64" else torch.float32)
     about = run.read_json("about.json") if resume else None
     prepared = prepare(recipe, None if about is None else Schema.from_json(about["schema"]))
@@ -90,6 +91,8 @@ def train(
         tell(
             f"model: {recipe.prior} prior, {likelihood_name(recipe, prepared.schema)} likelihood; {recipe.guide} guide"
         )
+    if recipe.mixed_precision:
+        tell(_halved(recipe, prepared, model, guide))
     keeper = Checkpoints(run, every=every, write=rank() == 0, tell=tell)
     if rank():
         agree(None)  # rank 0 has begun
@@ -110,6 +113,16 @@ def train(
             raise
         _finish(run, model, guide, history)
     return Trained(recipe, prepared, model, guide, history)
+
+
+def _halved(recipe: Recipe, prepared: Prepared, model: Any, guide: Any) -> str:
+    """Let model and guide train in mixed precision, and say what that does to the ELBO of some training data."""
+    if not (isinstance(model, nn.Module) and isinstance(guide, nn.Module)):
+        raise TypeError(say("a model and guide that are torch modules", "Python functions", "mixed_precision=false"))
+    device = torch.device("cuda" if recipe.device == "auto" else recipe.device)
+    for module in (model, guide):
+        halve(module.to(device))
+    return must_not_bias(bias(model, guide, objective(recipe), prepared.x["train"][:2048].to(device)))
 
 
 def _begin(run: Run, recipe: Recipe, prepared: Prepared) -> None:

@@ -1,14 +1,17 @@
 """MCMC over chains x data, side by side with its peers: effective samples a second, in one process.
 
-Run as ``python -m tests.benchmarks.bench_mcmc [--sizes 1 100 1000] [--only peers|kernels|growth]``. The decoder is
-2-128-64, trained on digits here; float32; as many threads as torch is given (``OMP_NUM_THREADS``). A figure is the
-smallest bulk ESS over the latent dimensions, summed over posteriors, by the seconds of warm-up and sampling together,
-without and with compilation. NumPyro takes part where it is installed.
+Run as ``python -m tests.benchmarks.bench_mcmc [--sizes 1 100 1000] [--only peers|kernels|growth|truth|trajectories]``.
+The decoder is 2-128-64, trained on digits here; float32; as many threads as torch is given (``OMP_NUM_THREADS``). A
+figure is the smallest bulk ESS over the latent dimensions, summed over posteriors, by the seconds of warm-up and
+sampling together, without and with compilation. NumPyro takes part where it is installed, with the same steps, on
+``--numpyro-most`` posteriors at most.
 """
 
 import argparse
 import platform
 import resource
+import subprocess
+import sys
 import time
 import warnings
 from importlib.util import find_spec
@@ -100,7 +103,7 @@ def numpyro_nuts(model, x, *, num_samples, warmup_steps):
     return smallest_ess(samples), seconds, compiling
 
 
-def peers(model, guide, sizes):
+def peers(model, guide, sizes, numpyro_most):
     ess, seconds = pyro_nuts(model, rows(2))
     reference = ess / seconds
     print(f"Pyro NUTS (jit), one posterior after the other: {reference:,.0f} ESS/s, on 2 posteriors\n")
@@ -112,11 +115,9 @@ def peers(model, guide, sizes):
         x = rows(N)
         table = []
         if find_spec("numpyro"):
-            few = N >= 1000
-            ess, seconds, compiling = numpyro_nuts(
-                model, x, num_samples=100 if few else 500, warmup_steps=100 if few else 300
-            )
-            table.append(("NumPyro NUTS under vmap", ess, seconds, compiling))
+            ess, seconds, compiling = numpyro_nuts(model, x[:numpyro_most], num_samples=500, warmup_steps=300)
+            some = "" if numpyro_most >= N else f", {numpyro_most} of them"
+            table.append((f"NumPyro NUTS under vmap{some}", ess, seconds, compiling))
         for name, settings in {
             "HMC": {},
             "HMC, full mass": {"kernel": pv.HMC(full_mass=True)},
@@ -137,7 +138,8 @@ def peers(model, guide, sizes):
             )
 
 
-def kernels(model, guide):
+def kernels(model, guide, draws):
+    """Effective samples a gradient: what a kernel makes of the program, whatever the machine."""
     print("\n| kernel, 100 posteriors x 4 chains | ESS a gradient (* evaluation) | ESS/s | R-hat < 1.01 |")
     print("| --- | --- | --- | --- |")
     x = rows(100)
@@ -145,25 +147,56 @@ def kernels(model, guide):
         pv.HMC(), pv.HMC(full_mass=True), pv.ChEES(), pv.NUTS(), pv.MALA(), pv.RandomWalk(full_mass=True), pv.Gibbs(),
         pv.IndependenceMH(), pv.ParallelTempering(),
     ):  # fmt: skip
-        draws, ess = ours(model, x, kernel=kernel, guide=guide if isinstance(kernel, pv.IndependenceMH) else None)
-        calls, star = (draws.num_gradients, "") if draws.num_gradients else (draws.num_evaluations, "*")
+        proposal = guide if isinstance(kernel, pv.IndependenceMH) else None
+        found, ess = ours(model, x, kernel=kernel, guide=proposal, num_samples=draws)
+        calls, star = (found.num_gradients, "") if found.num_gradients else (found.num_evaluations, "*")
         name = type(kernel).__name__ + (", full mass" if kernel.full_mass else "")
-        good = float((draws.rhat["z"].amax(-1) < 1.01).float().mean())
-        rate = ess / (draws.seconds - draws.compile_seconds)
+        good = float((found.rhat["z"].amax(-1) < 1.01).float().mean())
+        rate = ess / (found.seconds - found.compile_seconds)
         print(f"| {name} | {ess / 100 / calls:.3f}{star} | {rate:,.0f} | {good:.0%} |", flush=True)
 
 
-def growth(model):
-    print("\n| what grows | ms a step, all chains | ESS/s | peak memory of the process, MB |")
-    print("| --- | --- | --- | --- |")
-    cases = [(f"N = {N:,}", model, N, CHAINS) for N in (1, 10, 100, 1000, 10_000)]
-    cases += [(f"C = {C}, N = 100", model, 100, C) for C in (1, 16, 64)]
-    cases += [(f"L = {L}, N = 100", trained(L, epochs=20)[0], 100, CHAINS) for L in (10, 50)]
-    for name, program, N, C in cases:
-        draws, ess = ours(program, rows(N), num_samples=100, warmup_steps=100, num_chains=C)
-        seconds = draws.seconds - draws.compile_seconds
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"| {name} | {seconds / 200 * 1e3:.2f} | {ess / seconds:,.0f} | {peak:,.0f} |", flush=True)
+def growth():
+    """Cost by N, C and L, each case in a process of its own, whose peak memory is then the case's own."""
+    print("\n| what grows | ms a step, all chains | ESS/s | MB at the start | peak MB, draws and diagnostics in it |")
+    print("| --- | --- | --- | --- | --- |")
+    cases = [(N, CHAINS, 2) for N in (1, 10, 100, 1000, 10_000)]
+    cases += [(100, C, 2) for C in (1, 16, 64)] + [(100, CHAINS, L) for L in (10, 50)]
+    for N, C, L in cases:
+        command = [sys.executable, "-m", "tests.benchmarks.bench_mcmc", "--case", f"{N}", f"{C}", f"{L}"]
+        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+
+
+def case(N, C, L, steps=100):
+    """One row of ``growth``: as many steps of warm-up as draws."""
+    model, _ = trained(L, epochs=20)
+    x = rows(N)
+    before = peak_megabytes()
+    draws, ess = ours(model, x, num_samples=steps, warmup_steps=steps, num_chains=C)
+    seconds, after = draws.seconds - draws.compile_seconds, peak_megabytes()
+    print(
+        f"| N = {N:,}, C = {C}, L = {L} | {seconds / (2 * steps) * 1e3:.2f} | {ess / seconds:,.0f} | "
+        f"{before:,.0f} | {after:,.0f} |"
+    )
+
+
+def peak_megabytes():
+    """Of this process so far (Linux counts in kilobytes)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def trajectories(model):
+    """The trajectory length of HMC on digits that the decoder was trained on, and on those that it was not."""
+    print("\n| trajectory length | ESS a gradient, training digits | worst tenth | held out | worst tenth |")
+    print("| --- | --- | --- | --- | --- |")
+    sets = [pv.datasets.digits(split="train")[:360], pv.datasets.digits(split="test")]
+    for length in (1.0, 1.25, 1.6, 2.0, 2.5, 3.0, 4.0):
+        cells = []
+        for x in sets:
+            draws, _ = ours(model, x, kernel=pv.HMC(trajectory_length=length), num_samples=200, warmup_steps=200)
+            efficiency = diagnostics.ess_bulk(draws.samples["z"]).amin(-1) / draws.num_gradients
+            cells += [f"{float(efficiency.mean()):.3f}", f"{float(efficiency.quantile(0.1)):.3f}"]
+        print(f"| {length} | " + " | ".join(cells) + " |", flush=True)
 
 
 def truth(model):
@@ -186,18 +219,25 @@ def truth(model):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 100, 1000])
-    parser.add_argument("--only", choices=["peers", "kernels", "growth", "truth"])
-    options = parser.parse_args()
+    parser.add_argument("--only", choices=["peers", "kernels", "growth", "truth", "trajectories"])
+    parser.add_argument("--draws", type=int, default=500, help="draws a chain in the table of kernels")
+    parser.add_argument("--numpyro-most", type=int, default=1000, help="posteriors that NumPyro samples at most")
+    parser.add_argument("--case", type=int, nargs=3, metavar=("N", "C", "L"), help="one row of growth")
+    options, _ = parser.parse_known_args()  # the other benchmarks' options are no concern of this one
     warnings.simplefilter("ignore")
+    if options.case:
+        case(*options.case)
+        return
     print(
         f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n"
     )
     model, guide = trained()
     for name, part in {
-        "peers": lambda: peers(model, guide, options.sizes),
-        "kernels": lambda: kernels(model, guide),
-        "growth": lambda: growth(model),
+        "peers": lambda: peers(model, guide, options.sizes, options.numpyro_most),
+        "kernels": lambda: kernels(model, guide, options.draws),
+        "growth": growth,
         "truth": lambda: truth(model),
+        "trajectories": lambda: trajectories(model),
     }.items():
         if options.only in (None, name):
             part()
