@@ -1,3 +1,4 @@
+import math
 import warnings
 
 import pyro
@@ -96,6 +97,13 @@ def test_moments_by_draws_where_none_are_in_closed_form(whitened):
     noise = 4 * guide.posterior(whitened).variance.detach().mean(0) / 512
     error = (2 * noise * (noise + 2 * expected) / len(whitened)).sqrt()
     assert float(((moved.variance_of_mean - expected).abs() / error).max()) < 5
+    nn.init.zeros_(guide.network[0].weight)  # a mean that does not depend on x: only the draws' own noise is left
+    with pytest.warns(pv.CollapseWarning):
+        wide = pv.collapse(
+            model, guides.Transformed(guide, torch.distributions.AffineTransform(0.0, 5.0)), whitened, threshold=0.02
+        )
+    noise = 25 * guide.posterior(whitened).variance.detach().mean(0) / 512
+    assert float((wide.variance_of_mean / (noise * math.sqrt(2 / len(whitened)))).max()) < 5
     two = pv.Model(priors.HierarchicalNormal(mlp(1, 4), latent_dim=2, top_dim=1), model.likelihood)
     found = pv.collapse(two, guides.BottomUp(mlp(4, 4), mlp(2, 2), latent_dim=2, top_dim=1), whitened)
     assert (len(found.active), bool(found.kl.isnan().all())) == (3, True)
