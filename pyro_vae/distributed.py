@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -107,7 +108,9 @@ class Parallel:
             expected = "a model and a guide that are torch modules, to train on several processes"
             raise TypeError(say(expected, "Python functions", "pyro.nn.PyroModule, or one process"))
         self.rank, self.size = group.get_rank(), group.get_world_size()
-        self.module = DistributedDataParallel(_Loss(modules, loss), broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)  # older torch has not its heir
+            self.module = DistributedDataParallel(_Loss(modules, loss), broadcast_buffers=False)
 
     @classmethod
     def of(cls, modules: Sequence[nn.Module], loss: Callable[..., Tensor]) -> Parallel | None:
