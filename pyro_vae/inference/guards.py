@@ -32,8 +32,7 @@ _OBJECTS_WITH_STATE = frozenset({"torch", "pyro", "zuko"})  # distributions, mes
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 _MEMBERS = (types.FunctionType, staticmethod, classmethod, property, functools.cached_property)
 _TABLES_OF_A_MODULE = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
-_LARGE = 256  # entries of a container or an array: beyond, only which object it is and its length are guarded
-_DEEP = 4  # containers in containers
+_LARGE = 256  # entries of a container or an array, an eighth within a container: beyond, identity and length count
 _MISSING = object()
 
 
@@ -112,13 +111,13 @@ class Guard:
         if isinstance(value, np.ndarray | np.generic):
             return kind, value.dtype.str, value.shape, value.tobytes() if value.size <= _LARGE else found
         if isinstance(value, _CONTAINERS) and not isinstance(value, torch.Size):
-            return kind, len(value), found if len(value) > _LARGE or depth > _DEEP else self._inside(value, depth)
+            return kind, len(value), found if len(value) > _LARGE >> 3 * depth else self._inside(value, depth)
         if isinstance(value, _SCALARS):
             return kind, value
         return Tensor if isinstance(value, Tensor) and found not in self._read else found
 
     def _inside(self, container: Any, depth: int) -> Any:
-        items = container.items() if isinstance(container, dict) else container
+        items = [*container, *container.values()] if isinstance(container, dict) else container
         found = [self._print(item, depth + 1) for item in items]
         return frozenset(map(repr, found)) if isinstance(container, set | frozenset) else found
 
@@ -151,9 +150,11 @@ class Guard:
             library = _package(type(item)) in _OBJECTS_WITH_STATE
             yield from self._visit_slots(getattr(item, "__dict__", {}), only_state=library)
             yield from self._visit_class(type(item))
-            slotted = _Slotted(item, [n for cls in type(item).__mro__ for n in _slots(cls)])
-            self._mutable.append(slotted)
-            yield from slotted.values()
+            names = [name for cls in type(item).__mro__ for name in _slots(cls)]
+            if names:
+                slotted = _Slotted(item, names)
+                self._mutable.append(slotted)
+                yield from slotted.values()
 
     def _visit_module(self, module: nn.Module) -> Iterator[Any]:
         yield from self._visit_slots(vars(module))
@@ -172,9 +173,7 @@ class Guard:
                 continue
             own = vars(base)
             for key, value in own.items():
-                if isinstance(
-                    value, types.FunctionType | staticmethod | classmethod | property | functools.cached_property
-                ):
+                if isinstance(value, _MEMBERS):
                     yield _function(value)
                 elif not key.startswith("__") and (isinstance(value, _SCALARS + _CONTAINERS) or _is_instance(value)):
                     yield from self._take(own, key, value)
