@@ -37,8 +37,7 @@ def convergence(draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ordered, order = _sorted(chains.flatten(1))
         z = _normal_scores(ordered, order).reshape(chains.shape)
         middle = ordered.shape[-1] // 2  # the number of draws is even after the split
-        folded = (chains - (ordered[:, middle - 1 : middle + 1].sum(-1) / 2)[:, None, None]).abs()
-        z_folded = _normal_scores(*_sorted(folded.flatten(1))).reshape(chains.shape)
+        z_folded = _normal_scores(*_folded(ordered, order, middle)).reshape(chains.shape)
         r_hat = torch.maximum(_between_over_within(z), _between_over_within(z_folded))
         if x.shape[-1] % 2:  # the quantiles count the middle draws that the split leaves out
             ordered = _sorted(x.flatten(1))[0]
@@ -131,11 +130,22 @@ def _quantile(ordered: Tensor, probability: float) -> Tensor:
     return torch.lerp(ordered[..., low], ordered[..., high], position - low)
 
 
-def _sorted(flat: Tensor) -> tuple[Tensor, Tensor]:
+def _folded(ordered: Tensor, order: Tensor, middle: int) -> tuple[Tensor, Tensor]:
+    """Sort the distances from the median of sorted numbers; return them and where the numbers came from.
+
+    Outwards from the median, the distances of either side are in order already: there are only two runs to merge.
+    """
+    distance = (ordered - ordered[:, middle - 1 : middle + 1].sum(-1, keepdim=True) / 2).abs()
+    outwards = [torch.cat([x[:, :middle].flip(-1), x[:, middle:]], -1) for x in (distance, order)]
+    found, place = _sorted(outwards[0], in_runs=True)
+    return found, outwards[1].gather(-1, place)
+
+
+def _sorted(flat: Tensor, *, in_runs: bool = False) -> tuple[Tensor, Tensor]:
     """Sort each row; return the sorted numbers and where they came from.
 
     For float32 on a CPU the numbers' bits and places are packed into one integer, which NumPy sorts several times as
-    fast as torch sorts numbers with their places.
+    fast as torch sorts numbers with their places; rows of a few ordered runs, by merging them.
     """
     if flat.dtype != torch.float32 or flat.is_cuda:
         ordered, order = flat.sort(-1)
@@ -143,7 +153,7 @@ def _sorted(flat: Tensor) -> tuple[Tensor, Tensor]:
     bits = (flat + 0.0).view(torch.int32)  # -0 and 0 are the same number
     bits = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()  # in the order of the numbers
     packed = (bits << 32) | torch.arange(flat.shape[-1])
-    packed.numpy().sort(-1)
+    packed.numpy().sort(-1, kind="stable" if in_runs else "quicksort")
     order = packed & 0xFFFFFFFF
     return flat.gather(-1, order), order
 
@@ -171,8 +181,9 @@ def _between_over_within(x: Tensor) -> Tensor:
     n = x.shape[-1]
     if n < 2:
         return torch.full_like(x[:, 0, 0], torch.nan)
-    within = x.var(-1).mean(-1)
-    between = n * x.mean(-1).var(-1)
+    means = x.mean(-1)
+    within = (x - means[..., None]).square().sum(-1).mean(-1) / (n - 1)  # several times as fast as torch's var
+    between = n * means.var(-1)
     return ((between / within + n - 1) / n).sqrt()
 
 
