@@ -128,6 +128,43 @@ def test_an_epoch_in_one_call_is_its_steps_one_by_one(backend):
     assert torch.equal(found[2], wanted[2])
 
 
+@pytest.mark.parametrize("backend", ["eager", "inductor"])
+def test_several_steps_in_one_graph_are_the_steps_one_by_one(backend):
+    epoch = [(x,) for x in (*batches(18), batches(19)[-1][: N // 2])]
+
+    def train(steps_per_call):
+        model, guide, parameters = vae()
+        step = CompiledStep(model, guide, lr=1e-2, backend=backend, clip_norm=1.0, steps_per_call=steps_per_call)
+        losses = [*step.run(epoch, scale=1 / N), *step.run(epoch, scale=1 / N)]
+        assert step.reason is None
+        assert step.num_steps == len(losses) == 38
+        return torch.stack(losses), [p.detach() for p in parameters], step.grad_norm
+
+    found, wanted = train(3), train(1)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+@pytest.mark.parametrize("at", [8, 9, 10])
+def test_nothing_moves_after_a_step_that_is_not_finite_in_a_block(at):
+    def train(steps_per_call, count):
+        model, guide, parameters = vae()
+        step = CompiledStep(model, guide, backend="eager", lr=0.1, steps_per_call=steps_per_call)
+        data = [(x,) for x in batches(15)]
+        if count > at:
+            data[at] = (data[at][0] * math.inf,)
+        losses = step.run(data[:count])
+        return losses, parameters, step.num_steps
+
+    losses, parameters, num_steps = train(3, 15)
+    _, wanted, _ = train(1, at)
+    assert len(losses) == at + 1
+    assert losses[:-1].isfinite().all()
+    assert not losses[-1].isfinite()
+    assert num_steps == at
+    torch.testing.assert_close([p.detach() for p in parameters], [p.detach() for p in wanted], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:Encountered NaN")
 def test_an_epoch_in_one_call_ends_with_the_step_that_is_not_finite():
     model, guide, parameters = vae()

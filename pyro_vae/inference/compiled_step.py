@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,6 +48,8 @@ class CompiledStep:
         weight_decay: :math:`\lambda`; AdamW's, decoupled from the gradient.
         clip_norm: the largest norm of the scaled gradient; None for no limit.
         backend: "inductor" or "eager", as in ``CompiledTrace_ELBO``.
+        steps_per_call: how many steps :meth:`run` puts into one graph. Compilation takes as many times as long, and
+            results are those of single steps up to rounding; 4 saves small programs another fifth of the time.
         tell: is told once, in a clause, why steps are left to Pyro; None keeps it in ``reason`` only.
 
     Attributes:
@@ -80,6 +82,7 @@ class CompiledStep:
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
         backend: str = "inductor",
+        steps_per_call: int = 1,
         tell: Callable[[str], None] | None = None,
     ) -> None:
         checks.among(backend, ["inductor", "eager"], "backend")
@@ -93,6 +96,7 @@ class CompiledStep:
         self.clip_norm = math.inf if clip_norm is None else float(clip_norm)
         self.reason: str | None = None
         self.grad_norm = torch.tensor(0.0)
+        self.steps_per_call = checks.positive_integer(steps_per_call, "steps_per_call")
         self._tell = tell
         self._lr = _rate(lr)
         self._dials: dict[str, Tensor] = {}
@@ -131,23 +135,61 @@ class CompiledStep:
         losses: list[Tensor] = []
         kind: Kind | None = None
         before: Sequence[Any] = ()
-        rest: list[Tensor] = []
-        for batch in batches:
-            if not isinstance(batch, (tuple, list)):
-                got = type(batch).__name__
-                raise TypeError(say("batches that are tuples of arguments", got, "run((x,) for x in batches)"))
-            if kind is not None and _alike(batch, before):
-                inputs = kind.graph.inputs([self._dials["kl_weight"], *batch])
-                loss, self.grad_norm = self._graphs.repeat(kind, inputs + rest)
+        for block in _in_blocks(batches, self.steps_per_call):
+            if kind is not None and self.steps_per_call == len(block) > 1 and _alike(block[0], before):
+                found, norms = self._take_block(kind, block)
             else:
-                loss, kind = self._take(tuple(batch), kl_weight, lr, scale)
-                kind = kind if kind is not None and self._graphs.settled(kind) else None
-                rest = [] if kind is None else self._rest(kind.graph)
-            losses.append(loss)
-            before = batch
-            if not (math.isfinite(loss.item()) and math.isfinite(self.grad_norm.item())):
+                found, norms = [], []
+                for batch in block:
+                    if kind is not None and _alike(batch, before):
+                        loss, norm = self._graphs.repeat(kind, self._inputs(kind, batch))
+                    else:
+                        loss, kind = self._take(tuple(batch), kl_weight, lr, scale)
+                        kind, norm = kind if kind is not None and self._graphs.settled(kind) else None, self.grad_norm
+                    before = batch
+                    found.append(loss)
+                    norms.append(norm)
+                    if not _finite(loss, norm):
+                        break
+            fine = [_finite(loss, norm) for loss, norm in zip(found, norms, strict=True)]
+            taken = len(fine) if all(fine) else fine.index(False) + 1
+            losses += found[:taken]
+            self.grad_norm = norms[taken - 1]
+            if not all(fine):
                 break
         return torch.stack(losses) if losses else torch.empty(0)
+
+    def _inputs(self, kind: Kind, batch: Sequence[Any]) -> list[Tensor]:
+        return kind.graph.inputs([self._dials["kl_weight"], *batch]) + self._rest(kind.graph)
+
+    def _take_block(self, kind: Kind, block: list[Sequence[Any]]) -> tuple[list[Tensor], list[Tensor]]:
+        """Take several steps in one graph; return their losses and norms. After one not finite nothing moves."""
+        graph = kind.graph
+        parts = [graph.inputs([self._dials["kl_weight"], *batch]) for batch in block]
+        first, last = graph.num_arguments, graph.num_arguments + len(graph.tensors)
+        changing = [tensor for part in parts for tensor in part[:first] + part[last:]]
+        inputs = changing + parts[0][first:last] + self._rest(graph)
+        found = self._graphs.repeat_block(kind, partial(self._compose_block, len(block)), inputs)
+        return found[::2], found[1::2]
+
+    def _compose_block(self, size: int, graph: Graph) -> Run:
+        """Return so many steps after each other, as one function of each step's arguments and noise, then the rest."""
+        step = self._compose(graph)
+        first, width = graph.num_arguments, graph.num_inputs - len(graph.tensors)
+
+        def run(inputs: list[Tensor]) -> list[Tensor]:
+            parts = [inputs[i * width : (i + 1) * width] for i in range(size)]
+            tensors, rest = _cut(inputs[size * width :], len(graph.tensors))
+            found: list[Tensor] = []
+            go: Tensor | None = None
+            for part in parts:
+                loss, norm = step([*part[:first], *tensors, *part[first:], *rest], go)
+                fine = torch.isfinite(loss) & torch.isfinite(norm)
+                go = fine if go is None else go & fine
+                found += [loss, norm]
+            return found
+
+        return run
 
     def _take(
         self, args: tuple[Any, ...], kl_weight: float, lr: float | None, scale: float
@@ -282,7 +324,7 @@ class CompiledStep:
         held = self._held(graph)
         return [*(h.m for h in held), *(h.v for h in held), *(self._dials[name] for name in _UPDATE_DIALS)]
 
-    def _compose(self, graph: Graph) -> Run:
+    def _compose(self, graph: Graph) -> Callable[..., list[Tensor]]:
         """Return the graph followed by clipping and Adam, which write parameters and moments in place."""
         moved = [i for i, leaf in enumerate(graph.wanted) if id(leaf) in self._moments]
         born = [held.born for held in self._held(graph)]
@@ -290,22 +332,30 @@ class CompiledStep:
         places = [place[id(graph.wanted[i])] for i in moved]
         k, num_inputs = len(moved), graph.num_inputs
 
-        def run(inputs: list[Tensor]) -> list[Tensor]:
+        def run(inputs: list[Tensor], go: Tensor | None = None) -> list[Tensor]:
             loss, *grads = graph.module(*inputs[:num_inputs])
             parameters = [inputs[graph.num_arguments + i] for i in places]
             rest = inputs[num_inputs:]
             held = [_Moments(*each) for each in zip(parameters, rest[:k], rest[k : 2 * k], born, strict=True)]
             dials = dict(zip(_UPDATE_DIALS, rest[2 * k :], strict=True))
-            return [loss, self._update(loss, [grads[i] for i in moved], held, dials)]
+            return [loss, self._update(loss, [grads[i] for i in moved], held, dials, go)]
 
         return run
 
-    def _update(self, loss: Tensor, grads: list[Tensor], held: list[_Moments], dials: dict[str, Tensor]) -> Tensor:
+    def _update(
+        self,
+        loss: Tensor,
+        grads: list[Tensor],
+        held: list[_Moments],
+        dials: dict[str, Tensor],
+        go: Tensor | None = None,
+    ) -> Tensor:
         """Clip, and move parameters and moments in place unless something is not finite; return the gradient's norm."""
         (beta1, beta2), t = self.betas, dials["t"]
         norm = dials["scale"] * torch.stack([grad.pow(2).sum() for grad in grads]).sum().sqrt()
         factor = dials["scale"] * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         fine = torch.isfinite(loss) & torch.isfinite(norm)
+        fine = fine if go is None else fine & go
         after = torch.where(fine, t + 1, t)
         rates = {}
         for born in {each.born for each in held}:  # a parameter's steps are counted from its first, as torch does
@@ -361,6 +411,32 @@ def _check_adam(
         raise ValueError(say("a non-negative weight_decay", f"{weight_decay}", "weight_decay=0.0"))
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(say("a positive clip_norm, or None", f"{clip_norm}", "clip_norm=10.0"))
+
+
+def _finite(loss: Tensor, norm: Tensor) -> bool:
+    return math.isfinite(loss.item()) and math.isfinite(norm.item())
+
+
+def _cut(tensors: list[Tensor], at: int) -> tuple[list[Tensor], list[Tensor]]:
+    return tensors[:at], tensors[at:]
+
+
+def _in_blocks(batches: Iterable[Sequence[Any]], size: int) -> Iterator[list[Sequence[Any]]]:
+    """Put neighbouring batches of one layout together, up to so many; none is asked for before it is needed."""
+    block: list[Sequence[Any]] = []
+    for batch in batches:
+        if not isinstance(batch, (tuple, list)):
+            got = type(batch).__name__
+            raise TypeError(say("batches that are tuples of arguments", got, "run((x,) for x in batches)"))
+        if block and not _alike(batch, block[-1]):
+            yield block
+            block = []
+        block.append(batch)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block
 
 
 def _alike(batch: Sequence[Any], other: Sequence[Any]) -> bool:

@@ -121,6 +121,7 @@ class Kind:
     guard: Guard
     checked: bool = False
     run: Run | None = None
+    block: Run | None = None
     in_a_row: int = 0
     compiled: bool = False
 
@@ -266,6 +267,14 @@ class Specialiser:
             raise RuntimeError("the graph has not run yet")
         with torch.no_grad():
             return kind.run(inputs)
+
+    def repeat_block(self, kind: Kind, compose: Compose, inputs: list[Tensor]) -> list[Tensor]:
+        """Run several steps of a settled graph, composed and compiled as one."""
+        if kind.block is None:
+            run = compose(kind.graph)
+            kind.block = self._compile(run, inputs) if self.backend == "inductor" else run
+        with torch.no_grad():
+            return kind.block(inputs)
 
     def _compile(self, run: Run, inputs: list[Tensor]) -> Run:
         missing = why_no_compiler(inputs)
