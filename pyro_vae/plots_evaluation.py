@@ -43,7 +43,7 @@ def gap_ledger(ledgers: Ledger | dict[str, Ledger], *, title: str = "Why the ELB
             (ledger.amortisation[good], "#d1495b", "amortisation"),
         ):
             height = float(value.mean())
-            error = float(value.double().std() / max(1, len(value)) ** 0.5)
+            error = float(value.double().std() / len(value) ** 0.5) if len(value) > 1 else 0.0
             axes.bar(place, height, 0.6, bottom=base, yerr=error, color=colour, label=label if place == 0 else None)
             base += height
     axes.set_xticks(range(len(named)), list(named))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.adam import DIALS, Moments, adam, check_adam, rate
 from pyro_vae.inference.compiled import compiled_twin
 from pyro_vae.inference.kl_weight import KLWeight
 from pyro_vae.inference.specialise import Call, Kind, Run, Specialiser
@@ -86,7 +86,7 @@ class CompiledStep:
         tell: Callable[[str], None] | None = None,
     ) -> None:
         checks.among(backend, ["inductor", "eager"], "backend")
-        _check_adam(lr, betas, eps, weight_decay, clip_norm)
+        check_adam(lr, betas, eps, weight_decay, clip_norm)
         self.model = model
         self.guide = guide
         self.elbo = compiled_twin(loss if loss is not None else Trace_ELBO(), backend=backend)
@@ -98,10 +98,10 @@ class CompiledStep:
         self.grad_norm = torch.tensor(0.0)
         self.steps_per_call = checks.positive_integer(steps_per_call, "steps_per_call")
         self._tell = tell
-        self._lr = _rate(lr)
+        self._lr = rate(lr)
         self._dials: dict[str, Tensor] = {}
         self._turned: dict[str, float] = {}
-        self._moments: dict[int, _Moments] = {}  # by the parameter's id
+        self._moments: dict[int, Moments] = {}  # by the parameter's id
         self._waiting: list[tuple[Tensor, Tensor, int]] = []  # of a loaded state, for parameters yet to appear
         self._num_steps = 0
         self._graphs = Specialiser(self._loss_of_call, backend, self._hear)
@@ -196,7 +196,7 @@ class CompiledStep:
     ) -> tuple[Tensor, Kind | None]:
         """Take one step; return its loss and the graph that took it, None if Pyro did."""
         if lr is not None:
-            self._lr = _rate(lr)
+            self._lr = rate(lr)
         self._turn(args, kl_weight=float(kl_weight), scale=float(scale), lr=self._lr)
         call = Call.of(self.model, self.guide, (self._dials["kl_weight"], *args), {}, "step")
         kind = None if call.kind is None else self._graphs.find(call)
@@ -314,15 +314,15 @@ class CompiledStep:
         """Give a parameter its moments."""
         if id(leaf) not in self._moments:
             zeros = (torch.zeros_like(leaf).detach(), torch.zeros_like(leaf).detach(), self.num_steps)
-            self._moments[id(leaf)] = _Moments(leaf, *(self._waiting.pop(0) if self._waiting else zeros))
+            self._moments[id(leaf)] = Moments(leaf, *(self._waiting.pop(0) if self._waiting else zeros))
 
-    def _held(self, graph: Graph) -> list[_Moments]:
+    def _held(self, graph: Graph) -> list[Moments]:
         return [self._moments[id(leaf)] for leaf in graph.wanted if id(leaf) in self._moments]
 
     def _rest(self, graph: Graph) -> list[Tensor]:
         """What the composed graph takes after the graph's own inputs."""
         held = self._held(graph)
-        return [*(h.m for h in held), *(h.v for h in held), *(self._dials[name] for name in _UPDATE_DIALS)]
+        return [*(h.m for h in held), *(h.v for h in held), *(self._dials[name] for name in DIALS)]
 
     def _compose(self, graph: Graph) -> Callable[..., list[Tensor]]:
         """Return the graph followed by clipping and Adam, which write parameters and moments in place."""
@@ -336,8 +336,8 @@ class CompiledStep:
             loss, *grads = graph.module(*inputs[:num_inputs])
             parameters = [inputs[graph.num_arguments + i] for i in places]
             rest = inputs[num_inputs:]
-            held = [_Moments(*each) for each in zip(parameters, rest[:k], rest[k : 2 * k], born, strict=True)]
-            dials = dict(zip(_UPDATE_DIALS, rest[2 * k :], strict=True))
+            held = [Moments(*each) for each in zip(parameters, rest[:k], rest[k : 2 * k], born, strict=True)]
+            dials = dict(zip(DIALS, rest[2 * k :], strict=True))
             return [loss, self._update(loss, [grads[i] for i in moved], held, dials, go)]
 
         return run
@@ -346,71 +346,17 @@ class CompiledStep:
         self,
         loss: Tensor,
         grads: list[Tensor],
-        held: list[_Moments],
+        held: list[Moments],
         dials: dict[str, Tensor],
         go: Tensor | None = None,
     ) -> Tensor:
-        """Clip, and move parameters and moments in place unless something is not finite; return the gradient's norm."""
-        (beta1, beta2), t = self.betas, dials["t"]
-        norm = dials["scale"] * torch.stack([grad.pow(2).sum() for grad in grads]).sum().sqrt()
-        factor = dials["scale"] * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
-        fine = torch.isfinite(loss) & torch.isfinite(norm)
-        fine = fine if go is None else fine & go
-        after = torch.where(fine, t + 1, t)
-        rates = {}
-        for born in {each.born for each in held}:  # a parameter's steps are counted from its first, as torch does
-            root = (1 - beta2 ** (after - born)).sqrt()  # moved from under sqrt(v) to m: one division fewer
-            rates[born] = dials["lr"] / (1 - beta1 ** (after - born)) * root, self.eps * root
-        decay = 1 - dials["lr"] * self.weight_decay
-        for grad, each in zip(grads, held, strict=True):
-            parameter, m, v = each.parameter, each.m, each.v
-            dtype = parameter.dtype
-            rate, eps = rates[each.born]
-            g = grad * factor.to(dtype)
-            new_m = m + (1 - beta1) * (g - m)
-            new_v = beta2 * v + (1 - beta2) * g * g
-            kept = parameter * decay.to(dtype) if self.weight_decay else parameter
-            moved = kept - rate.to(dtype) * new_m / (new_v.sqrt() + eps.to(dtype))
-            for old, new in ((parameter, moved), (m, new_m), (v, new_v)):
-                old.copy_(torch.where(fine, new, old))
-        t.copy_(after)
-        return norm
+        settings = {"eps": self.eps, "weight_decay": self.weight_decay, "clip_norm": self.clip_norm}
+        return adam(loss, grads, held, dials, go, betas=self.betas, **settings)
 
     def _hear(self, message: str) -> None:
         self.reason = message
         if self._tell is not None:
             self._tell(message)
-
-
-@dataclass
-class _Moments:
-    """A parameter, Adam's moments of its gradient, and how many steps had been taken when it appeared."""
-
-    parameter: Tensor
-    m: Tensor
-    v: Tensor
-    born: int
-
-
-def _rate(lr: Any) -> float:
-    value = float(lr)
-    if not 0 <= value < math.inf:
-        raise ValueError(say("a finite, non-negative lr", f"{lr}", "lr=1e-3"))
-    return value
-
-
-def _check_adam(
-    lr: float, betas: tuple[float, float], eps: float, weight_decay: float, clip_norm: float | None
-) -> None:
-    _rate(lr)
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(say("two betas in [0, 1)", f"{betas}", "betas=(0.9, 0.999)"))
-    if not 0 < eps < math.inf:
-        raise ValueError(say("a positive eps", f"{eps}", "eps=1e-8"))
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(say("a non-negative weight_decay", f"{weight_decay}", "weight_decay=0.0"))
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(say("a positive clip_norm, or None", f"{clip_norm}", "clip_norm=10.0"))
 
 
 def _finite(loss: Tensor, norm: Tensor) -> bool:
@@ -451,6 +397,3 @@ def _alike(batch: Sequence[Any], other: Sequence[Any]) -> bool:
         and not a.requires_grad
         for a, b in zip(batch, other, strict=True)
     )
-
-
-_UPDATE_DIALS = ("scale", "lr", "t")  # the numbers that Adam reads, which change from step to step

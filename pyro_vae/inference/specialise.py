@@ -29,7 +29,7 @@ __all__ = ["Call", "Kind", "Specialiser"]
 
 _RECORDINGS = 3  # runs in which a program may settle: create its parameters, say
 _GRAPHS = 8  # of one kind of input; a program that needs more changes its Python state all the time
-_KINDS = 64  # of one specialiser; the oldest goes for a new one
+_KINDS = 64  # of one specialiser; the one longest out of use goes for a new one
 _PATIENCE = 32  # runs in a row after which a further graph is worth an Inductor compilation
 _CHANGES = "numbers or flags that it reads from Python change all the time; pass them as tensors"
 _SCALARS = (bool, int, float, complex, str, type(None), torch.dtype, torch.device, torch.Size)
@@ -132,6 +132,7 @@ class _Shelf:
 
     kinds: list[Kind] = field(default_factory=list)
     before: tuple[Recording, Guard] | None = None
+    used: int = 0
     unlike: int = 0
     unsteady: int = 0
     steady: Recording | None = None
@@ -158,6 +159,7 @@ class Specialiser:
 
     def start_again(self) -> None:
         """Forget all graphs."""
+        self._clock = 0
         self._shelves: dict[Any, _Shelf] = {}
         self._last: Kind | None = None
         self._compiled: set[Any] = set()
@@ -175,6 +177,8 @@ class Specialiser:
         shelf = self._shelves.get(call.kind)
         if shelf is None or shelf.refused is not None or call.kind is None:
             return None
+        self._clock += 1
+        shelf.used = self._clock
         store = pyro.get_param_store()
         for kind in shelf.kinds:
             if kind.guard.holds(store):
@@ -336,8 +340,8 @@ class Specialiser:
 
     def _shelf(self, call: Call) -> _Shelf:
         if call.kind not in self._shelves and len(self._shelves) >= _KINDS:
-            del self._shelves[next(iter(self._shelves))]
-        return self._shelves.setdefault(call.kind, _Shelf())
+            del self._shelves[min(self._shelves, key=lambda kind: self._shelves[kind].used)]
+        return self._shelves.setdefault(call.kind, _Shelf(used=self._clock))
 
 
 def _held(recording: Recording, store: Any) -> dict[str, Tensor]:

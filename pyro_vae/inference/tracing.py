@@ -86,7 +86,7 @@ class Recording(TorchDispatchMode):
             if not unmarked and (argument.alias_info is None or not argument.alias_info.is_write):
                 continue
             for leaf in tree_leaves(values.get(argument.name)):
-                if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in self._arguments:
+                if _is_dense(leaf) and leaf.untyped_storage().data_ptr() in self._arguments:
                     self.obstacle = "it writes to its arguments in place"
                 if id(leaf) in self._outside and all(leaf is not tensor for tensor in self.written):
                     self.written.append(leaf)
@@ -221,6 +221,10 @@ def trace(loss: Loss, arguments: Sequence[Tensor], recording: Recording, *, grad
     module.graph.eliminate_dead_code()
     module.recompile()
     return Graph(module, len(arguments), tensors, used, recording.written, recording.parameters, draws, frozen)
+
+
+def _is_dense(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.layout == torch.strided
 
 
 def _marked_batch_norm() -> dict[Any, Any]:
