@@ -516,6 +516,25 @@ def test_an_argument_that_takes_many_values_and_then_one():
     assert elbo.num_graphs == 1
 
 
+def test_a_graph_in_use_is_not_pushed_out_by_odd_values():
+    elbo = ready(model, factor=1.0)
+    for step in range(80):
+        elbo.loss(model, guide, torch.randn(N, D), factor=2.0 + step)
+        elbo.loss(model, guide, torch.randn(N, D), factor=1.0)
+        assert elbo.num_graphs == 1
+
+
+def test_a_program_that_writes_to_a_sparse_tensor_runs():
+    weights = torch.eye(D).to_sparse()
+
+    def program(x):
+        weights.mul_(1.0)
+        return model(x, factor=torch.sparse.sum(weights) / D)
+
+    elbo = CompiledTrace_ELBO(backend="eager", tell=lambda reason: None)
+    assert_same(elbo, program)
+
+
 # -- left to Pyro --------------------------------------------------------------------------------------------------
 
 
