@@ -16,54 +16,54 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae import likelihoods as likelihoods
     from pyro_vae import networks as networks
     from pyro_vae import priors as priors
-    from pyro_vae.evaluation.agreement import Agreement as Agreement
-    from pyro_vae.evaluation.agreement import agreement as agreement
-    from pyro_vae.evaluation.bracket import Bracket as Bracket
-    from pyro_vae.evaluation.bracket import bracket as bracket
-    from pyro_vae.evaluation.calibration import Calibration as Calibration
-    from pyro_vae.evaluation.calibration import calibrate as calibrate
-    from pyro_vae.evaluation.collapse import Collapse as Collapse
-    from pyro_vae.evaluation.collapse import CollapseWarning as CollapseWarning
-    from pyro_vae.evaluation.collapse import collapse as collapse
-    from pyro_vae.evaluation.comparison import Comparison as Comparison
-    from pyro_vae.evaluation.comparison import compare as compare
-    from pyro_vae.evaluation.evidence import Evidence as Evidence
-    from pyro_vae.evaluation.evidence import evidence as evidence
-    from pyro_vae.evaluation.exchange import to_arviz as to_arviz
-    from pyro_vae.evaluation.gaps import Ledger as Ledger
-    from pyro_vae.evaluation.gaps import gaps as gaps
+    from pyro_vae.evaluation.evidence.bracket import Bracket as Bracket
+    from pyro_vae.evaluation.evidence.bracket import bracket as bracket
+    from pyro_vae.evaluation.evidence.evidence import Evidence as Evidence
+    from pyro_vae.evaluation.evidence.evidence import evidence as evidence
     from pyro_vae.evaluation.imputation import impute as impute
-    from pyro_vae.evaluation.sweep import Sweep as Sweep
-    from pyro_vae.evaluation.sweep import sweep as sweep
-    from pyro_vae.evaluation.verdict import Verdict as Verdict
-    from pyro_vae.evaluation.verdict import verdict as verdict
-    from pyro_vae.inference import objectives as objectives
-    from pyro_vae.inference.analytic import AnalyticPosterior as AnalyticPosterior
-    from pyro_vae.inference.analytic import analytic as analytic
-    from pyro_vae.inference.coordinate_ascent import MeanFieldPosterior as MeanFieldPosterior
-    from pyro_vae.inference.coordinate_ascent import coordinate_ascent as coordinate_ascent
-    from pyro_vae.inference.mcmc.chees import ChEES as ChEES
+    from pyro_vae.evaluation.posterior.agreement import Agreement as Agreement
+    from pyro_vae.evaluation.posterior.agreement import agreement as agreement
+    from pyro_vae.evaluation.posterior.calibration import Calibration as Calibration
+    from pyro_vae.evaluation.posterior.calibration import calibrate as calibrate
+    from pyro_vae.evaluation.posterior.collapse import Collapse as Collapse
+    from pyro_vae.evaluation.posterior.collapse import CollapseWarning as CollapseWarning
+    from pyro_vae.evaluation.posterior.collapse import collapse as collapse
+    from pyro_vae.evaluation.posterior.comparison import Comparison as Comparison
+    from pyro_vae.evaluation.posterior.comparison import compare as compare
+    from pyro_vae.evaluation.posterior.exchange import to_arviz as to_arviz
+    from pyro_vae.evaluation.posterior.gaps import Ledger as Ledger
+    from pyro_vae.evaluation.posterior.gaps import gaps as gaps
+    from pyro_vae.evaluation.posterior.verdict import Verdict as Verdict
+    from pyro_vae.evaluation.posterior.verdict import verdict as verdict
+    from pyro_vae.evaluation.sweep.grid import sweep as sweep
+    from pyro_vae.evaluation.sweep.table import Sweep as Sweep
+    from pyro_vae.inference.exact.analytic import AnalyticPosterior as AnalyticPosterior
+    from pyro_vae.inference.exact.analytic import analytic as analytic
+    from pyro_vae.inference.exact.quadrature import QuadraturePosterior as QuadraturePosterior
+    from pyro_vae.inference.exact.quadrature import quadrature as quadrature
     from pyro_vae.inference.mcmc.draws import Draws as Draws
-    from pyro_vae.inference.mcmc.gibbs import GaussianGibbs as GaussianGibbs
-    from pyro_vae.inference.mcmc.gibbs import Gibbs as Gibbs
-    from pyro_vae.inference.mcmc.hmc import HMC as HMC
-    from pyro_vae.inference.mcmc.independence import IndependenceMH as IndependenceMH
-    from pyro_vae.inference.mcmc.kernel import Kernel as Kernel
-    from pyro_vae.inference.mcmc.mala import MALA as MALA
-    from pyro_vae.inference.mcmc.nuts import NUTS as NUTS
-    from pyro_vae.inference.mcmc.random_walk import RandomWalk as RandomWalk
+    from pyro_vae.inference.mcmc.kernels.base import Kernel as Kernel
+    from pyro_vae.inference.mcmc.kernels.chees import ChEES as ChEES
+    from pyro_vae.inference.mcmc.kernels.gibbs import GaussianGibbs as GaussianGibbs
+    from pyro_vae.inference.mcmc.kernels.gibbs import Gibbs as Gibbs
+    from pyro_vae.inference.mcmc.kernels.hmc import HMC as HMC
+    from pyro_vae.inference.mcmc.kernels.independence import IndependenceMH as IndependenceMH
+    from pyro_vae.inference.mcmc.kernels.mala import MALA as MALA
+    from pyro_vae.inference.mcmc.kernels.nuts import NUTS as NUTS
+    from pyro_vae.inference.mcmc.kernels.random_walk import RandomWalk as RandomWalk
+    from pyro_vae.inference.mcmc.kernels.tempering import ParallelTempering as ParallelTempering
     from pyro_vae.inference.mcmc.reference import pyro_mcmc as pyro_mcmc
     from pyro_vae.inference.mcmc.run import mcmc as mcmc
-    from pyro_vae.inference.mcmc.tempering import ParallelTempering as ParallelTempering
-    from pyro_vae.inference.optimum import LaplacePosterior as LaplacePosterior
-    from pyro_vae.inference.optimum import ModePosterior as ModePosterior
-    from pyro_vae.inference.optimum import laplace as laplace
-    from pyro_vae.inference.optimum import maximum_a_posteriori as maximum_a_posteriori
-    from pyro_vae.inference.quadrature import QuadraturePosterior as QuadraturePosterior
-    from pyro_vae.inference.quadrature import quadrature as quadrature
-    from pyro_vae.inference.target import Target as Target
-    from pyro_vae.inference.variational import History as History
-    from pyro_vae.inference.variational import fit as fit
+    from pyro_vae.inference.optimum.mode import LaplacePosterior as LaplacePosterior
+    from pyro_vae.inference.optimum.mode import ModePosterior as ModePosterior
+    from pyro_vae.inference.optimum.mode import laplace as laplace
+    from pyro_vae.inference.optimum.mode import maximum_a_posteriori as maximum_a_posteriori
+    from pyro_vae.inference.target.target import Target as Target
+    from pyro_vae.inference.variational import objectives as objectives
+    from pyro_vae.inference.variational.coordinate_ascent import MeanFieldPosterior as MeanFieldPosterior
+    from pyro_vae.inference.variational.coordinate_ascent import coordinate_ascent as coordinate_ascent
+    from pyro_vae.inference.variational.fit import History as History
+    from pyro_vae.inference.variational.fit import fit as fit
     from pyro_vae.model import Model as Model
 
 _HOMES = {
@@ -73,54 +73,54 @@ _HOMES = {
     "likelihoods": "pyro_vae.likelihoods",
     "networks": "pyro_vae.networks",
     "priors": "pyro_vae.priors",
-    "Agreement": "pyro_vae.evaluation.agreement",
-    "agreement": "pyro_vae.evaluation.agreement",
-    "Calibration": "pyro_vae.evaluation.calibration",
-    "calibrate": "pyro_vae.evaluation.calibration",
-    "Collapse": "pyro_vae.evaluation.collapse",
-    "CollapseWarning": "pyro_vae.evaluation.collapse",
-    "collapse": "pyro_vae.evaluation.collapse",
-    "Comparison": "pyro_vae.evaluation.comparison",
-    "compare": "pyro_vae.evaluation.comparison",
-    "Bracket": "pyro_vae.evaluation.bracket",
-    "Evidence": "pyro_vae.evaluation.evidence",
-    "bracket": "pyro_vae.evaluation.bracket",
-    "evidence": "pyro_vae.evaluation.evidence",
-    "to_arviz": "pyro_vae.evaluation.exchange",
-    "Ledger": "pyro_vae.evaluation.gaps",
-    "gaps": "pyro_vae.evaluation.gaps",
+    "Agreement": "pyro_vae.evaluation.posterior.agreement",
+    "agreement": "pyro_vae.evaluation.posterior.agreement",
+    "Calibration": "pyro_vae.evaluation.posterior.calibration",
+    "calibrate": "pyro_vae.evaluation.posterior.calibration",
+    "Collapse": "pyro_vae.evaluation.posterior.collapse",
+    "CollapseWarning": "pyro_vae.evaluation.posterior.collapse",
+    "collapse": "pyro_vae.evaluation.posterior.collapse",
+    "Comparison": "pyro_vae.evaluation.posterior.comparison",
+    "compare": "pyro_vae.evaluation.posterior.comparison",
+    "Bracket": "pyro_vae.evaluation.evidence.bracket",
+    "Evidence": "pyro_vae.evaluation.evidence.evidence",
+    "bracket": "pyro_vae.evaluation.evidence.bracket",
+    "evidence": "pyro_vae.evaluation.evidence.evidence",
+    "to_arviz": "pyro_vae.evaluation.posterior.exchange",
+    "Ledger": "pyro_vae.evaluation.posterior.gaps",
+    "gaps": "pyro_vae.evaluation.posterior.gaps",
     "impute": "pyro_vae.evaluation.imputation",
-    "Sweep": "pyro_vae.evaluation.sweep",
-    "sweep": "pyro_vae.evaluation.sweep",
-    "Verdict": "pyro_vae.evaluation.verdict",
-    "verdict": "pyro_vae.evaluation.verdict",
-    "objectives": "pyro_vae.inference.objectives",
-    "AnalyticPosterior": "pyro_vae.inference.analytic",
-    "analytic": "pyro_vae.inference.analytic",
-    "MeanFieldPosterior": "pyro_vae.inference.coordinate_ascent",
-    "coordinate_ascent": "pyro_vae.inference.coordinate_ascent",
-    "ChEES": "pyro_vae.inference.mcmc.chees",
+    "Sweep": "pyro_vae.evaluation.sweep.table",
+    "sweep": "pyro_vae.evaluation.sweep.grid",
+    "Verdict": "pyro_vae.evaluation.posterior.verdict",
+    "verdict": "pyro_vae.evaluation.posterior.verdict",
+    "objectives": "pyro_vae.inference.variational",
+    "AnalyticPosterior": "pyro_vae.inference.exact.analytic",
+    "analytic": "pyro_vae.inference.exact.analytic",
+    "MeanFieldPosterior": "pyro_vae.inference.variational.coordinate_ascent",
+    "coordinate_ascent": "pyro_vae.inference.variational.coordinate_ascent",
+    "ChEES": "pyro_vae.inference.mcmc.kernels.chees",
     "Draws": "pyro_vae.inference.mcmc.draws",
-    "GaussianGibbs": "pyro_vae.inference.mcmc.gibbs",
-    "Gibbs": "pyro_vae.inference.mcmc.gibbs",
-    "HMC": "pyro_vae.inference.mcmc.hmc",
-    "IndependenceMH": "pyro_vae.inference.mcmc.independence",
-    "Kernel": "pyro_vae.inference.mcmc.kernel",
-    "MALA": "pyro_vae.inference.mcmc.mala",
-    "NUTS": "pyro_vae.inference.mcmc.nuts",
-    "RandomWalk": "pyro_vae.inference.mcmc.random_walk",
+    "GaussianGibbs": "pyro_vae.inference.mcmc.kernels.gibbs",
+    "Gibbs": "pyro_vae.inference.mcmc.kernels.gibbs",
+    "HMC": "pyro_vae.inference.mcmc.kernels.hmc",
+    "IndependenceMH": "pyro_vae.inference.mcmc.kernels.independence",
+    "Kernel": "pyro_vae.inference.mcmc.kernels.base",
+    "MALA": "pyro_vae.inference.mcmc.kernels.mala",
+    "NUTS": "pyro_vae.inference.mcmc.kernels.nuts",
+    "RandomWalk": "pyro_vae.inference.mcmc.kernels.random_walk",
     "pyro_mcmc": "pyro_vae.inference.mcmc.reference",
     "mcmc": "pyro_vae.inference.mcmc.run",
-    "ParallelTempering": "pyro_vae.inference.mcmc.tempering",
-    "LaplacePosterior": "pyro_vae.inference.optimum",
-    "ModePosterior": "pyro_vae.inference.optimum",
-    "laplace": "pyro_vae.inference.optimum",
-    "maximum_a_posteriori": "pyro_vae.inference.optimum",
-    "QuadraturePosterior": "pyro_vae.inference.quadrature",
-    "quadrature": "pyro_vae.inference.quadrature",
-    "Target": "pyro_vae.inference.target",
-    "History": "pyro_vae.inference.variational",
-    "fit": "pyro_vae.inference.variational",
+    "ParallelTempering": "pyro_vae.inference.mcmc.kernels.tempering",
+    "LaplacePosterior": "pyro_vae.inference.optimum.mode",
+    "ModePosterior": "pyro_vae.inference.optimum.mode",
+    "laplace": "pyro_vae.inference.optimum.mode",
+    "maximum_a_posteriori": "pyro_vae.inference.optimum.mode",
+    "QuadraturePosterior": "pyro_vae.inference.exact.quadrature",
+    "quadrature": "pyro_vae.inference.exact.quadrature",
+    "Target": "pyro_vae.inference.target.target",
+    "History": "pyro_vae.inference.variational.fit",
+    "fit": "pyro_vae.inference.variational.fit",
     "Model": "pyro_vae.model",
 }
 

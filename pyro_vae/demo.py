@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from pyro_vae import datasets, plots
-from pyro_vae.evaluation.comparison import Comparison, RouteScore, compare
+from pyro_vae.evaluation.posterior.comparison import Comparison, RouteScore, compare
 from pyro_vae.guides import DiagonalGaussian
+from pyro_vae.inference.exact.quadrature import QuadraturePosterior, quadrature
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.reference import pyro_mcmc
 from pyro_vae.inference.mcmc.run import mcmc
-from pyro_vae.inference.optimum import laplace, maximum_a_posteriori
-from pyro_vae.inference.quadrature import QuadraturePosterior, quadrature
-from pyro_vae.inference.variational import fit
+from pyro_vae.inference.optimum.mode import laplace, maximum_a_posteriori
+from pyro_vae.inference.variational.fit import fit
 from pyro_vae.likelihoods import Bernoulli
 from pyro_vae.model import Model
 from pyro_vae.networks import mlp

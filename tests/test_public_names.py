@@ -15,7 +15,7 @@ def _names_for_type_checkers():
     (block,) = [node for node in tree.body if isinstance(node, ast.If)]
     for node in block.body:
         for alias in node.names:
-            is_package = node.module in {"pyro_vae", "pyro_vae.inference"}  # a name of theirs is a module
+            is_package = node.module == "pyro_vae"  # a name of theirs is a module
             home = f"{node.module}.{alias.name}" if is_package else node.module
             yield alias.asname, home
 

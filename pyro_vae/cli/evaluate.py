@@ -89,7 +89,7 @@ def infer(
 def _moments(trained: Any, x: Any, route: str, *, num_samples: int, progress: bool) -> dict[str, Any]:
     """Columns about each datum's posterior by a route."""
     from pyro_vae.inference.posterior import answer
-    from pyro_vae.inference.target import Target
+    from pyro_vae.inference.target.target import Target
 
     posterior = _posterior(trained, x, route, num_samples=num_samples, progress=progress)
     known = answer(Target(trained.model, x), posterior, num_samples=num_samples)
@@ -165,7 +165,7 @@ def evidence(
     """
     from pyro_vae.datasets.rows import pieces
     from pyro_vae.distributed import gathered, joined, own_share
-    from pyro_vae.evaluation.evidence import evidence as estimate
+    from pyro_vae.evaluation.evidence.evidence import evidence as estimate
 
     with joined() as rank:
         trained = load(run, trust_code=trust_code)

@@ -93,7 +93,7 @@ def report(
     pyro-vae report runs/first
     """
     trained = load(run, trust_code=trust_code)
-    from pyro_vae.runs.page import write_page
+    from pyro_vae.report.run import write_page
 
     path = write_page(run, trained, output=output, rows=rows, num_samples=num_samples)
     show({"report": path}, f"report: {path}", as_json=json)

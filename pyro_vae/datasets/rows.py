@@ -20,7 +20,7 @@ _PIECE = 1 << 18  # numbers a piece: 2 MiB in double precision
 
 
 class Rows:
-    """Rows of an array on disk, in some order; stands where :func:`~pyro_vae.inference.variational.fit` takes a tensor.
+    """Rows of an array on disk, in some order; stands where ``pyro_vae.fit`` takes a tensor.
 
     Indexing reads the rows asked for and encodes them, so that memory holds a batch and the order of the rows (8 bytes
     each), whatever the size of the file. :func:`fit` makes the same steps on rows as on the tensor that holds them.

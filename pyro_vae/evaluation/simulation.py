@@ -9,8 +9,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.program import sample_sites
-from pyro_vae.inference.target import Target
+from pyro_vae.inference.target.program import sample_sites
+from pyro_vae.inference.target.target import Target
 
 __all__ = ["simulate"]
 

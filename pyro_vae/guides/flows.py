@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
 from pyro_vae.checks import positive_integer
-from pyro_vae.flows import FlowDistribution, autoregressive, compose, coupling
+from pyro_vae.flows.networks import FlowDistribution, autoregressive, compose, coupling
+from pyro_vae.flows.planar import PlanarNetwork
 from pyro_vae.guides.base import Guide, check_width, last_width
 from pyro_vae.guides.gaussian import triangle
-from pyro_vae.planar import PlanarNetwork
 
 __all__ = ["Coupling", "InverseAutoregressive", "NeuralSpline", "Planar"]
 

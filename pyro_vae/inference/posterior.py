@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.checks import say
 from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.draws import Draws
-from pyro_vae.inference.target import Target
+from pyro_vae.inference.target.target import Target
 
 __all__ = ["Answer", "answer"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import AffineTransform, ComposeTransform
 
 from pyro_vae.checks import positive_integer
-from pyro_vae.flows import FlowDistribution, FlowNetwork, autoregressive, coupling
+from pyro_vae.flows.networks import FlowDistribution, FlowNetwork, autoregressive, coupling
 from pyro_vae.priors.base import Prior
 
 __all__ = ["NICE", "MaskedAutoregressive", "NeuralSpline", "RealNVP"]

@@ -14,7 +14,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.training_state import TrainingState
+from pyro_vae.inference.variational.training_state import TrainingState
 from pyro_vae.runs.folder import Run, RunError, write_whole
 
 __all__ = ["Checkpoints", "read_tensors", "write_tensors"]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from pyro_vae.checks import among, say
-from pyro_vae.evaluation.sweep import Sweep
-from pyro_vae.evaluation.sweep import sweep as run_grid
+from pyro_vae.evaluation.sweep.grid import sweep as run_grid
+from pyro_vae.evaluation.sweep.table import Sweep
 from pyro_vae.runs.build import (
     build_guide,
     build_likelihood,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_vae.checks import say
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.distributed import agree, rank
-from pyro_vae.inference.variational import History, fit
+from pyro_vae.inference.variational.fit import History, fit
 from pyro_vae.runs.build import Prepared, build, check_device, likelihood_name, objective, prepare
 from pyro_vae.runs.checkpoints import Checkpoints, read_tensors, write_tensors
 from pyro_vae.runs.folder import Run, RunError, versions, write_whole

@@ -12,7 +12,7 @@ import pyro
 import torch
 
 import pyro_vae as pv
-from pyro_vae.evaluation.importance import importance_weights
+from pyro_vae.evaluation.evidence.importance import importance_weights
 
 LIMITS = {"mean": 0.25, "std": 1.25}
 

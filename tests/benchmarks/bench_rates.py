@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.evaluation.verdict import DO_NOT_TRUST, TRUST
+from pyro_vae.evaluation.posterior.verdict import DO_NOT_TRUST, TRUST
 
 KINDS = ("right", "shifted", "too narrow", "too wide", "mean field", "prior-like")
 WEIGHT = torch.tensor([[1.0, 0.8], [0.9, 1.0], [0.5, 0.6], [0.0, 0.4]])

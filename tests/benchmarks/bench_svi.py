@@ -23,7 +23,7 @@ from torch import nn
 
 from pyro_vae import Model, guides, likelihoods, networks, priors
 from pyro_vae.infer import CompiledTrace_ELBO
-from pyro_vae.inference.compiled_step import CompiledStep
+from pyro_vae.inference.compiled.step import CompiledStep
 
 SHAPES = {"64-128-2": (64, 128, 2, 64), "784-400-20": (784, 400, 20, 128)}  # D, hidden, L, batch
 LR = 1e-3

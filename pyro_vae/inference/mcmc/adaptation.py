@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_vae.inference.mcmc.kernel import Density, Info, Kernel, Metric, State, Tuning
+from pyro_vae.inference.mcmc.kernels.base import Density, Info, Kernel, Metric, State, Tuning
 
 __all__ = ["DualAveraging", "Moments", "Warmup", "reasonable_step_size", "windows"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.inference.backend import agree, compile_run, why_no_compiler
-from pyro_vae.inference.target import Target
+from pyro_vae.inference.compiled.backend import agree, compile_run, why_no_compiler
+from pyro_vae.inference.target.target import Target
 
 __all__ = ["LogDensity"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.draws import Draws
-from pyro_vae.inference.mcmc.kernel import Kernel
+from pyro_vae.inference.mcmc.kernels.base import Kernel
 from pyro_vae.inference.mcmc.run import sample_target
-from pyro_vae.inference.target import Target
+from pyro_vae.inference.target.target import Target
 
 __all__ = ["MCMC"]
 
@@ -40,7 +40,7 @@ class MCMC:
 
     Example:
         >>> import pyro, pyro.distributions as dist
-        >>> from pyro_vae.inference.mcmc.nuts import NUTS
+        >>> from pyro_vae.inference.mcmc.kernels.nuts import NUTS
         >>> def model(x):
         ...     mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
         ...     with pyro.plate("data", len(x)):

@@ -7,7 +7,7 @@ import os
 import torch
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target import Target
+from pyro_vae.inference.target.target import Target
 
 __all__ = ["check_memory", "estimate_memory"]
 

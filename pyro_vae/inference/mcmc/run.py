@@ -17,11 +17,11 @@ from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.adaptation import Warmup
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.draws import Draws
-from pyro_vae.inference.mcmc.hmc import HMC
-from pyro_vae.inference.mcmc.kernel import Kernel, Metric, Tuning
+from pyro_vae.inference.mcmc.kernels.base import Kernel, Metric, Tuning
+from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.memory import check_memory
 from pyro_vae.inference.mcmc.start import guide_metric, starting_points
-from pyro_vae.inference.target import Target
+from pyro_vae.inference.target.target import Target
 
 __all__ = ["mcmc", "sample_target"]
 

@@ -1,0 +1,1 @@
+"""The evidence of every datum by sampling, with its error."""

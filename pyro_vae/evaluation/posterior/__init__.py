@@ -1,0 +1,1 @@
+"""What looks at posteriors: how far each is from the truth, and whether to trust it."""

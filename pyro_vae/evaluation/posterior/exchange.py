@@ -1,0 +1,94 @@
+"""Posteriors of every kind to ArviZ, with what its plots and leave-one-out need."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import positive_integer
+from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.posterior import answer
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.target.target import Target
+
+__all__ = ["to_arviz"]
+
+
+@torch.no_grad()
+def to_arviz(
+    model: Program,
+    x: Tensor | tuple[Any, ...],
+    posterior: Any,
+    *,
+    num_samples: int = 1000,
+    plate: str = "data",
+) -> Any:
+    """Return any posterior as ArviZ' InferenceData (DataTree from ArviZ 1 on).
+
+    Groups: ``posterior`` (draws by site), ``log_likelihood`` (log p(x|z), one a draw and datum), ``sample_stats``
+    (``lp``, log p(x, u); divergences of chains) and ``observed_data``.
+
+    Args:
+        model: the Pyro program.
+        x: data ``(N, *D)``, or the program's arguments as a tuple.
+        posterior: a guide, a distribution over u (one chain of independent draws), or Draws.
+        num_samples: draws of what is not Draws.
+        plate: the data plate, which becomes a dimension.
+
+    Raises:
+        TypeError, ValueError: for what is no posterior of these data.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(torch.nn.Linear(2, 8)))
+        >>> found = to_arviz(model, torch.ones(3, 8), pv.laplace(model, torch.ones(3, 8)), num_samples=10)
+        >>> found.log_likelihood["x"].shape
+        (1, 10, 3)
+    """
+    S = positive_integer(num_samples, "num_samples")
+    target = Target(model, x, plate=plate)
+    u = answer(target, posterior, num_samples=S).u
+    chains = posterior.num_chains if isinstance(posterior, Draws) else 1
+    u = u.reshape(chains, -1, *u.shape[1:])  # (C, S, N, L)
+    log_prior, log_likelihood = target.log_parts(u)
+    statistics = {"lp": log_prior + log_likelihood}
+    if isinstance(posterior, Draws) and posterior.diverging is not None:
+        statistics["diverging"] = posterior.diverging
+    observed = {name: target.trace(target.origin)[name]["value"] for name in target.observed}
+    return _from_groups(
+        {
+            "posterior": target.constrain(u),
+            "log_likelihood": {target.observed[0]: log_likelihood},
+            "sample_stats": statistics,
+            "observed_data": observed,
+        },
+        plate if target.per_datum else None,
+    )
+
+
+def _from_groups(groups: dict[str, dict[str, Tensor]], plate: str | None) -> Any:
+    with warnings.catch_warnings():  # ArviZ 0.23 announces version 1 on import
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz
+    from_dict: Any = arviz.from_dict
+    arrays = {
+        group: {name: value.detach().cpu().numpy() for name, value in values.items()}
+        for group, values in groups.items()
+    }
+    dims: dict[str, list[str]] = {}
+    for group, lead in (("posterior", 3), ("sample_stats", 3)):
+        for name, value in arrays[group].items():
+            dims[name] = [] if plate is None else [plate, *(f"{name}_dim_{i}" for i in range(value.ndim - lead))]
+    for name, value in arrays["observed_data"].items():
+        dims[name] = [] if plate is None else [plate, *(f"{name}_dim_{i}" for i in range(value.ndim - 1))]
+    if int(arviz.__version__.split(".")[0]) >= 1:
+        return from_dict(arrays, dims=dims)
+    # the likelihood bears the data's name with fewer dimensions, so its group is made apart
+    likelihood = arrays.pop("log_likelihood")
+    found = from_dict(**arrays, dims=dims)
+    names = {name: [] if plate is None else [plate] for name in likelihood}
+    found.extend(from_dict(log_likelihood=likelihood, dims=names))
+    return found

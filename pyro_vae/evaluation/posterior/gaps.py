@@ -1,0 +1,231 @@
+r"""The ledger of gaps: why the ELBO is below log p(x), datum by datum.
+
+.. math:: \log p(x) - \mathrm{ELBO} = \underbrace{\log p(x) - \mathrm{ELBO}(q^*)}_{\text{approximation}}
+   + \underbrace{\mathrm{ELBO}(q^*) - \mathrm{ELBO}(q)}_{\text{amortisation}}
+
+where q* is the best member of the guide's own family for that datum.
+
+Source: Cremer, Li & Duvenaud 2018, "Inference suboptimality in variational autoencoders".
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import positive_integer, say
+from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
+from pyro_vae.evaluation.evidence.importance import block_size
+from pyro_vae.evaluation.posterior.families import best_in_family, family_of
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.target.target import Target
+
+__all__ = ["Ledger", "gaps"]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The gaps of N data; every tensor is ``(N,)``, nats.
+
+    Attributes:
+        log_evidence: log p(x).
+        evidence_error: its standard error.
+        elbo: of the guide.
+        elbo_error: its standard error.
+        best_elbo: of the best member of the family.
+        best_error: its standard error.
+        approximation: what the family cannot reach.
+        approximation_error: its standard error.
+        amortisation: what the guide's network leaves of what the family can reach.
+        amortisation_error: its standard error; smaller than its parts', as both share random numbers.
+        family: the family searched.
+        evidence_method: where log p(x) comes from.
+        resolved: whether log p(x) is resolved; where it is not, neither is the approximation gap.
+        seconds: wall time.
+    """
+
+    log_evidence: Tensor
+    evidence_error: Tensor
+    elbo: Tensor
+    elbo_error: Tensor
+    best_elbo: Tensor
+    best_error: Tensor
+    approximation: Tensor
+    approximation_error: Tensor
+    amortisation: Tensor
+    amortisation_error: Tensor
+    family: str
+    evidence_method: str
+    resolved: Tensor
+    seconds: float = 0.0
+
+    @property
+    def gap(self) -> Tensor:
+        """Log p(x) less the ELBO, ``(N,)``: KL(q || p(z|x))."""
+        return self.log_evidence - self.elbo
+
+    @property
+    def amortisation_share(self) -> float:
+        """Mean amortisation gap over mean gap, over resolved data."""
+        good = self.resolved
+        return float(self.amortisation[good].mean() / self.gap[good].mean())
+
+    def to_dataframe(self) -> Any:
+        """Return a pandas DataFrame, one row a datum; what rests on an unresolved evidence is NaN."""
+        import pandas as pd
+
+        names = (*_ROWS, "elbo_error", "best_error", "evidence_error", "approximation_error", "amortisation_error")
+        columns = {name: getattr(self, name).double() for name in names}
+        for name in ("log_evidence", "gap", "approximation"):
+            columns[name] = torch.where(self.resolved, columns[name], math.nan)
+        return pd.DataFrame({name: value.cpu().numpy() for name, value in columns.items()})
+
+    def __rich__(self) -> Any:
+        from rich.table import Table
+
+        title = f"{len(self.elbo)} data, family {self.family}, log p(x) by {self.evidence_method}"
+        table = Table("nats per datum", title=title, title_justify="left")
+        for head in ("mean", "error", "10 %", "90 %"):
+            table.add_column(head, justify="right")
+        good = self.resolved
+        for name, words in _ROWS.items():
+            value = getattr(self, name).double()[good]
+            if not len(value):
+                continue
+            error = float(value.std() / math.sqrt(len(value))) if len(value) > 1 else math.nan
+            low, high = (float(value.quantile(p)) for p in (0.1, 0.9))
+            table.add_row(words, f"{float(value.mean()):.3f}", f"{error:.3f}", f"{low:.3f}", f"{high:.3f}")
+        if bool(good.any()):
+            table.caption = f"amortisation is {100 * self.amortisation_share:.0f} % of the gap"
+        return table
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        out = io.StringIO()
+        Console(file=out, width=100, no_color=True).print(self)
+        return out.getvalue().rstrip()
+
+
+_ROWS = {
+    "log_evidence": "log p(x)",
+    "best_elbo": "ELBO of the family's best",
+    "elbo": "ELBO of the guide",
+    "approximation": "approximation gap",
+    "amortisation": "amortisation gap",
+    "gap": "gap",
+}
+
+
+def gaps(
+    model: Program,
+    x: Tensor | tuple[Any, ...],
+    guide: Any,
+    *,
+    truth: Any = None,
+    family: str = "auto",
+    num_steps: int = 400,
+    num_samples: int = 2000,
+    plate: str = "data",
+) -> Ledger:
+    """Split the gap of every datum into what the family cannot reach and what amortisation leaves.
+
+    The best member is found by gradient ascent for all data at once, from the guide's own answer. The two ELBOs are
+    then measured on fresh draws made from the same random numbers; where a member found is worse than the guide's,
+    as noise may have it, the guide's stands and the amortisation gap is zero.
+
+    Args:
+        model: a Pyro program.
+        x: data ``(N, *D)``, or the program's arguments as a tuple.
+        guide: a guide of this package, or a Gaussian with ``batch_shape (N,)`` over u.
+        truth: what has ``log_evidence``: the result of ``evidence``, ``quadrature``, ``analytic``; ``evidence`` chooses
+            if None.
+        family: "diagonal" or "full" Gaussian, or "own": all that the guide can say of a datum if its network could
+            return anything (for a flow, its shared weights kept). "auto" takes the first that fits the guide.
+        num_steps: of the ascent.
+        num_samples: draws to measure the ELBOs on.
+        plate: the data plate.
+
+    Raises:
+        TypeError: if the guide names no distribution.
+        ValueError: if "own" is asked for a guide without a network.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> _ = torch.manual_seed(0)
+        >>> model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(torch.nn.Linear(2, 5), scale=1.0))
+        >>> guide = pv.guides.FullCovarianceGaussian(torch.nn.Linear(5, 5), latent_dim=2)
+        >>> ledger = gaps(model, torch.zeros(3, 5), guide)
+        >>> bool((ledger.approximation.abs() < 0.02).all())  # the posterior is Gaussian
+        True
+    """
+    began = time.perf_counter()
+    positive_integer(num_samples, "num_samples", minimum=2)
+    target = Target(model, x, plate=plate)
+    truth = evidence(model, x, plate=plate) if truth is None else truth
+    value, error, method, resolved = _truth_of(truth)
+    start = guide if isinstance(guide, torch.distributions.Distribution) else _named(target, guide)
+    name, make, parameters = family_of(guide, start, target, family)
+    best = best_in_family(target, make, parameters, num_steps=num_steps)
+    own, found = _paired(target, start, make(best), num_samples)  # (S, N) each
+    gain = found - own
+    mean_gain, gain_error = gain.mean(0), gain.std(0) / math.sqrt(num_samples)
+    better = mean_gain > 0
+    elbo, elbo_error = own.mean(0), own.std(0) / math.sqrt(num_samples)
+    best_elbo = torch.where(better, found.mean(0), elbo)
+    best_error = torch.where(better, found.std(0) / math.sqrt(num_samples), elbo_error)
+    return Ledger(
+        log_evidence=value,
+        evidence_error=error,
+        elbo=elbo,
+        elbo_error=elbo_error,
+        best_elbo=best_elbo,
+        best_error=best_error,
+        approximation=value - best_elbo,
+        approximation_error=(error.square() + best_error.square()).sqrt(),
+        amortisation=mean_gain.clamp_min(0),
+        amortisation_error=gain_error,
+        family=name,
+        evidence_method=method,
+        resolved=resolved,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _named(target: Target, guide: Any) -> Any:
+    if not hasattr(guide, "posterior"):
+        expected = "a guide that names its distribution, or a distribution over u"
+        raise TypeError(say(expected, type(guide).__name__, "pyro_vae.guides.DiagonalGaussian"))
+    with torch.no_grad():
+        return guide.posterior(*target.args)
+
+
+@torch.no_grad()
+def _paired(target: Target, own: Any, best: Any, num_samples: int) -> tuple[Tensor, Tensor]:
+    """Log weights ``(S, N)`` of two distributions on draws made from the same random numbers."""
+    devices = [target.origin.device] if target.origin.is_cuda else []
+    first, second = [], []
+    for start in range(0, num_samples, block_size(target)):
+        shape = (min(block_size(target), num_samples - start),)
+        with torch.random.fork_rng(devices=devices):
+            u = own.sample(shape)
+            first.append(target.log_joint(u) - own.log_prob(u))
+        u = best.sample(shape)
+        second.append(target.log_joint(u) - best.log_prob(u))
+    return torch.cat(first), torch.cat(second)
+
+
+def _truth_of(truth: Any) -> tuple[Tensor, Tensor, str, Tensor]:
+    if isinstance(truth, Evidence):
+        return truth.log_evidence, truth.standard_error, truth.method, truth.resolved
+    value = getattr(truth, "log_evidence", None)
+    if value is None:
+        raise TypeError(say("a truth with log_evidence", type(truth).__name__, "truth=pv.evidence(model, x)"))
+    error = getattr(truth, "error_bound", torch.zeros_like(value))
+    return value, error, type(truth).__name__, value.isfinite()

@@ -1,0 +1,1 @@
+"""The same data under many settings, and their table."""

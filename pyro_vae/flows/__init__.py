@@ -1,0 +1,1 @@
+"""Normalising flows: what priors, guides and densities share."""

@@ -1,0 +1,1 @@
+"""A Pyro program as one compiled graph of tensor operations."""

@@ -1,0 +1,280 @@
+"""Pyro ELBOs whose loss and gradient run as one compiled tensor graph."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions.util import is_identically_zero, scale_and_mask
+from pyro.infer import ELBO, JitTrace_ELBO, JitTraceMeanField_ELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.util import warn_if_nan
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.distributions import kl_divergence
+
+from pyro_vae import checks
+from pyro_vae.inference.compiled.specialise import Call, Specialiser
+from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
+
+__all__ = ["CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO", "compiled_twin"]
+
+
+class _Compiled(Trace_ELBO):
+    """What compiled ELBOs share; the class beside it says what a particle's ELBO is."""
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        *,
+        backend: str = "inductor",
+        tell: Callable[[str], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_particles=num_particles, **kwargs)
+        checks.among(backend, ["inductor", "eager"], "backend")
+        self._graphs = Specialiser(self._loss_of_call, backend, self._warn if tell is None else tell)
+
+    @property
+    def num_graphs(self) -> int:
+        """How many graphs have been found right and are in use."""
+        return self._graphs.num_checked
+
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Return minus the ELBO as a number, in nats, summed over the data."""
+        with torch.no_grad():
+            value = self.differentiable_loss(model, guide, *args, **kwargs)
+        return _number(value)
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return minus the ELBO as a tensor whose ``backward`` gives the parameters their gradient."""
+        gradient = torch.is_grad_enabled()
+        found = self._run(model, guide, args, kwargs, gradient=gradient)
+        if isinstance(found, Tensor):
+            return found
+        graph, (value, *grads) = found
+        return _Differentiable.apply(value, grads, *graph.wanted) if graph.wanted else value
+
+    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Return minus the ELBO as a number, and add its gradient to the parameters' ``grad``."""
+        found = self._run(model, guide, args, kwargs, gradient=True)
+        if isinstance(found, Tensor):
+            if found.requires_grad:
+                found.backward(retain_graph=self.retain_graph)
+            return _number(found)
+        graph, (value, *grads) = found
+        _accumulate(graph.wanted, grads)
+        return _number(value)
+
+    def _run(
+        self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradient: bool
+    ) -> Tensor | tuple[Graph, list[Tensor]]:
+        """Return a graph and its results, or, where there is none to trust yet, Pyro's own differentiable loss."""
+        call = Call.of(model, guide, args, kwargs, gradient)
+        kind = self._graphs.find(call)
+        if kind is None:
+            inputs = (args, kwargs) if call.kind is None else call.arguments(call.leaves)
+            reference = partial(self.eager_loss, model, guide, *inputs[0], **inputs[1])
+            return self._graphs.observe(call, reference, gradient=gradient)
+        _show_parameters(kind.graph)
+        return kind.graph, self._graphs.run(call, kind, _as_it_is, kind.graph.inputs(call.leaves))
+
+    def _loss_of_call(self, call: Call, leaves: Sequence[Tensor]) -> Tensor:
+        args, kwargs = call.arguments(leaves)
+        return self.traceable_loss(call.model, call.guide, *args, **kwargs)
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(f"{type(self).__name__}: {message}", UserWarning, stacklevel=7)
+
+    def eager_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return Pyro's own differentiable loss."""
+        return super().differentiable_loss(model, guide, *args, **kwargs)
+
+    def traceable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """Return minus the ELBO, computed by tensor operations alone.
+
+        Raises:
+            NotTraceableError: if a site has no reparametrised sample.
+        """
+        total: Any = 0.0
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            total = total - self._elbo_particle(model_trace, guide_trace) / self.num_particles
+        if not isinstance(total, Tensor):
+            raise NotTraceableError("its loss is no tensor")
+        return total
+
+    def _elbo_particle(self, model_trace: Any, guide_trace: Any) -> Tensor:
+        raise NotImplementedError
+
+
+class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBOs
+    r"""``Trace_ELBO`` at the speed of compiled torch.
+
+    The estimator is Pyro's: the mean over particles of :math:`\log p(x, z) - \log q(z)`, z drawn from the guide, with
+    its reparametrised gradient. It goes wherever ``Trace_ELBO`` or ``JitTrace_ELBO`` goes. The first four calls of
+    each kind of input are Pyro's own; meanwhile model and guide are traced to one graph of tensor operations, which is
+    compared with Pyro under the same noise and, only if they agree, compiled with Inductor and used from then on. A
+    seed gives the same noise as in Pyro, call for call.
+
+    A new graph is made for other shapes, dtypes or devices of the arguments, other values of arguments that are no
+    tensors, another training mode, and other numbers or flags that model and guide read from attributes, closures or
+    globals. What cannot be traced is left to Pyro, with one warning that says why: latents without a reparametrised
+    sample, control flow that depends on the values of tensors, tensors that leave torch.
+
+    Pyro validates distributions and sites in its own four calls; the graph does not.
+
+    Args:
+        num_particles: as in ``Trace_ELBO``.
+        backend: "inductor", or "eager" to run the graph operation by operation, without any compilation.
+        tell: is told once, in a clause, why a program or call is left to Pyro; a warning says it if None.
+        kwargs: what else ``Trace_ELBO`` takes (``vectorize_particles``, ``max_plate_nesting``).
+
+    Raises:
+        ValueError: on an unknown backend.
+
+    Example:
+        >>> from pyro_vae import Model, guides, likelihoods, networks, priors
+        >>> model = Model(priors.StandardNormal(2), likelihoods.Bernoulli(networks.mlp(2, 16, 20)))
+        >>> guide = guides.DiagonalGaussian(networks.mlp(20, 16, 4))
+        >>> elbo = CompiledTrace_ELBO(backend="eager")
+        >>> svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), elbo)
+        >>> losses = [svi.step(torch.ones(8, 20)) for _ in range(5)]
+        >>> elbo.num_graphs
+        1
+    """
+
+    def _elbo_particle(self, model_trace: Any, guide_trace: Any) -> Tensor:
+        elbo = _log_joint(model_trace)
+        for name, site in _samples(guide_trace):
+            elbo = elbo - _entropy_term(name, site)
+        return elbo
+
+
+class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801  named as Pyro names its ELBOs
+    r"""``TraceMeanField_ELBO`` at the speed of compiled torch: KL terms in closed form where there is one.
+
+    :math:`E_{q(z)}[\log p(x|z)] - KL(q(z) \| p(z))`, site by site, for guides that factorise over sites; a site
+    without a closed form is sampled. All else is as in :class:`CompiledTrace_ELBO`.
+
+    Args:
+        num_particles: as in ``TraceMeanField_ELBO``.
+        backend: "inductor", or "eager" to run the graph operation by operation, without any compilation.
+        tell: is told once, in a clause, why a program or call is left to Pyro; a warning says it if None.
+        kwargs: what else ``TraceMeanField_ELBO`` takes.
+
+    Raises:
+        ValueError: on an unknown backend.
+
+    Example:
+        >>> CompiledTraceMeanField_ELBO(num_particles=2, backend="eager").num_graphs
+        0
+    """
+
+    def _elbo_particle(self, model_trace: Any, guide_trace: Any) -> Tensor:
+        elbo: Any = 0.0
+        for name, site in _samples(model_trace):
+            elbo = elbo + (site["log_prob_sum"] if site["is_observed"] else -_kl(name, site, guide_trace.nodes[name]))
+        for name, site in _samples(guide_trace):
+            if name not in model_trace.nodes:
+                elbo = elbo - _entropy_term(name, site)
+        return elbo
+
+
+def compiled_twin(
+    elbo: ELBO, *, backend: str = "inductor", tell: Callable[[str], None] | None = None
+) -> CompiledTrace_ELBO | CompiledTraceMeanField_ELBO:
+    """Return the compiled ELBO that gives what one of Pyro's gives.
+
+    Raises:
+        NotTraceableError: if there is none.
+    """
+    twins: dict[type[ELBO], type[CompiledTrace_ELBO] | type[CompiledTraceMeanField_ELBO]] = {
+        Trace_ELBO: CompiledTrace_ELBO,
+        JitTrace_ELBO: CompiledTrace_ELBO,
+        TraceMeanField_ELBO: CompiledTraceMeanField_ELBO,
+        JitTraceMeanField_ELBO: CompiledTraceMeanField_ELBO,
+    }
+    if isinstance(elbo, (CompiledTrace_ELBO, CompiledTraceMeanField_ELBO)):
+        return elbo
+    if type(elbo) not in twins:
+        raise NotTraceableError(f"{type(elbo).__name__} has no compiled twin")
+    twin = twins[type(elbo)](
+        elbo.num_particles, backend=backend, tell=tell, vectorize_particles=elbo.vectorize_particles
+    )
+    twin.max_plate_nesting, twin.retain_graph = elbo.max_plate_nesting, elbo.retain_graph
+    return twin
+
+
+class _Differentiable(torch.autograd.Function):
+    """A loss with a gradient that is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, grads: list[Tensor], *wanted: Tensor) -> Tensor:
+        ctx.grads = grads
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, None, *(above * grad for grad in ctx.grads))
+
+
+def _samples(trace: Any) -> list[tuple[str, Any]]:
+    return [(name, site) for name, site in trace.nodes.items() if site["type"] == "sample"]
+
+
+def _log_joint(trace: Any) -> Any:
+    total: Any = 0.0
+    for _, site in _samples(trace):
+        total = total + site["log_prob_sum"]
+    return total
+
+
+def _entropy_term(name: str, site: Any) -> Tensor:
+    """Return log q of a guide's site, whose gradient runs through the sample alone."""
+    _, score_function_term, entropy_term = site["score_parts"]
+    if not is_identically_zero(score_function_term):
+        raise NotTraceableError(f"site {name!r} has no reparametrised sample")
+    return entropy_term.sum()
+
+
+def _kl(name: str, prior: Any, posterior: Any) -> Any:
+    entropy = _entropy_term(name, posterior)
+    try:
+        kl = scale_and_mask(
+            kl_divergence(posterior["fn"], prior["fn"]), scale=posterior["scale"], mask=posterior["mask"]
+        )
+    except NotImplementedError:
+        return entropy - prior["log_prob_sum"]
+    return kl.sum() if isinstance(kl, Tensor) else kl * torch.Size(posterior["fn"].batch_shape).numel()
+
+
+def _as_it_is(graph: Graph) -> Any:
+    return lambda inputs: list(graph.module(*inputs))
+
+
+def _show_parameters(graph: Graph) -> None:
+    """Let the handlers around see the parameters, as they would if the program ran."""
+    if _PYRO_STACK:
+        store = pyro.get_param_store()
+        for name in graph.parameters:
+            if name in store:
+                pyro.param(name)
+
+
+def _accumulate(leaves: list[Tensor], grads: list[Tensor]) -> None:
+    for leaf, grad in zip(leaves, grads, strict=True):
+        if leaf.grad is None:
+            leaf.grad = grad.clone()
+        else:
+            leaf.grad += grad
+
+
+def _number(value: Tensor) -> float:
+    value = value.detach()
+    warn_if_nan(value, "loss")
+    return float(value)

@@ -1,0 +1,1 @@
+"""Exact posteriors and evidences: closed form and quadrature."""

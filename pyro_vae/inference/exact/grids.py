@@ -1,0 +1,209 @@
+"""A posterior whose density is held on a grid of its own for every datum."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_vae.checks import say
+from pyro_vae.inference.target.target import Target
+
+__all__ = ["Frame", "Grid", "QuadraturePosterior", "scatter"]
+
+_CORRECTIONS = 4  # the interpolation is within some per cent of the density, so few steps suffice
+
+
+Frame = tuple[Tensor, Tensor, Tensor, Tensor]  # centre, basis, low and high of a box a datum
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Regular grids, one a datum, in coordinates t of its own: u = centre + basis t.
+
+    ``centre (n, L)``, ``basis (n, L, L)``, ``low (n, L)`` and ``step (n, L)`` place m points a dimension at
+    ``t = low + step * index``; ``log_joint (m**L, n)`` is the density there.
+    """
+
+    centre: Tensor
+    basis: Tensor
+    low: Tensor
+    step: Tensor
+    m: int
+    log_joint: Tensor
+
+    @property
+    def log_cell(self) -> Tensor:
+        """Log volume of a cell in u, ``(n,)``."""
+        return self.step.log().sum(-1) + torch.linalg.slogdet(self.basis).logabsdet
+
+    def coordinates(self) -> Tensor:
+        """Grid points t, ``(m**L, n, L)``."""
+        return self.low + _indices(self.m, self.low.shape[-1]).to(self.low).unsqueeze(1) * self.step
+
+    def points(self) -> Tensor:
+        """Grid points u, ``(m**L, n, L)``."""
+        return self.centre + torch.einsum("nij,gnj->gni", self.basis, self.coordinates())
+
+    def interpolate(self, t: Tensor) -> Tensor:
+        """Multilinear interpolation of the density at t ``(S, n, L)``, up to a factor a datum, ``(S, n)``."""
+        L = t.shape[-1]
+        density = (self.log_joint - self.log_joint.amax(0)).exp()
+        place = ((t - self.low) / self.step).clamp(0, self.m - 1)
+        below = place.floor().clamp_max(self.m - 2)
+        above = place - below
+        stride = self.m ** torch.arange(L - 1, -1, -1, device=t.device)
+        total = torch.zeros_like(place[..., 0])
+        for corner in itertools.product((0, 1), repeat=L):
+            side = torch.tensor(corner, device=t.device)
+            index = ((below.long() + side) * stride).sum(-1)
+            total += torch.where(side.bool(), above, 1 - above).prod(-1) * density.gather(0, index)
+        return total
+
+    def edge(self) -> Tensor:
+        """Which points lie on the box's faces, ``(m**L,)``."""
+        index = _indices(self.m, self.low.shape[-1])
+        return ((index == 0) | (index == self.m - 1)).any(-1).to(self.low.device)
+
+    def take(self, keep: Tensor) -> Grid:
+        """The grids of some data."""
+        centre, basis, low, step = (part[keep] for part in (self.centre, self.basis, self.low, self.step))
+        return Grid(centre, basis, low, step, self.m, self.log_joint[:, keep])
+
+
+class QuadraturePosterior(dist.TorchDistribution):
+    r"""The exact posterior, ``batch_shape (N,)``, ``event_shape (L,)``, over the unconstrained vector u.
+
+    ``log_prob`` is exact up to the error of the evidence: :math:`\log p(x, u) - \log p(x)`. ``mean``, ``variance``
+    and ``covariance_matrix`` are sums over the grid. ``sample`` draws from the multilinear interpolation of the
+    gridded density and corrects each draw by independence Metropolis-Hastings steps against the density itself.
+
+    Attributes:
+        log_evidence: log p(x), ``(N,)``, nats per datum.
+        error_bound: bound on the error of ``log_evidence``, ``(N,)``, nats.
+        num_evaluations: evaluations of the log joint, over all data.
+        seconds: wall time of the route.
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  torch's own convention
+    support = constraints.real_vector
+    has_rsample = False
+
+    def __init__(
+        self,
+        target: Target,
+        grids: list[tuple[Tensor, Grid]],
+        log_evidence: Tensor,
+        error_bound: Tensor,
+    ) -> None:
+        self._target = target
+        self._grids = grids
+        self.log_evidence = log_evidence
+        self.error_bound = error_bound
+        self.num_evaluations = 0
+        self.seconds = 0.0
+        self._mean, self._covariance = self._moments()
+        super().__init__(torch.Size([target.num_data]), torch.Size([target.latent_dim]), validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(u|x), ``(..., N)``."""
+        return self._target.log_joint(value) - self.log_evidence
+
+    @property
+    def mean(self) -> Tensor:
+        """Posterior mean, ``(N, L)``."""
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Posterior variance, ``(N, L)``."""
+        return self._covariance.diagonal(dim1=-2, dim2=-1)
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """Posterior covariance, ``(N, L, L)``."""
+        return self._covariance
+
+    @property
+    def peak(self) -> tuple[Tensor, Tensor]:
+        """The highest point of each datum's grid, u ``(N, L)``, and log p(x, u) there, ``(N,)``, nats."""
+        points, heights = [], []
+        for rows, grid in self._grids:
+            height, place = grid.log_joint.max(0)
+            points.append((rows, grid.points()[place, torch.arange(len(place), device=place.device)]))
+            heights.append((rows, height))
+        return scatter(points, self._target.num_data), scatter(heights, self._target.num_data)
+
+    def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the posterior mean of ``function``, which maps u ``(G, n, L)`` to ``(G, n)`` or ``(G, n, M)``.
+
+        It is called with the grids of some data at a time, so it must not depend on which data they are.
+        """
+        parts = []
+        for rows, grid in self._grids:
+            value = function(grid.points())
+            weight = grid.log_joint.softmax(0)
+            parts.append((rows, (weight.reshape(*weight.shape, *(1,) * (value.dim() - 2)) * value).sum(0)))
+        return scatter(parts, self._target.num_data)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008  torch's own signature
+        """Draw u, ``(*sample_shape, N, L)``."""
+        shape = torch.Size(sample_shape)
+        u, log_weight = self._propose(shape.numel())
+        for _ in range(_CORRECTIONS):
+            other, other_weight = self._propose(shape.numel())
+            accept = torch.rand_like(log_weight).log() < other_weight - log_weight
+            u = torch.where(accept.unsqueeze(-1), other, u)
+            log_weight = torch.where(accept, other_weight, log_weight)
+        return u.reshape(*shape, *self.batch_shape, *self.event_shape)
+
+    def _propose(self, num_samples: int) -> tuple[Tensor, Tensor]:
+        """Draw u ``(S, N, L)`` from the interpolated density, with log(density / interpolation) ``(S, N)``."""
+        draws, heights = [], []
+        for rows, grid in self._grids:
+            L = grid.low.shape[-1]
+            node = torch.multinomial(grid.log_joint.softmax(0).T, num_samples, replacement=True).T  # (S, n)
+            t = grid.coordinates().gather(0, node.unsqueeze(-1).expand(-1, -1, L))
+            hat = torch.rand(2, *t.shape).to(t).sum(0) - 1  # the hat function of a node is a triangular density
+            t = t + hat * grid.step
+            draws.append((rows, (grid.centre + torch.einsum("nij,snj->sni", grid.basis, t)).movedim(0, 1)))
+            heights.append((rows, grid.interpolate(t).log().T))
+        u, height = (scatter(part, self._target.num_data).movedim(0, 1) for part in (draws, heights))
+        return u, self._target.log_joint(u) - height
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> QuadraturePosterior:
+        """Return self; only its own batch shape is possible."""
+        if torch.Size(batch_shape) != self.batch_shape:
+            raise ValueError(say(f"batch shape {tuple(self.batch_shape)}", f"{tuple(batch_shape)}", "sample((S,))"))
+        return self
+
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        means, covariances = [], []
+        for rows, grid in self._grids:
+            points, weight = grid.points(), grid.log_joint.softmax(0)
+            mean = torch.einsum("gn,gni->ni", weight, points)
+            centred = points - mean
+            means.append((rows, mean))
+            covariances.append((rows, torch.einsum("gn,gni,gnj->nij", weight, centred, centred)))
+        N = self._target.num_data
+        return scatter(means, N), scatter(covariances, N)
+
+
+def _indices(m: int, L: int) -> Tensor:
+    """All index tuples of an m**L grid, ``(m**L, L)``."""
+    return torch.cartesian_prod(*(torch.arange(m),) * L).reshape(-1, L)
+
+
+def scatter(parts: list[tuple[Tensor, Tensor]], num_data: int) -> Tensor:
+    """Put the parts' rows back into the order of the data."""
+    out = parts[0][1].new_empty(num_data, *parts[0][1].shape[1:])
+    for rows, value in parts:
+        out[rows.to(out.device)] = value
+    return out

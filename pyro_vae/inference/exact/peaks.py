@@ -1,0 +1,134 @@
+"""The peaks of every datum's density that a frame leaves out, climbed to from wherever a coarse grid rises."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae.inference.exact.grids import Frame, Grid
+from pyro_vae.inference.optimum.climb import ascend, decrement, flat
+from pyro_vae.inference.target.target import Target
+
+__all__ = ["Peaks", "climb"]
+
+_MOST = 6  # peaks climbed to, a datum
+_STEPS = 30  # of Newton's method, from within a cell of the top
+_WIDEST = 2.0  # spacing of a grid in a peak's standard deviations at which its sum is off by about a per cent
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Up to K peaks a datum; the same one may come twice.
+
+    Attributes:
+        u: where they are, ``(K, N, L)``.
+        log_mass: Laplace's log integral around each, ``(K, N)``, nats; -inf where the climb found no peak.
+        precision: minus the Hessian there, ``(K, N, L, L)``.
+    """
+
+    u: Tensor
+    log_mass: Tensor
+    precision: Tensor
+
+    def take(self, keep: Tensor) -> Peaks:
+        """The peaks of some data."""
+        return Peaks(self.u[:, keep], self.log_mass[:, keep], self.precision[:, keep])
+
+    def above(self, log_mass: Tensor) -> Peaks:
+        """The peaks alone that hold more than a mass a datum, ``(N,)``; the others count as none."""
+        return Peaks(self.u, self.log_mass.masked_fill(self.log_mass < log_mass, -math.inf), self.precision)
+
+    def reached(self, frame: Frame, *, depth: float, points: int) -> tuple[Frame, Tensor]:
+        """A frame widened to take every peak in, to ``depth`` nats below its top, and the data where that cannot be.
+
+        Where ``points`` a dimension are too few to show every peak in the wider frame, the frame is left as it is: it
+        shows the peaks that it was made for.
+
+        Returns:
+            The frame, and whether a peak is missed, ``(N,)``.
+        """
+        centre, basis, low, high = frame
+        t, found = _coordinates(frame, self.u), self.log_mass.isfinite().unsqueeze(-1)
+        reach = self._widths(basis) * math.sqrt(2 * depth)
+        lower = torch.minimum(low, torch.where(found, t - reach, low).amin(0))
+        higher = torch.maximum(high, torch.where(found, t + reach, high).amax(0))
+        shown = self.resolved(basis, (higher - lower) / (points - 1))
+        low, high = torch.where(shown.unsqueeze(-1), lower, low), torch.where(shown.unsqueeze(-1), higher, high)
+        return (centre, basis, low, high), ~shown
+
+    def resolved(self, basis: Tensor, step: Tensor) -> Tensor:
+        """Whether the spacing of a grid shows every peak, ``(N,)``."""
+        steps = (basis * step.unsqueeze(-2)).expand_as(self.precision)  # columns: from point to point
+        spacing = (steps.mT @ self.precision @ steps).diagonal(dim1=-2, dim2=-1).sqrt().amax(-1)
+        return ((spacing <= _WIDEST) | ~self.log_mass.isfinite()).all(0)
+
+    def _widths(self, basis: Tensor) -> Tensor:
+        """Each peak's standard deviations along the axes of a frame, ``(K, N, L)``."""
+        eye = torch.eye(basis.shape[-1]).to(basis)
+        found = self.log_mass.isfinite()[..., None, None]
+        precision = torch.where(found, basis.mT @ self.precision @ basis, eye)
+        return torch.linalg.inv(precision).diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
+
+
+def climb(target: Target, coarse: Grid, frame: Frame) -> Peaks:
+    """Climb from the highest points of a grid that no neighbour exceeds, and that lie outside a frame.
+
+    A peak too narrow for the grid still raises the points around it in log density, far below its top; only mass that
+    another peak's covers at every point of the grid leaves no trace there.
+    """
+    L = target.latent_dim
+    points = coarse.points().expand(-1, target.num_data, -1)
+    rising = coarse.log_joint.masked_fill(~_local_maxima(coarse) | _inside(frame, points), -math.inf)
+    height, place = rising.topk(min(_MOST, len(rising)), dim=0)  # (K, N)
+    rows = height[0].isfinite().nonzero().flatten()
+    start = points.gather(0, place.unsqueeze(-1).expand(-1, -1, L))
+    peaks = Peaks(start, torch.full_like(height, -math.inf), torch.eye(L).to(start).expand(*start.shape, L).clone())
+    if not len(rows):
+        return peaks
+    some = target.rows(rows) if target.per_datum else target
+    most = int(height.isfinite().sum(0).max())
+    try:
+        u, value, gradient, hessian = ascend(some.log_joint, start[:most, rows], _STEPS)
+    except (RuntimeError, NotImplementedError):  # a density without two derivatives has no such peaks
+        return peaks
+    usable = gradient.isfinite().all(-1) & hessian.isfinite().flatten(-2).all(-1) & value.isfinite()
+    usable &= height[:most, rows].isfinite() & ~_inside(_frame_of(frame, rows), u)
+    hessian = torch.where(usable[..., None, None], hessian, -torch.eye(L).to(hessian))
+    factor, failed = torch.linalg.cholesky_ex(-hessian)
+    usable &= (failed == 0) & (decrement(gradient.nan_to_num(), hessian) < 1e2 * flat(u))
+    half_log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+    log_mass = value + 0.5 * L * math.log(2 * math.pi) - half_log_det
+    peaks.u[:most, rows], peaks.precision[:most, rows] = u, -hessian
+    peaks.log_mass[:most, rows] = log_mass.masked_fill(~usable, -math.inf)
+    return peaks
+
+
+def _inside(frame: Frame, u: Tensor) -> Tensor:
+    """Whether u ``(K, N, L)`` lies in each datum's box, ``(K, N)``."""
+    t = _coordinates(frame, u)
+    return ((t >= frame[2]) & (t <= frame[3])).all(-1)
+
+
+def _coordinates(frame: Frame, u: Tensor) -> Tensor:
+    centred = (u - frame[0]).movedim(0, -1)  # (N, L, K)
+    return torch.linalg.solve_triangular(frame[1], centred, upper=False).movedim(-1, 0)
+
+
+def _frame_of(frame: Frame, rows: Tensor) -> Frame:
+    centre, basis, low, high = (part[rows] for part in frame)
+    return centre, basis, low, high
+
+
+def _local_maxima(grid: Grid) -> Tensor:
+    """Which points are at least as high as their neighbours along every axis, ``(m**L, N)``."""
+    L = grid.low.shape[-1]
+    cube = grid.log_joint.reshape(*(grid.m,) * L, -1)
+    highest = cube.isfinite()
+    for axis in range(L):
+        wall = torch.full_like(cube.narrow(axis, 0, 1), -math.inf)
+        walled = torch.cat([wall, cube, wall], axis)
+        highest &= (cube >= walled.narrow(axis, 0, grid.m)) & (cube >= walled.narrow(axis, 2, grid.m))
+    return highest.flatten(0, L - 1)

@@ -1,0 +1,1 @@
+"""Transition kernels over chains x data, one to a file."""

@@ -1,0 +1,1 @@
+"""The mode, Laplace's approximation, and the climb that finds them."""

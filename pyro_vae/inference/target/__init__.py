@@ -1,0 +1,1 @@
+"""A Pyro program as N densities over an unconstrained vector."""

@@ -1,0 +1,190 @@
+"""ELBOs with a weight on the KL term: beta, schedules, free bits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import positive_integer, say
+from pyro_vae.inference.variational.objectives.base import Objective, Program, _sample, latent_sites
+
+__all__ = ["BetaELBO", "FreeBitsELBO", "cyclical", "warm_up"]
+
+
+@dataclass(frozen=True)
+class warm_up:  # noqa: N801  called like a function
+    """A weight that rises linearly from 1 / num_steps to 1 over the first ``num_steps`` gradient steps, then stays.
+
+    Example:
+        >>> weight = warm_up(4)
+        >>> [weight(step) for step in range(6)]
+        [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+    """
+
+    num_steps: int
+
+    def __post_init__(self) -> None:
+        positive_integer(self.num_steps, "num_steps")
+
+    def __call__(self, step: int) -> float:
+        """Return the weight at a step, counted from 0."""
+        return min(1.0, (step + 1) / self.num_steps)
+
+
+@dataclass(frozen=True)
+class cyclical:  # noqa: N801  called like a function
+    """A weight that rises to 1 over the first ``ramp`` of every period, and stays there for the rest.
+
+    Source:
+        Fu et al. 2019.
+
+    Example:
+        >>> weight = cyclical(4, ramp=0.5)
+        >>> [weight(step) for step in range(6)]
+        [0.5, 1.0, 1.0, 1.0, 0.5, 1.0]
+    """
+
+    period: int
+    ramp: float = 0.5
+
+    def __post_init__(self) -> None:
+        positive_integer(self.period, "period")
+        if not 0 < self.ramp <= 1:
+            raise ValueError(say("a ramp in (0, 1]", f"{self.ramp}", "ramp=0.5"))
+
+    def __call__(self, step: int) -> float:
+        """Return the weight at a step, counted from 0."""
+        return min(1.0, (step % self.period + 1) / (self.ramp * self.period))
+
+
+class BetaELBO(Objective):
+    r"""The ELBO with a weight on its KL term, :math:`E_q[\log p(x|z)] - \beta\, KL(q(z|x) \| p(z))`.
+
+    Above 1 it disentangles and compresses, and stays a lower bound; below 1 it is none.
+
+    Args:
+        beta: a number, or a schedule: a function of the gradient step (from 0), such as :class:`warm_up` or
+            :class:`cyclical`. Every loss with gradients counts as one step; without gradients the weight is the last.
+        num_particles: K, how many draws are averaged.
+        vectorize_particles: draw all K in one run of the programs.
+        max_plate_nesting: how many plates the programs nest; found by a first run if not given.
+
+    Raises:
+        ValueError: if beta is negative.
+
+    Source:
+        Higgins et al. 2017, equation 4; Bowman et al. 2016 for the warm-up.
+
+    Example:
+        >>> BetaELBO(4.0).weight, BetaELBO(warm_up(100)).weight
+        (4.0, 0.01)
+    """
+
+    def __init__(
+        self,
+        beta: float | Callable[[int], float] = 1.0,
+        *,
+        num_particles: int = 1,
+        vectorize_particles: bool = True,
+        max_plate_nesting: float = math.inf,
+    ) -> None:
+        super().__init__(
+            num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
+        )
+        if not callable(beta) and not (isinstance(beta, (int, float)) and beta >= 0 and math.isfinite(beta)):
+            raise ValueError(say("a beta of at least 0, or a schedule", f"{beta!r}", "beta=1.0"))
+        self.beta = beta
+        self.step = 0
+
+    @property
+    def weight(self) -> float:
+        """The weight at the present step."""
+        return float(self.beta(self.step)) if callable(self.beta) else float(self.beta)
+
+    def estimate(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the weighted ELBO twice: autograd does the rest."""
+        total = torch.zeros(())
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            self._check(guide_trace)
+            total = total + self._weighted(_sample(model_trace), latent_sites(guide_trace))
+        elbo = total / self.num_particles
+        return elbo, elbo
+
+    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
+        """Return the loss, add its gradient to the parameters', and count a step of the schedule."""
+        loss = super().loss_and_grads(model, guide, *args, **kwargs)
+        self.step += 1
+        return loss
+
+    def _weighted(self, model_sites: dict[str, Any], latent: dict[str, Any]) -> Tensor:
+        reconstruction = sum(site["log_prob"].sum() for site in model_sites.values() if site["is_observed"])
+        kl = sum(site["log_prob"].sum() - model_sites[name]["log_prob"].sum() for name, site in latent.items())
+        return torch.as_tensor(reconstruction - self.weight * kl)
+
+
+class FreeBitsELBO(BetaELBO):
+    r"""The ELBO whose KL term is not pushed below a floor, :math:`E_q[\log p(x|z)] - N \sum_g \max(\lambda, KL_g)`.
+
+    KL_g is the batch's mean KL a datum of group g: of each latent dimension where both guide and prior have
+    independent dimensions with a known divergence (in closed form), otherwise of a whole latent site (by draws).
+
+    Args:
+        free_bits: lambda, in nats a datum and group.
+        num_particles: K, how many draws are averaged.
+        vectorize_particles: draw all K in one run of the programs.
+        max_plate_nesting: how many plates the programs nest; found by a first run if not given.
+
+    Raises:
+        ValueError: if ``free_bits`` is negative.
+
+    Source:
+        Kingma et al. 2016, equation 15.
+
+    Example:
+        >>> FreeBitsELBO(0.1).free_bits
+        0.1
+    """
+
+    def __init__(
+        self,
+        free_bits: float = 0.1,
+        *,
+        num_particles: int = 1,
+        vectorize_particles: bool = True,
+        max_plate_nesting: float = math.inf,
+    ) -> None:
+        super().__init__(
+            num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
+        )
+        if not (free_bits >= 0 and math.isfinite(free_bits)):
+            raise ValueError(say("free_bits of at least 0 nats", f"{free_bits}", "free_bits=0.1"))
+        self.free_bits = float(free_bits)
+
+    def _weighted(self, model_sites: dict[str, Any], latent: dict[str, Any]) -> Tensor:
+        total = sum(site["log_prob"].sum() for site in model_sites.values() if site["is_observed"])
+        for name, site in latent.items():
+            kl = kl_per_dimension(site["fn"], model_sites[name]["fn"])
+            if kl is None:
+                kl = (site["log_prob"] - model_sites[name]["log_prob"]).unsqueeze(-1)
+            groups = kl.reshape(-1, kl.shape[-1])
+            count = len(groups)  # data, times the particles of a vectorised run
+            total = total - count * groups.mean(0).clamp_min(self.free_bits).sum()
+        return torch.as_tensor(total)
+
+
+def kl_per_dimension(q: Any, p: Any) -> Tensor | None:
+    """Return KL(q || p) of every latent dimension ``(..., L)``, or None where it has no closed form."""
+    for fn in (q, p):
+        if not isinstance(fn, torch.distributions.Independent) or fn.reinterpreted_batch_ndims != 1:
+            return None
+    try:
+        return torch.distributions.kl_divergence(q.base_dist, p.base_dist)
+    except NotImplementedError:
+        return None

@@ -1,0 +1,272 @@
+"""What takes the steps of a training run: Pyro and a torch optimiser, alone or with other processes, or one graph."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_vae.checks import say
+from pyro_vae.distributed import Parallel
+from pyro_vae.inference.compiled.kl_weight import KLWeight
+from pyro_vae.inference.compiled.step import CompiledStep
+from pyro_vae.inference.target.program import Program, sample_sites
+from pyro_vae.inference.variational.training_state import TrainingState, load_optimiser, numbered, save_optimiser
+
+__all__ = ["Data", "GraphStepper", "KLDial", "ParallelStepper", "PyroStepper", "Stepper", "batches", "weighted"]
+
+Data = tuple[Tensor, ...]
+
+
+class KLDial:
+    """The weight of the latent sites' log densities at the present step."""
+
+    weight: float = 1.0
+
+
+def weighted(program: Program, dial: KLDial) -> Program:
+    """Return the program under whatever weight the dial shows when it is run."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if dial.weight == 1.0:
+            return program(*args, **kwargs)
+        with KLWeight(dial.weight):
+            return program(*args, **kwargs)
+
+    return run
+
+
+def batches(data: Data, batch_size: int, *, shuffle: bool) -> Iterator[Data]:
+    """Go through the data once, in random order or in their own."""
+    N = len(data[0])
+    shuffle = shuffle and batch_size < N  # one batch keeps its order: a guide may have parameters of each datum's own
+    order = torch.randperm(N).to(data[0].device) if shuffle else torch.arange(N, device=data[0].device)
+    for rows in order.split(batch_size):
+        yield tuple(part[rows] for part in data)
+
+
+class Stepper:
+    """Takes gradient steps on a loss, and says which data are this process's: as written here, all of them.
+
+    To write one, define ``step``, ``save`` and ``load``.
+
+    Args:
+        programs: model and guide.
+
+        dial: the weight of the KL term.
+
+    Attributes:
+        settles: whether its first steps may differ from later ones in the last bit.
+    """
+
+    settles = False
+
+    def __init__(self, programs: tuple[Program, Program], dial: KLDial) -> None:
+        self.programs = programs
+        self.dial = dial
+
+    def step(self, batch: Data, total: int) -> float:
+        """Take one step; return the loss of this process's part of the batch, summed over its data.
+
+        Args:
+            batch: this process's part.
+            total: data in the whole batch.
+
+        Raises:
+            FloatingPointError: if the loss or its gradient is not finite, before the weights have moved.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define step(self, batch, total) -> float")
+
+    def steps(self, shares: Iterable[tuple[Data, int]]) -> float:
+        """Take a step on each of ``batches``; return the losses' sum.
+
+        Raises:
+            FloatingPointError: as ``step``.
+        """
+        return sum(self.step(batch, total) for batch, total in shares)
+
+    def save(self, state: TrainingState) -> None:
+        """Add the optimiser's state."""
+        raise NotImplementedError(f"{type(self).__name__} must define save(self, state)")
+
+    def load(self, state: TrainingState) -> None:
+        """Take up what ``save`` added.
+
+        Raises:
+            ValueError: if another kind of stepper saved it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define load(self, state)")
+
+    def batches(self, data: Data, batch_size: int) -> Iterator[tuple[Data, int]]:
+        """This process's part of each batch of an epoch, and how many data the whole batch has."""
+        return ((batch, len(batch[0])) for batch in batches(data, batch_size, shuffle=True))
+
+    def share(self, data: Data) -> Data:
+        """This process's rows of all data."""
+        return data
+
+    def sum(self, value: float, like: Tensor) -> float:
+        """Add a number up over all processes."""
+        return value
+
+    def must_be_finite(self, loss: float, norm: Tensor, batch: Data) -> None:
+        """Check a step before it is taken.
+
+        Raises:
+            FloatingPointError: if the loss or the gradient's norm is not finite; the site is named.
+        """
+        if not (math.isfinite(loss) and bool(norm.isfinite())):
+            raise FloatingPointError(_broken_site(*self.programs, batch))
+
+
+class PyroStepper(Stepper):
+    """Pyro's loss and gradient, torch's optimiser."""
+
+    def __init__(
+        self,
+        programs: tuple[Program, Program],
+        dial: KLDial,
+        loss: Any,
+        parameters: Sequence[Tensor],
+        *,
+        optimiser: torch.optim.Optimizer,
+        clip_norm: float,
+    ) -> None:
+        super().__init__(programs, dial)
+        self.model, self.guide = (weighted(program, dial) for program in programs)
+        self.loss = loss
+        self.optimiser = optimiser
+        self.parameters = parameters
+        self.clip_norm = clip_norm
+
+    def step(self, batch: Data, total: int) -> float:
+        """Take one step of the optimiser along the clipped gradient of the loss a datum."""
+        self.optimiser.zero_grad()
+        with pyro.validation_enabled(False), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered (NaN|\\+inf|-inf|inf)", UserWarning)  # must_be_finite says
+            value = self.backward(batch, total)
+        self.must_be_finite(value, nn.utils.clip_grad_norm_(self.parameters, self.clip_norm), batch)
+        self.optimiser.step()
+        return value
+
+    def backward(self, batch: Data, total: int) -> float:
+        """Leave the gradient of the loss a datum with the parameters; return the loss."""
+        value = float(self.loss.loss_and_grads(self.model, self.guide, *batch))
+        for p in self.parameters:
+            if p.grad is not None:
+                p.grad /= total
+        return value
+
+    def save(self, state: TrainingState) -> None:
+        """Add the optimiser's state."""
+        save_optimiser(self.optimiser, state)
+
+    def load(self, state: TrainingState) -> None:
+        """Take up the optimiser's state."""
+        _same_kind(state, graph=False)
+        load_optimiser(self.optimiser, state)
+
+
+class ParallelStepper(PyroStepper):
+    """The same on several processes, each with its share of every batch."""
+
+    def __init__(self, alone: PyroStepper, parallel: Parallel) -> None:
+        super().__init__(
+            alone.programs,
+            alone.dial,
+            alone.loss,
+            alone.parameters,
+            optimiser=alone.optimiser,
+            clip_norm=alone.clip_norm,
+        )
+        self.parallel = parallel
+
+    def batches(self, data: Data, batch_size: int) -> Iterator[tuple[Data, int]]:
+        """This process's share of each batch, and how many data the whole batch has."""
+        return self.parallel.batches(data, batch_size)
+
+    def share(self, data: Data) -> Data:
+        """This process's rows of all data."""
+        return self.parallel.share(data)
+
+    def sum(self, value: float, like: Tensor) -> float:
+        """Add a number up over all processes."""
+        return self.parallel.sum(value, like)
+
+    def backward(self, batch: Data, total: int) -> float:
+        """Leave the gradient of the whole batch's loss with the parameters; return that of this share."""
+        return self.parallel.backward(batch, total)
+
+
+class GraphStepper(Stepper):
+    """Loss, gradient, clipping and Adam as one graph."""
+
+    settles = True
+
+    def __init__(self, programs: tuple[Program, Program], dial: KLDial, graph: CompiledStep) -> None:
+        super().__init__(programs, dial)
+        self.graph = graph
+
+    def step(self, batch: Data, total: int) -> float:
+        """Run the graph, which moves nothing where loss or gradient is not finite."""
+        return self.steps([(batch, total)])
+
+    def steps(self, shares: Iterable[tuple[Data, int]]) -> float:
+        """Run the graph, batches of one size in one call."""
+        losses: list[float] = []
+        batch: Data = ()
+
+        def noted(group: Iterable[tuple[Data, int]]) -> Iterator[Data]:
+            nonlocal batch
+            for batch, _ in group:
+                yield batch
+
+        for total, group in itertools.groupby(shares, key=itemgetter(1)):
+            with pyro.validation_enabled(False):
+                found = self.graph.run(noted(group), kl_weight=self.dial.weight, scale=1 / total).tolist()
+            self.must_be_finite(found[-1], self.graph.grad_norm, batch)
+            losses += found
+        return sum(losses)
+
+    def save(self, state: TrainingState) -> None:
+        """Add Adam's moments."""
+        adam = self.graph.state_dict()
+        state.numbers["adam"] = {name: adam[name] for name in ("num_steps", "lr", "born")}
+        state.tensors |= {f"adam.{i}.{k}": t for i, pair in enumerate(adam["moments"]) for k, t in enumerate(pair)}
+
+    def load(self, state: TrainingState) -> None:
+        """Take up Adam's moments."""
+        _same_kind(state, graph=True)
+        flat = numbered(state.tensors, "adam")
+        moments = list(zip(flat[::2], flat[1::2], strict=True))
+        self.graph.load_state_dict({**state.numbers["adam"], "moments": moments})
+
+
+def _same_kind(state: TrainingState, *, graph: bool) -> None:
+    if ("adam" in state.numbers) != graph:
+        kinds = ("a torch optimiser", "a graph")
+        remedy = "the settings of the run that saved it"
+        raise ValueError(say(f"the state of {kinds[graph]}", f"that of {kinds[not graph]}", remedy))
+
+
+def _broken_site(model: Program, guide: Program, batch: Data) -> str:
+    """Name the first site whose density is not finite at the present weights."""
+    with torch.no_grad(), pyro.validation_enabled(False):
+        proposed = poutine.trace(guide).get_trace(*batch)
+        joint = poutine.trace(poutine.replay(model, trace=proposed)).get_trace(*batch)
+        for trace, side in ((proposed, "guide"), (joint, "model")):
+            for name, site in sample_sites(trace).items():
+                density = site["fn"].log_prob(site["value"])
+                if not bool(torch.isfinite(density).all()):
+                    kind = "NaN" if bool(density.isnan().any()) else "infinite"
+                    return f"a {kind} log density at site {name!r} of the {side}"
+    last = list(sample_sites(joint))[-1]
+    return f"a gradient that is not finite, with finite densities up to site {last!r}"

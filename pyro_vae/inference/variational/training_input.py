@@ -1,0 +1,208 @@
+"""What a training run is given: checked against model and guide, put on one device, and split."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae import checks
+from pyro_vae.checks import say
+from pyro_vae.datasets.rows import Rows, pieces
+from pyro_vae.inference.target.program import Program, check_dtypes, may_miss, run_once
+from pyro_vae.inference.target.supports import check_support, in_words
+from pyro_vae.inference.variational.steppers import Data
+from pyro_vae.randomness import aside
+
+__all__ = ["check_guide", "check_programs", "check_rate", "split", "training_device"]
+
+
+def check_rate(value: Any, name: str, *, positive: bool) -> None:
+    """Check a setting that is a finite number, above 0 or at least 0.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is too small, NaN or infinite.
+    """
+    remedy = f"{name}={10.0 if positive else 1e-3:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(say(f"{name} as a number", f"{value!r}", remedy))
+    if not 0 <= value < math.inf or (positive and value == 0):
+        raise ValueError(say(f"a finite, {'positive' if positive else 'non-negative'} {name}", f"{value}", remedy))
+
+
+def training_device(device: Any) -> torch.device | None:
+    """The device to train on; None leaves everything where it is.
+
+    Raises:
+        TypeError: if it is neither a name nor a torch.device.
+        ValueError: if there is no such device here.
+    """
+    remedy = 'device="auto", "cpu" or "cuda"'
+    if not isinstance(device, str | torch.device):
+        raise TypeError(say("a device by name", f"{device!r}", remedy))
+    if device == "auto":
+        return torch.device("cuda") if torch.cuda.is_available() else None
+    try:
+        where = torch.device(device)
+        torch.empty(0, device=where)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            say("a device of this machine", f"{device!r}: {str(error).splitlines()[0]}", remedy)
+        ) from error
+    return where
+
+
+def split(
+    x: Tensor | Rows | Data,
+    validation: Tensor | Rows | Data | float | None,
+    device: torch.device | None,
+    model: Program,
+) -> tuple[Data, Data | None]:
+    """Check the data, put them on the device, and take some out for validation.
+
+    Raises:
+        TypeError: if data are no tensors, or ``validation`` neither data nor a number.
+        ValueError: if data are empty, not finite or of different lengths, or the share is not in [0, 1).
+    """
+    data = _checked(x, device, model)
+    if validation is None:
+        return data, None
+    if isinstance(validation, Tensor | Rows | tuple):
+        return data, _checked(validation, device, model, "validation")
+    share = "validation data, or a share of x in [0, 1)"
+    if isinstance(validation, bool) or not isinstance(validation, int | float):
+        raise TypeError(say(share, f"{validation!r}", "validation=0.1"))
+    if not 0 <= validation < 1:
+        raise ValueError(say(share, f"{validation}", "validation=0.1"))
+    held = int(validation * len(data[0]))
+    if held == 0:
+        return data, None
+    order = torch.randperm(len(data[0])).to(data[0].device)
+    return tuple(part[order[held:]] for part in data), tuple(part[order[:held]] for part in data)
+
+
+def _checked(x: Tensor | Rows | Data, device: torch.device | None, model: Program, name: str = "x") -> Data:
+    parts: Any = x if isinstance(x, tuple) else (x,)
+    for i, part in enumerate(parts):
+        own = name if i == 0 else f"{name}[{i}]"
+        if isinstance(part, Rows):  # read like a tensor, and checked as they are read
+            continue
+        checks.finite(checks.tensor(part, own), own, missing=may_miss(model, i))
+        checks.same_length(parts[0], part, name, own)
+    return tuple(part.to(device) if device is not None else part for part in parts)
+
+
+def check_programs(
+    model: Program,
+    guide: Program,
+    train: Data,
+    held_out: Data | None,
+    *,
+    batch_size: int,
+    plate: str,
+    binary: bool,
+) -> None:
+    """Check that model and guide fit each other and the data, whole and in batches.
+
+    Raises:
+        TypeError, ValueError: if they do not.
+    """
+    for program, role in ((model, "model"), (guide, "guide")):
+        if not callable(program):
+            raise TypeError(say(f"a Pyro program as {role}", f"{program!r}", "a function or module that samples"))
+        check_dtypes(program, train)
+        check_dtypes(program, held_out or ())
+    size = checks.positive_integer(batch_size, "batch_size")
+    if size > len(train[0]):
+        got = f"batch_size={size} for {len(train[0])} training data"
+        raise ValueError(say("a batch no larger than the data", got, f"batch_size={len(train[0])}"))
+    sites = _observing(model, train, binary=binary)
+    if held_out is not None:
+        _observing(model, held_out, binary=binary)
+    batch = tuple(part[:size] for part in train)
+    check_guide(model, guide, *((torch.bernoulli(batch[0]), *batch[1:]) if binary else batch))
+    for name, site in sites.items():
+        inside = any(frame.name == plate for frame in site["cond_indep_stack"])
+        if not site["is_observed"] and size < len(train[0]) and not inside:
+            remedy = f"batch_size={len(train[0])}, or plate= with the data plate's name"
+            raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
+
+
+def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
+    """Check that data fit the model's observed sites; return all its sites."""
+    if any(isinstance(part, Rows) for part in data):
+        if binary or len(data) > 1:
+            raise ValueError(say("rows on disk alone, as they are", "others, or new draws of them", "data in memory"))
+        found: dict[str, Any] = {}
+        for piece in pieces(data[0]):
+            found = _observing(model, (piece,), binary=False)
+        return found
+    if binary:
+        low, high = float(data[0].min()), float(data[0].max())
+        if low < 0 or high > 1:
+            raise ValueError(say("probabilities in [0, 1]", f"values from {low:g} to {high:g}", "x / x.max()"))
+        data = ((data[0] > 0.5).to(data[0].dtype), *data[1:])
+    with pyro.validation_enabled(False):
+        sites = _sites(model, data)
+    observed = {name: site for name, site in sites.items() if site["is_observed"]}
+    if not observed:
+        raise ValueError(say("a model that observes the data", f"sites {list(sites)}", "fit(model, guide, x)"))
+    for name, site in observed.items():
+        check_support(name, site)
+    return sites
+
+
+def check_guide(model: Program, guide: Program, *args: Any) -> None:
+    """Check that a guide samples the model's latent sites, in the same shapes and plates and in the prior's support.
+
+    Raises:
+        ValueError: if a site is missing, unknown, of another shape or support, or in a plate that the model's is not.
+    """
+    proposed, latent = (
+        {n: s for n, s in _sites(program, args).items() if not (s["is_observed"] or _auxiliary(s))}
+        for program in (guide, model)
+    )
+    if set(proposed) != set(latent):
+        remedy = "the same names in both (latent= of Model and guide)"
+        if len(proposed) != len(latent):
+            remedy = "guides.BottomUp or guides.TopDown for two levels, any other guide for one"
+        raise ValueError(say(f"a guide over the latent sites {sorted(latent)}", f"{sorted(proposed)}", remedy))
+    for name, site in latent.items():
+        want, got = tuple(site["value"].shape), tuple(proposed[name]["value"].shape)
+        if want != got:
+            remedy = f"a guide of latent dimension {want[-1]}, or a prior of {got[-1]}"
+            raise ValueError(say(f"guide values of shape {want} at site {name!r}", f"{got}", remedy))
+        own, others = _plates(site), _plates(proposed[name])
+        if others - own:
+            remedy = "the same names in both (plate= of Model and guide)"
+            raise ValueError(say(f"site {name!r} of the guide in plates {sorted(own)}", f"{sorted(others)}", remedy))
+        with torch.no_grad(), aside():
+            inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
+        if not inside:
+            remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
+            expected = f"a guide over {in_words(site['fn'].support)}, as the prior at site {name!r}"
+            raise ValueError(say(expected, in_words(proposed[name]["fn"].support), remedy))
+
+
+def _sites(program: Program, args: tuple[Any, ...]) -> dict[str, Any]:
+    try:
+        with torch.no_grad(), aside():
+            return run_once(program, *args)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        if "dtype" not in reason and "scalar type" not in reason:
+            raise
+        got = f"{[str(arg.dtype) for arg in args if isinstance(arg, Tensor)]}: {reason}"
+        raise ValueError(say("data of a dtype that model and guide take", got, "x.float()")) from error
+
+
+def _auxiliary(site: dict[str, Any]) -> bool:
+    return bool(site["infer"].get("is_auxiliary", False))
+
+
+def _plates(site: dict[str, Any]) -> set[str]:
+    return {frame.name for frame in site["cond_indep_stack"]}

@@ -1,0 +1,179 @@
+"""One training run: its passes over the data, and its state at the end of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_vae.checks import say
+from pyro_vae.distributed import Parallel
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.variational.scores import Scores
+from pyro_vae.inference.variational.steppers import Data, KLDial, Stepper, batches, weighted
+from pyro_vae.inference.variational.training_state import TrainingState, load_random, numbered, save_random
+from pyro_vae.randomness import aside
+
+__all__ = ["TrainingRun"]
+
+_EPOCHS_TO_SETTLE = 6  # a kind of batch that comes once an epoch has its graph, or none, by then
+_BATCHES_TO_SETTLE = 40  # of one size in a row: the compiler gives later graphs their turn within so many
+
+
+class TrainingRun:
+    """One model, guide and loss, and what a training loop does with them.
+
+    Args:
+        model: a Pyro program.
+        guide: its guide.
+        loss: a Pyro ELBO.
+        binary: whether the data are probabilities, from which binary data are drawn.
+
+    Attributes:
+        parallel: this process's part, where there are several; known once the parameters are.
+        stepper: takes the steps; to be set before the first.
+        evaluation: the loss to evaluate with.
+        dial: the weight of the KL term.
+    """
+
+    stepper: Stepper
+
+    def __init__(self, model: Program, guide: Program, loss: Any, *, binary: bool) -> None:
+        self.loss = loss  # Pyro types its ELBOs' loss and loss_and_grads nowhere
+        self.evaluation = loss
+        self.binary = binary
+        self.programs = (model, guide)
+        self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
+        self.dial = KLDial()
+        self.parallel: Parallel | None = None
+        self._parameters: list[Tensor] = []
+        self._good: list[Tensor] = []
+
+    def parameters(self, batch: Data) -> list[Tensor]:
+        """The unconstrained parameters that the loss depends on; runs it once, so that lazy ones appear."""
+        with pyro.validation_enabled(False), aside(), poutine.trace(param_only=True) as seen:
+            self.loss.loss(*self.programs, *(self.binarise(batch) if self.binary else batch))
+        values: list[Any] = [site["value"] for site in seen.trace.nodes.values()]
+        found = {id(p): p for p in (value.unconstrained() for value in values if value is not None)}
+        found |= {id(p): p for module in self.modules for p in module.parameters() if p.requires_grad}
+        if not found:
+            raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
+        self._parameters = list(found.values())
+        model, guide = (weighted(program, self.dial) for program in self.programs)
+        self.parallel = Parallel.of(self.modules, lambda *data: self.loss.differentiable_loss(model, guide, *data))
+        return self._parameters
+
+    # -- passes over the data ------------------------------------------------------------------------------------
+
+    def epoch(self, data: Data, batch_size: int) -> float:
+        """One pass over the data; return the mean objective a datum, nats."""
+        for module in self.modules:
+            module.train()
+        own = self.stepper.steps(self.stepper.batches(data, batch_size))
+        for module in self.modules:
+            module.eval()
+        return -self.stepper.sum(own, data[0]) / len(data[0])
+
+    @torch.no_grad()
+    def elbo(self, data: Data, batch_size: int) -> float:
+        """The mean ELBO a datum in nats, under the same noise at every call."""
+        share = self.stepper.share(data)
+        with aside(seed=0), pyro.validation_enabled(False):
+            losses = [
+                self.evaluation.loss(*self.programs, *batch) for batch in batches(share, batch_size, shuffle=False)
+            ]
+        return -self.stepper.sum(float(sum(losses)), data[0]) / len(data[0])
+
+    def binarise(self, data: Data) -> Data:
+        """Draw binary data from the probabilities in the first tensor."""
+        return (torch.bernoulli(data[0]), *data[1:])
+
+    def rehearse(self, train: Data, held_out: Data | None, batch_size: int, scores: Scores, *, epochs: int) -> None:
+        """Bring a graph to where it was after so many epochs; weights and moments move, and are lost.
+
+        A kind of batch runs on Pyro a few times before its graph is trusted, and the two differ in the last bit. So
+        the first epochs are gone through again, on enough batches of each size to settle.
+        """
+        train = _few_batches(train, batch_size)
+        held_out = None if held_out is None else _few_batches(held_out, batch_size)
+        for epoch in range(min(epochs, _EPOCHS_TO_SETTLE)):
+            rows = self.binarise(train) if self.binary else train
+            self.dial.weight = scores.kl_weight(epoch)
+            self.epoch(rows, batch_size)
+            if self.dial.weight < 1.0:
+                self.dial.weight = 1.0
+                self.elbo(rows, batch_size)
+            if held_out is not None:
+                self.elbo(held_out, batch_size)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def whole_epochs(self) -> Iterator[None]:
+        """However training inside ends, leave evaluation mode and no gradient; on an error the last good weights."""
+        self.keep()
+        try:
+            yield
+        except BaseException:  # an interrupt too may come between two parameters' steps
+            self.restore(self._good)
+            raise
+        finally:
+            for module in self.modules:
+                module.eval()
+            for parameter in self._parameters:
+                parameter.grad = None  # a gradient left behind would add to the user's next one
+
+    def keep(self) -> list[Tensor]:
+        """Call the present weights good; return copies of them."""
+        self._good = [tensor.detach().clone() for tensor in self._tensors()]
+        return self._good
+
+    @torch.no_grad()
+    def restore(self, state: list[Tensor]) -> None:
+        """Put copies back."""
+        for tensor, saved in zip(self._tensors(), state, strict=True):
+            tensor.copy_(saved)
+
+    def save(self, best: list[Tensor], **numbers: Any) -> TrainingState:
+        """Return where the run stands, with ``best`` weights and further numbers."""
+        state = TrainingState({}, numbers)
+        for name, tensors in (("now", self._tensors()), ("best", best)):
+            state.tensors |= {f"{name}.{i}": tensor.detach().clone() for i, tensor in enumerate(tensors)}
+        self.stepper.save(state)
+        state.numbers["loss_step"] = getattr(self.loss, "step", None)
+        save_random(state)
+        return state
+
+    def load(self, state: TrainingState) -> list[Tensor]:
+        """Take up a state; return its best weights.
+
+        Raises:
+            ValueError: if it is of another model, guide or optimiser.
+        """
+        wanted = [tuple(tensor.shape) for tensor in self._tensors()]
+        now, best = (numbered(state.tensors, name) for name in ("now", "best"))
+        got = [tuple(tensor.shape) for tensor in now]
+        if got != wanted:
+            remedy = "the model, guide and settings of the run that saved it"
+            raise ValueError(say(f"a state of parameters {wanted}", f"{got}", remedy))
+        self.stepper.load(state)
+        self.restore(now)
+        if state.numbers["loss_step"] is not None:
+            self.loss.step = state.numbers["loss_step"]
+        load_random(state)
+        self.keep()
+        return [tensor.to(own.device) for tensor, own in zip(best, self._tensors(), strict=True)]
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self._parameters, *(buffer for module in self.modules for buffer in module.buffers())]
+
+
+def _few_batches(data: Data, batch_size: int) -> Data:
+    """As many rows as make a few full batches, and the smaller last one."""
+    full, rest = divmod(len(data[0]), batch_size)
+    return tuple(part[: min(full, _BATCHES_TO_SETTLE) * batch_size + rest] for part in data)

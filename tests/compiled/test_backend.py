@@ -1,0 +1,82 @@
+"""Which way Inductor is called, on the CPU and for tensors on CUDA, and when its results count as the graph's."""
+
+import warnings
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pyro_vae.inference.compiled import backend
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The options of each compilation; those with an option in ``fails`` raise."""
+    seen, fails = [], set()
+
+    def compile_fx(graph, inputs, config_patches):
+        seen.append({key for key, value in config_patches.items() if value})
+        if fails & seen[-1]:
+            raise RuntimeError("not in C++")
+        return graph
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Inductor's own imports warn
+        from torch._inductor import compile_fx as inductor
+    monkeypatch.setattr(inductor, "compile_fx", compile_fx)
+    return seen, fails
+
+
+def double(tensors):
+    return [2 * tensors[0]]
+
+
+def on_cuda():
+    with FakeTensorMode():
+        return torch.empty(3, device="cuda")
+
+
+def test_cuda_runs_through_cuda_graphs(calls):
+    backend.compile_run(double, [on_cuda()])
+    assert calls[0] == [{"fallback_random", "triton.cudagraphs"}]
+
+
+def test_cuda_needs_triton_and_the_cpu_does_not(monkeypatch):
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    assert backend.why_no_compiler([torch.ones(1), on_cuda()]) == "Triton is not installed"
+    monkeypatch.setattr(backend, "find_spec", lambda name: object())
+    assert backend.why_no_compiler([torch.ones(1), on_cuda()]) is None
+
+
+def test_the_cpu_is_called_from_python_where_cpp_cannot(calls):
+    seen, fails = calls
+    fails.add("cpp_wrapper")
+    run = backend.compile_run(double, [torch.ones(3)])
+    assert seen == [{"fallback_random", "cpp_wrapper"}, {"fallback_random"}]
+    assert torch.equal(run([torch.ones(3)])[0], torch.full((3,), 2.0))
+
+
+def test_other_devices_are_not_compiled_for():
+    assert "meta" in backend.why_no_compiler([torch.empty(1, device="meta")])
+
+
+ONE = torch.ones(3)
+AGREE = {
+    "rounding": ([ONE * (1 + 1e-6)], [ONE], [ONE], True),
+    "error": ([ONE * (1 + 1e-3)], [ONE], [ONE], False),
+    "small beside the largest": ([ONE, torch.full((1,), 1e-5)], [ONE, torch.zeros(1)], [ONE], True),
+    "rounding of float32 in float64": ([ONE.double() * (1 + 1e-6)], [ONE.double()], [ONE], True),
+    "the same difference in float64 alone": ([ONE.double() * (1 + 1e-6)], [ONE.double()], [ONE.double()], False),
+    "other dtype": ([ONE.double()], [ONE], [ONE], False),
+    "other shape": ([torch.ones(4)], [ONE], [ONE], False),
+    "other integers": ([torch.tensor([1])], [torch.tensor([2])], [ONE], False),
+    "both NaN": ([torch.tensor([float("nan")])], [torch.tensor([float("nan")])], [ONE], True),
+    "one NaN": ([torch.tensor([float("nan")])], [torch.ones(1)], [ONE], False),
+    "nothing": ([], [], [], True),
+}
+
+
+@pytest.mark.parametrize("name", AGREE)
+def test_agree(name):
+    found, wanted, inputs, expected = AGREE[name]
+    assert backend.agree(found, wanted, inputs) is expected

@@ -1,0 +1,75 @@
+"""Posteriors to ArviZ, and the evaluation's figures."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+import pyro_vae as pv
+from pyro_vae import plots
+
+
+@pytest.fixture
+def problem():
+    model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(nn.Linear(2, 6)))
+    x = model.sample(5)["x"]
+    return model, x
+
+
+@pytest.mark.parametrize("kind", ["distribution", "guide", "draws"])
+def test_arviz_gets_all_groups(problem, kind):
+    model, x = problem
+    posterior = {
+        "distribution": pv.laplace(model, x),
+        "guide": pv.guides.DiagonalGaussian(nn.Linear(6, 4)),
+        "draws": pv.Draws({"z": torch.randn(2, 50, 5, 2)}, acceptance=torch.ones(2, 5), plate="data"),
+    }[kind]
+    found = pv.to_arviz(model, x, posterior, num_samples=100)
+    chains = 2 if kind == "draws" else 1
+    z = torch.as_tensor(found.posterior["z"].to_numpy())
+    assert z.shape == (chains, 100 // chains, 5, 2)
+    expected = model.decode(z).log_prob(x)
+    torch.testing.assert_close(torch.as_tensor(found.log_likelihood["x"].to_numpy()), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.as_tensor(found.sample_stats["lp"].to_numpy()), expected + model.prior().log_prob(z), atol=1e-4, rtol=1e-4
+    )
+    assert torch.equal(torch.as_tensor(found.observed_data["x"].to_numpy()), x)
+    assert (
+        found.posterior["z"].dims[2] == found.log_likelihood["x"].dims[2] == found.observed_data["x"].dims[0] == "data"
+    )
+
+
+def test_arviz_can_take_it_from_there(problem):
+    model, x = problem
+    found = pv.to_arviz(model, x, pv.laplace(model, x), num_samples=400)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import arviz
+
+        loo = arviz.loo(found)
+    assert loo.n_data_points == 5
+    # every datum has its own z, so p(x | x itself left out) by importance weights is the prior predictive
+    assert loo.elpd_loo < float(torch.as_tensor(found.log_likelihood["x"].to_numpy()).mean((0, 1)).sum())
+
+
+def test_figures_draw(problem, tmp_path):
+    model, x = problem
+    guide = pv.guides.DiagonalGaussian(nn.Linear(6, 4))
+    truth = pv.quadrature(model, x)
+    ledger = pv.gaps(model, x, guide, truth=truth, num_steps=20, num_samples=100)
+    found = pv.verdict(model, x, guide, reference=truth, num_samples=500)
+    ranks = pv.calibrate(model, torch.zeros(50, 6), guide)
+    figures = {
+        "ledger": plots.gap_ledger({"training": ledger, "test": ledger}),
+        "verdict": plots.verdict_map(found),
+        "ranks": plots.calibration_ranks(ranks),
+        "bracket": plots.bracket_widths(pv.bracket(model, x, num_temperatures=10)),
+    }
+    for name, figure in figures.items():
+        figure.savefig(tmp_path / f"{name}.png")
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+    bars = [patch.get_height() for patch in figures["ledger"].axes[0].patches]
+    assert sum(bars[:2]) == pytest.approx(float(ledger.gap.mean()), abs=1e-4)
+    with pytest.raises(ValueError, match="ledger"):
+        plots.gap_ledger({})
