@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "evaluation.evidence": ["checks", "evaluation.simulation", "inference.guided", "inference.posterior", *ROUTES],
     "evaluation.posterior": [
         *("checks", "evaluation.evidence", "evaluation.simulation"),
-        *("inference.posterior", "inference.variational", *ROUTES),
+        *("inference.guided", "inference.posterior", "inference.variational", *ROUTES),
     ],
     "evaluation.sweep": ["checks", "evaluation.posterior", "inference.variational", *PARTS, *ROUTES],
     "plots": [

@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target.program import sample_sites
+from pyro_vae.inference.target.program import evaluating, sample_sites
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["simulate"]
@@ -43,7 +43,8 @@ def simulate(model: Any, x: Tensor, *, plate: str | None = "data") -> tuple[Tens
     target = Target(model, x, plate=plate)
     if len(target.observed) != 1:
         raise ValueError(say("one observed site to simulate", f"{target.observed}", "a program with a single one"))
-    trace = sample_sites(poutine.trace(poutine.uncondition(model)).get_trace(x))
+    with evaluating(model):
+        trace = sample_sites(poutine.trace(poutine.uncondition(model)).get_trace(x))
     drawn = trace[target.observed[0]]["value"]
     if drawn.shape != x.shape:
         got = f"{tuple(drawn.shape)} for x {tuple(x.shape)}"

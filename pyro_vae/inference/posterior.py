@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.guided import GuideSampler
+from pyro_vae.inference.guided import GuideSampler, is_point_mass
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.target.target import Target
 
@@ -73,13 +72,13 @@ def answer(target: Target, posterior: Any, *, num_samples: int = 1000) -> Answer
 
 
 def _of_distribution(target: Target, q: Any, num_samples: int, seconds: float = math.nan) -> Answer:
-    point = isinstance(q, dist.Delta)
+    point = is_point_mass(q)
     u = q.sample((1 if point else num_samples,))
     log_q = None if point else q.log_prob(u)
     try:
         mean, std = q.mean.expand(u.shape[1:]), q.variance.clamp_min(0).sqrt().expand(u.shape[1:])
     except NotImplementedError:  # a flow, say
-        mean, std = u.mean(0), u.std(0)
+        mean, std = u.mean(0), torch.zeros_like(u[0]) if point else u.std(0)
     log_prob = None if point else q.log_prob
     return Answer(u, log_q, mean, std, None, getattr(q, "seconds", seconds), log_prob)
 
@@ -97,5 +96,8 @@ def _of_guide(target: Target, guide: Any, num_samples: int) -> Answer:
     sampler = GuideSampler(target, guide)
     if sampler.distribution is not None:
         return _of_distribution(target, sampler.distribution, num_samples, sampler.seconds)
-    u, log_q = sampler.sample(num_samples)
+    u, log_q = sampler.draw(num_samples)
+    if log_q is None and bool((u == u[0]).all()):
+        u = u[:1]  # every draw of a point mass is its place
+        return Answer(u, None, u[0], torch.zeros_like(u[0]), None, sampler.seconds)
     return Answer(u, log_q, u.mean(0), u.std(0), None, sampler.seconds)

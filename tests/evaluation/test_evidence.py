@@ -70,7 +70,7 @@ def test_sums_do_not_depend_on_how_draws_fall_into_blocks(monkeypatch):
     exact = pv.analytic(model, x)
     results = []
     for block in (2**22, 64 * 5 * 7):  # all at once, and seven draws at a time
-        monkeypatch.setattr("pyro_vae.evaluation.evidence.importance._BLOCK", block)
+        monkeypatch.setattr("pyro_vae.inference.target.blocks.NUMBERS", block)
         generator_state = torch.random.get_rng_state()
         results.append(importance_weights(Target(model, x), _Fixed(widened(exact, 1.3)), num_samples=101))
         torch.random.set_rng_state(generator_state)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.evaluation.evidence.importance import block_size, gaussian_of
+from pyro_vae.evaluation.evidence.importance import gaussian_of
 from pyro_vae.inference.mcmc.diagnostics import ess_mean
+from pyro_vae.inference.target.blocks import log_joint_in_blocks
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["bridge"]
@@ -75,7 +76,7 @@ def bridge(target: Target, u: Tensor, *, max_iterations: int = 1000) -> tuple[Te
 
 
 def _log_ratio(target: Target, g: torch.distributions.Distribution, u: Tensor) -> Tensor:
-    return torch.cat([target.log_joint(part) - g.log_prob(part) for part in u.split(block_size(target))])
+    return log_joint_in_blocks(target, u) - g.log_prob(u)
 
 
 def _error(log_posterior: Tensor, log_proposal: Tensor, log_r: Tensor, s1: Tensor, s2: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ from torch import Tensor
 from pyro_vae.checks import among, say
 from pyro_vae.evaluation.evidence.annealed import anneal, begun, pilot
 from pyro_vae.evaluation.evidence.bridge import bridge
-from pyro_vae.evaluation.evidence.importance import block_size, importance_weights, log_mean_exp
+from pyro_vae.evaluation.evidence.importance import importance_weights, log_mean_exp
 from pyro_vae.inference.exact.analytic import analytic
 from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM, quadrature
 from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target
 
@@ -154,7 +155,7 @@ def _exact(target: Target, method: str) -> _Found | None:
         else:
             zero = torch.zeros_like(closed.log_evidence)
             return "analytic", closed.log_evidence, zero, "the program is linear-Gaussian"
-    if method == "quadrature" or (method == "auto" and target.latent_dim <= MAX_LATENT_DIM and target.plate):
+    if method == "quadrature" or (method == "auto" and target.latent_dim <= MAX_LATENT_DIM):
         grid = quadrature(target.model, target.args, plate=target.plate)
         return "quadrature", grid.log_evidence, grid.error_bound, f"{target.latent_dim} latent dimensions: integrated"
     return None

@@ -16,16 +16,16 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import positive_integer
 from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.optimum.mode import laplace
 from pyro_vae.inference.posterior import answer
+from pyro_vae.inference.target import blocks
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["Weights", "importance_weights", "log_mean_exp", "pareto_k", "proposal"]
 
-_BLOCK = 2**22  # numbers that one tensor of a block holds: 16 MB in float32
 _GROUPS = 100  # groups of the jackknife
 
 
@@ -74,8 +74,6 @@ def proposal(target: Target, posterior: Any) -> GuideSampler:
     """
     if posterior is None:
         posterior = laplace(target.model, target.args, plate=target.plate)
-    if isinstance(posterior, dist.Delta):
-        raise ValueError(say("a posterior with a density", "a point mass", "laplace in place of the mode"))
     if isinstance(posterior, Draws):
         posterior = gaussian_of(answer(target, posterior).u)
     return GuideSampler(target, posterior)
@@ -123,16 +121,10 @@ def importance_weights(target: Target, posterior: Any = None, *, num_samples: in
 
 def weighted_blocks(target: Target, sampler: GuideSampler, num_samples: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield draws u ``(k, N, L)`` and their log weights ``(k, N)``, ``num_samples`` in all, in blocks that fit."""
-    size = block_size(target)
+    size = blocks.block_size(target)
     for start in range(0, num_samples, size):
         u, log_q = sampler.sample(min(size, num_samples - start))
         yield u, target.log_joint(u) - log_q
-
-
-def block_size(target: Target) -> int:
-    """How many draws of all data make tensors of at most 2^22 numbers, at least one."""
-    numbers = sum(arg.numel() for arg in target.args if isinstance(arg, Tensor))
-    return max(1, _BLOCK // max(numbers, target.origin.numel(), 64 * target.num_data))
 
 
 class _Sums:
@@ -172,7 +164,7 @@ class _Sums:
         self.log_scatter = self.log_scatter + (log_w - mean).square().sum(0) + shift.square() * self.done * k / total
         self.log_mean = self.log_mean + shift * k / total
         self.own_first, self.own_second = self.own_first + u.sum(0), self.own_second + u.square().sum(0)
-        if self.done == 0 or self.done * u.shape[1] < _BLOCK:
+        if self.done == 0 or self.done * u.shape[1] < blocks.NUMBERS:
             self.kept.append(log_w)
         self.done = total
 

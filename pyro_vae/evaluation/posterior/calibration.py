@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
-from pyro_vae.evaluation.evidence.importance import block_size
 from pyro_vae.evaluation.simulation import simulate
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Kernel
 from pyro_vae.inference.mcmc.run import sample_target
 from pyro_vae.inference.posterior import answer
+from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target
 

@@ -18,6 +18,7 @@ from pyro_vae.inference.exact.analytic import AnalyticPosterior
 from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM, QuadraturePosterior, quadrature
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
+from pyro_vae.inference.target.blocks import log_joint_in_blocks
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target
 
@@ -95,11 +96,12 @@ class Comparison:
         caption = "seconds: from the data to their posteriors; training is not counted"
         table = Table(title=self._title(), title_justify="left", caption=caption, caption_justify="left")
         table.add_column("route")
-        for label in _LABELS.values():
-            table.add_column(label, justify="right")
-        for name, score in self.scores.items():
-            summary = _summary(score)
-            table.add_row(name, *(_cell(key, summary[key]) for key in _LABELS))
+        summaries = {name: _summary(score) for name, score in self.scores.items()}
+        known = [key for key in _LABELS if not all(math.isnan(s[key]) for s in summaries.values())]
+        for key in known:
+            table.add_column(_LABELS[key], justify="right")
+        for name, summary in summaries.items():
+            table.add_row(name, *(_cell(key, summary[key]) for key in known))
         return table
 
     def __str__(self) -> str:
@@ -115,7 +117,7 @@ class Comparison:
     def _title(self) -> str:
         N = len(self.log_evidence)
         if bool(self.log_evidence.isnan().all()):
-            return f"{N} data, no exact evidence"
+            return "one posterior" if N == 1 else f"{N} posteriors"
         mean, bound = float(self.log_evidence.mean()), float(self.error_bound.max())
         return f"{N} data, exact log evidence {mean:.3f} nats per datum (error at most {bound:.0e} each)"
 
@@ -216,11 +218,11 @@ class _Truth:
         normal = self.normal and (self.normal[0][index], self.normal[1][index])
         return _Truth(self.mean[index], self.std[index], self.log_evidence[index], self.error_bound[index], normal)
 
-    def log_prob(self, target: Target, u: Tensor) -> Tensor:
-        """Log p(u|x) at u ``(S, n, L)``."""
+    def log_prob(self, u: Tensor, log_joint: Tensor) -> Tensor:
+        """Log p(u|x) at u ``(S, n, L)``, where log p(x, u) is ``log_joint``."""
         if self.normal is not None:
             return dist.MultivariateNormal(self.normal[0], scale_tril=self.normal[1]).log_prob(u)
-        return target.log_joint(u) - self.log_evidence
+        return log_joint - self.log_evidence
 
 
 def _truth(target: Target, truth: Any) -> _Truth:
@@ -266,9 +268,10 @@ def _score(target: Target, posterior: Any, rows: Tensor, truth: _Truth, *, num_s
     nan = torch.full_like(truth.log_evidence, math.nan)
     kl = kl_error = bound = bound_error = nan
     if q.log_q is not None:
-        log_ratio = target.log_joint(q.u) - q.log_q
+        log_joint = log_joint_in_blocks(target, q.u)
+        log_ratio = log_joint - q.log_q
         bound, bound_error = log_ratio.mean(0), log_ratio.std(0) / math.sqrt(S)
-        log_ratio = q.log_q - truth.log_prob(target, q.u)
+        log_ratio = q.log_q - truth.log_prob(q.u, log_joint)
         kl, kl_error = log_ratio.mean(0), log_ratio.std(0) / math.sqrt(S)
     return RouteScore(
         rows=rows,

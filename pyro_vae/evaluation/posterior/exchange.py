@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_vae.checks import positive_integer
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
+from pyro_vae.inference.target.blocks import block_size, log_joint_in_blocks
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target
 
@@ -28,7 +29,8 @@ def to_arviz(
 ) -> Any:
     """Return any posterior as ArviZ' InferenceData (DataTree from ArviZ 1 on).
 
-    Groups: ``posterior`` (draws by site), ``log_likelihood`` (log p(x|z), one a draw and datum), ``sample_stats``
+    Groups: ``posterior`` (draws by site), ``log_likelihood`` (log p(x|z) of each observed site, one
+    a draw and datum; of a whole program one a draw and observation), ``sample_stats``
     (``lp``, log p(x, u); divergences of chains) and ``observed_data``.
 
     Args:
@@ -53,15 +55,17 @@ def to_arviz(
     u = answer(target, posterior, num_samples=S).u
     chains = posterior.num_chains if isinstance(posterior, Draws) else 1
     u = u.reshape(chains, -1, *u.shape[1:])  # (C, S, N, L)
-    log_prior, log_likelihood = target.log_parts(u)
-    statistics = {"lp": log_prior + log_likelihood}
+    parts = u.flatten(0, 1).split(block_size(target))
+    statistics = {"lp": log_joint_in_blocks(target, u.flatten(0, 1)).unflatten(0, u.shape[:2])}
+    by_site = [target.log_likelihood_by_site(part) for part in parts]
+    log_likelihood = {name: torch.cat([part[name] for part in by_site]) for name in target.observed}
     if isinstance(posterior, Draws) and posterior.diverging is not None:
         statistics["diverging"] = posterior.diverging
     observed = {name: target.trace(target.origin)[name]["value"] for name in target.observed}
     return _from_groups(
         {
             "posterior": target.constrain(u),
-            "log_likelihood": {target.observed[0]: log_likelihood},
+            "log_likelihood": {name: value.unflatten(0, u.shape[:2]) for name, value in log_likelihood.items()},
             "sample_stats": statistics,
             "observed_data": observed,
         },

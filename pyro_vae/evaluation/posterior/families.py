@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyro_vae.checks import among, positive_integer, say
+from pyro_vae.inference.guided import named_posterior
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["Family", "best_in_family", "family_of"]
@@ -85,13 +86,13 @@ def family_of(guide: Any, start: Any, target: Target, family: str = "auto") -> t
         if not isinstance(network, nn.Module):
             raise ValueError(say('a guide with a network for family="own"', type(guide).__name__, 'family="full"'))
         with torch.no_grad():
-            parameters = network(*target.args).detach()
+            parameters = network(target.args[0]).detach()  # covariates are not looked at by a guide's network
         free = copy.deepcopy(guide).requires_grad_(False)
         free.network = _Free()
 
         def own(phi: Tensor) -> Any:
             free.network.value = phi
-            return free.posterior(*target.args)
+            return named_posterior(free, target.args)
 
         return "own", own, parameters
     mean, tril = _gaussian(start, target)

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
-from pyro_vae.evaluation.evidence.importance import block_size
 from pyro_vae.evaluation.posterior.families import best_in_family, family_of
+from pyro_vae.inference.guided import named_posterior
+from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target
 
@@ -203,7 +204,7 @@ def _named(target: Target, guide: Any) -> Any:
         expected = "a guide that names its distribution, or a distribution over u"
         raise TypeError(say(expected, type(guide).__name__, "pyro_vae.guides.DiagonalGaussian"))
     with torch.no_grad():
-        return guide.posterior(*target.args)
+        return named_posterior(guide, target.args)
 
 
 @torch.no_grad()

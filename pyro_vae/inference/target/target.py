@@ -128,6 +128,19 @@ class Target:
         """Return log p(x|u), ``(..., N)``."""
         return self.log_parts(u)[1]
 
+    def log_likelihood_by_site(self, u: Tensor) -> dict[str, Tensor]:
+        """Return log p(x|u) of each observed site by name, in nats.
+
+        One value a datum, ``(..., N)``; of a whole program one an observation, ``(..., *batch_shape)`` of the site.
+        """
+
+        def by_site(v: Tensor) -> dict[str, Tensor]:
+            sites = {name: site for name, site in self._run(v).items() if site["is_observed"]}
+            terms = {name: self._log_prob(site) for name, site in sites.items()}
+            return {name: self.reduce(sites[name], term) if self.per_datum else term for name, term in terms.items()}
+
+        return self._vectorised(by_site, u)
+
     def log_joint(self, u: Tensor, *, beta: float | Tensor = 1.0) -> Tensor:
         """Return log p(u) + beta log p(x|u), ``(..., N)``; beta tempers the likelihood and broadcasts."""
         log_prior, log_likelihood = self.log_parts(u)
@@ -171,8 +184,8 @@ class Target:
             ValueError: if a latent site is missing, or one is unknown.
         """
         self.layout.must_name_all(values)
-        conditioned = poutine.condition(self.model, data=values)
-        trace = run_once(conditioned, *self.args)
+        with evaluating(self.model):
+            trace = run_once(poutine.condition(self.model, data=values), *self.args)
         return self.layout.pack(trace)
 
     def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
