@@ -44,7 +44,7 @@ class Part:
 
 
 _P, _L, _G = "pyro_vae.priors", "pyro_vae.likelihoods", "pyro_vae.guides"
-_O, _M = "pyro_vae.inference.variational.objectives", "pyro_vae.inference.mcmc"
+_O, _M = "pyro_vae.inference.variational.objectives", "pyro_vae.inference.mcmc.kernels"
 
 PRIORS: Mapping[str, Part] = {
     name: Part(f"{_P}:{name}")
