@@ -27,6 +27,7 @@ def test_tempering_weighs_modes_that_hmc_does_not_leave(float64):
     settings = {"num_samples": 300, "warmup_steps": 100, "num_chains": 8}
     stuck = pv.mcmc(two_modes, x, kernel=pv.HMC(), **settings)
     assert not stuck.converged().all()  # reported, not averaged over
+    settings["num_samples"] = 900  # R-hat's excess over 1 is about 1 / ESS, and 300 draws are at the limit
     draws = pv.mcmc(two_modes, x, kernel=pv.ParallelTempering(num_temperatures=8), **settings)
     assert float(draws.rhat["z"].max()) < 1.05
     right = (draws.samples["z"][..., 0] > 0).double()
