@@ -37,7 +37,9 @@ MAY_IMPORT = {
     ],
     "infer": ["inference.compiled", "inference.mcmc"],
     "evaluation.simulation": ["checks", "inference.target"],
-    "evaluation.imputation": ["checks", "inference.posterior", "inference.target", "model"],
+    "evaluation.imputation": [
+        *("checks", "inference.guided", "inference.mcmc", "inference.posterior", "inference.target", "model"),
+    ],
     "evaluation.evidence": ["checks", "evaluation.simulation", "inference.guided", "inference.posterior", *ROUTES],
     "evaluation.posterior": [
         *("checks", "evaluation.evidence", "evaluation.simulation"),

@@ -70,7 +70,7 @@ def impute(
     whole = [schema.kinds[i] in {"binary", "counts", "categories"} for i in schema.order]
     found, count = [], 0
     for piece in pieces(x):
-        draws = fill(trained.model, piece, trained.guide.posterior(piece), num_samples=num_samples)
+        draws = fill(trained.model, piece, trained.guide, num_samples=num_samples)
         filled = draws.mean(0)
         filled[:, whole] = draws[..., whole].mode(0).values
         found.append(schema.decode(filled))

@@ -6,9 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from pyro_vae import checks
 from pyro_vae.checks import positive_integer, say
+from pyro_vae.inference.guided import GuideSampler
+from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.posterior import answer
+from pyro_vae.inference.target.target import Target
 from pyro_vae.model import Model
 
 __all__ = ["impute"]
@@ -22,9 +27,9 @@ def impute(model: Model, x: Tensor | tuple[Tensor, ...], posterior: Any, *, num_
         model: a ``Model(..., missing=True)``.
         x: data ``(N, *D)`` with NaN where an entry is missing; a tuple hands its further tensors on to the likelihood,
             as the routes do: ``(counts, library)``.
-        posterior: p(z|x_obs) or an approximation of it: a distribution with ``batch_shape (N,)``, or draws of z
-            ``(S, N, L)``, as in ``draws.samples["z"].flatten(0, 1)``.
-        num_samples: S, when the posterior is a distribution.
+        posterior: p(z|x_obs) or an approximation of it: a guide, a distribution over the unconstrained u as the routes
+            return it, Draws, or draws of z itself ``(S, N, L)``, as in ``draws.samples["z"].flatten(0, 1)``.
+        num_samples: S, when the posterior is a guide or a distribution.
 
     Returns:
         ``(S, N, *D)``: x where it is observed, draws where it is missing.
@@ -45,10 +50,11 @@ def impute(model: Model, x: Tensor | tuple[Tensor, ...], posterior: Any, *, num_
     checks.tensor(x)
     if not isinstance(model, Model):
         raise TypeError(say("a pyro_vae.Model", type(model).__name__, "Model(prior, likelihood, missing=True)"))
+    num_samples = positive_integer(num_samples, "num_samples")
     if isinstance(posterior, Tensor):
         z = posterior
-    elif callable(getattr(posterior, "sample", None)):
-        z = posterior.sample((positive_integer(num_samples, "num_samples"),))
+    elif callable(posterior) or isinstance(posterior, Distribution | Draws):
+        z = _draws_of_z(Target(model, (x, *covariates), plate=model.plate), posterior, num_samples)
     else:
         remedy = 'pyro_vae.quadrature(model, x), or draws.samples["z"].flatten(0, 1)'
         raise TypeError(say("a posterior distribution, or draws of z", type(posterior).__name__, remedy))
@@ -59,3 +65,16 @@ def impute(model: Model, x: Tensor | tuple[Tensor, ...], posterior: Any, *, num_
         raise ValueError(say(f"draws of z of {model.latent_dim} dimensions", got, remedy))
     z = z[..., z.shape[-1] - model.latent_dim :]  # of two levels, the one that the likelihood sees
     return torch.where(x.isnan(), model.likelihood(z, *covariates).sample().to(x), x)
+
+
+def _draws_of_z(target: Target, posterior: Any, num_samples: int) -> Tensor:
+    """Draws of the latent sites on their own scale, side by side, ``(S, N, L)``."""
+    if isinstance(posterior, Draws):
+        u = answer(target, posterior).u
+    else:
+        sampler = GuideSampler(target, posterior)
+        q = sampler.distribution
+        u = sampler.draw(num_samples)[0] if q is None else q.sample((num_samples,))  # its density is not needed
+    if u.shape[-2:] != target.origin.shape:
+        return u  # of other data or another model: the caller says so
+    return torch.cat([value.flatten(2) for value in target.constrain(u).values()], -1)

@@ -94,7 +94,9 @@ def decoder_plane(
     z = torch.stack(torch.meshgrid(line, line.flip(0), indexing="xy"), -1).reshape(-1, 2)
     rows, columns = image_shape
     mean = decode(z).mean.reshape(num_points, num_points, rows, columns)
-    picture = mean.transpose(1, 2).reshape(num_points * rows, num_points * columns)
+    gap = max(1, columns // 8)  # of NaN, which is drawn as the paper: strokes of neighbours must not join
+    mean = torch.nn.functional.pad(mean.detach(), (0, gap, 0, gap), value=math.nan)
+    picture = mean.transpose(1, 2).reshape(num_points * (rows + gap), num_points * (columns + gap))[:-gap, :-gap]
     figure, axes = canvas.one(5.6, 5.6 * rows / columns)
     axes.imshow(picture.cpu().numpy(), cmap="gray_r", extent=(-extent, extent, -extent, extent), aspect="auto")
     axes.set(xlabel="$z_1$", ylabel="$z_2$", title=title)

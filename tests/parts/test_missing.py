@@ -1,5 +1,7 @@
 import math
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch.distributions import MultivariateNormal
@@ -159,3 +161,28 @@ def test_bad_input_is_a_sentence(linear):
         pv.fit(model, guides.DiagonalGaussian(mlp(D, 2 * L)), x, progress=False)
     with pytest.raises(ValueError, match="independent entries"):
         likelihoods.observed.ObservedEntries(MultivariateNormal(torch.zeros(2), torch.eye(2)))
+
+
+@pytest.mark.parametrize("route", ["laplace", "quadrature", "mcmc", "guide"])
+def test_a_latent_in_an_interval_imputes_on_its_own_scale(route):
+    """x = z + noise of 0.01 with z uniform on (0, 1): the entry beside an observed 0.9 is 0.9, not logit(0.9)."""
+
+    network = torch.nn.Linear(1, 2)
+    torch.nn.init.ones_(network.weight)
+    torch.nn.init.zeros_(network.bias)
+    model = pv.Model(priors.Uniform(1, low=0.0, high=1.0), pv.likelihoods.Gaussian(network, scale=0.01), missing=True)
+    x = torch.tensor([[0.9, torch.nan], [0.1, torch.nan]])
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Uniform(x[:, :1] - 0.01, x[:, :1] + 0.01).to_event(1))
+
+    posterior = {
+        "laplace": lambda: pv.laplace(model, x),
+        "quadrature": lambda: pv.quadrature(model, x),
+        "mcmc": lambda: pv.mcmc(model, x, num_samples=50, warmup_steps=50, num_chains=2, progress=False),
+        "guide": lambda: guide,
+    }[route]()
+    filled = pv.impute(model, x, posterior, num_samples=200)
+    # each draw is off by at most some 0.02 of noise; logits would be off by more than one
+    torch.testing.assert_close(filled[..., 1].mean(0), torch.tensor([0.9, 0.1]), atol=0.02, rtol=0)
