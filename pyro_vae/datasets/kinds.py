@@ -80,7 +80,13 @@ class Schema:
         if np.isnan(x).any() and not self.missing:
             row, column = np.argwhere(np.isnan(x))[0]
             got = f"a missing entry in data row {row}, column {self.name(column)}"
-            raise ValueError(say("complete data, as in training", got, "--missing when training"))
+            raise ValueError(
+                say(
+                    "complete data, as in training",
+                    got,
+                    "training on a table that has empty cells too, or filling these",
+                )
+            )
         encoded = torch.as_tensor(x[:, list(self.order)], dtype=torch.get_default_dtype())
         return encoded.contiguous()  # the last bit of a product depends on the layout
 

@@ -33,7 +33,7 @@ def best_in_family(
     r"""Climb the ELBO of every datum in the parameters of its own q, all data at once.
 
     Adam with a rate that falls to nothing, on the path gradient ("sticking the landing": log q with its parameters held
-    still), whose noise vanishes where q is the posterior; the second half of the path is averaged.
+    still), whose noise vanishes where q is the posterior; the last quarter of the path is averaged.
 
     Source: Roeder, Wu & Duvenaud 2017; Polyak & Juditsky 1992.
 

@@ -27,7 +27,7 @@ class TrainingState:
 
 
 class Checkpoint(Protocol):
-    """Where ``fit`` leaves its state and finds it again; :class:`pyro_vae.runs.Checkpoints` keeps it in a folder."""
+    """Where ``fit`` leaves and finds its state, as :class:`pyro_vae.runs.checkpoints.Checkpoints` does in a folder."""
 
     def load(self) -> TrainingState | None:
         """Return the state to go on from, or None to begin."""

@@ -51,7 +51,7 @@ class ChEES(HMC):
 
     def begin(self, target: Any, guide: Any) -> None:
         """Forget the moments of Adam."""
-        self._t, self._first, self._second, self._metric = 0, 0.0, 0.0, None
+        self._t, self._first, self._second = 0, 0.0, 0.0
 
     def first_tuning(self, u: Tensor, metric: Metric) -> Tuning:
         """Refuse a single chain, whose mean over chains says nothing.
