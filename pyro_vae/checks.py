@@ -5,6 +5,7 @@ Every message says what was expected, what came, and how to mend it. Inner code 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -12,7 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["among", "finite", "misfit", "positive_integer", "rows", "same_length", "say", "tensor"]
+__all__ = [
+    "among",
+    "finite",
+    "misfit",
+    "positive_integer",
+    "positive_number",
+    "rows",
+    "same_length",
+    "say",
+    "tensor",
+]
 
 
 def say(expected: str, got: str, remedy: str) -> str:
@@ -50,6 +61,22 @@ def positive_integer(value: Any, name: str, *, minimum: int = 1) -> int:
     number = int(value.__index__())
     if number < minimum:
         raise ValueError(say(f"{name} to be at least {minimum}", str(number), f"{name}={minimum}"))
+    return number
+
+
+def positive_number(value: Any, name: str, *, example: float = 1.0, zero: bool = False) -> float:
+    """Return ``value`` as a finite float above 0, or, with ``zero``, of at least 0.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is out of range.
+    """
+    wanted = f"a {'non-negative' if zero else 'positive'}, finite {name}"
+    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+        raise TypeError(say(wanted, repr(value), f"{name}={example:g}"))
+    number = float(value)
+    if not (number > 0 or (zero and number == 0)) or not math.isfinite(number):
+        raise ValueError(say(wanted, str(value), f"{name}={example:g}"))
     return number
 
 

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["aside"]
+__all__ = ["fork_rng"]
 
 
 @contextmanager
-def aside(*, seed: int | None = None) -> Iterator[None]:
+def fork_rng(*, seed: int | None = None) -> Iterator[None]:
     """Put torch's random state back at the end, on the CPU and on every CUDA device.
 
     Looking at a program takes nothing from the user's stream; with a seed, what is drawn is the same at every call.
@@ -21,7 +21,7 @@ def aside(*, seed: int | None = None) -> Iterator[None]:
 
     Example:
         >>> _ = torch.manual_seed(0)
-        >>> with aside(seed=7):
+        >>> with fork_rng(seed=7):
         ...     one = torch.rand(1)
         >>> after = torch.rand(1)
         >>> _ = torch.manual_seed(0)

@@ -15,7 +15,7 @@ from pyro_vae.inference.exact.grids import Frame, Grid, QuadraturePosterior, sca
 from pyro_vae.inference.exact.peaks import Peaks, climb
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target
-from pyro_vae.randomness import aside
+from pyro_vae.randomness import fork_rng
 
 __all__ = ["QuadraturePosterior", "quadrature"]
 
@@ -154,7 +154,7 @@ def _locate(counter: _Counter) -> tuple[Frame, Peaks]:
     """Find every datum's mass: a box around it in whitened coordinates, and the peaks that hold it."""
     target = counter.target
     N, L = target.num_data, target.latent_dim
-    with aside(seed=0):  # a deterministic route takes nothing from the user's random stream
+    with fork_rng(seed=0):  # a deterministic route takes nothing from the user's random stream
         draws = target.sample_prior(256).reshape(-1, L)
     low, high = draws.amin(0), draws.amax(0)
     low, high = low - (high - low) / 2, high + (high - low) / 2

@@ -15,7 +15,7 @@ from pyro_vae.checks import positive_integer
 from pyro_vae.inference.optimum.climb import ascend, decrement, flat
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target
-from pyro_vae.randomness import aside
+from pyro_vae.randomness import fork_rng
 
 __all__ = ["LaplacePosterior", "ModePosterior", "laplace", "maximum_a_posteriori"]
 
@@ -158,7 +158,7 @@ def _climb(
 
 @torch.no_grad()
 def _starts(target: Target, density: Callable[[Tensor], Tensor], num_starts: int) -> Tensor:
-    with aside(seed=0):  # a deterministic route takes nothing from the user's random stream
+    with fork_rng(seed=0):  # a deterministic route takes nothing from the user's random stream
         draws = target.sample_prior(max(64, num_starts))
     heights = density(draws)
     heights = heights.masked_fill(~heights.isfinite(), -math.inf)

@@ -30,9 +30,9 @@ from pyro_vae.inference.target.program import (
     run_once,
 )
 from pyro_vae.inference.target.supports import bijection, is_real, same_support
-from pyro_vae.randomness import aside
+from pyro_vae.randomness import fork_rng
 
-__all__ = ["LatentSite", "Target"]
+__all__ = ["LatentSite", "Target", "as_target"]
 
 
 class Target:
@@ -89,7 +89,7 @@ class Target:
                 checks.tensor(arg)
         check_dtypes(model, self.args)
         self.plate = plate
-        with torch.no_grad(), aside():  # looking takes nothing from the random stream
+        with torch.no_grad(), fork_rng():  # looking takes nothing from the random stream
             traces = [self._run(None), self._run(None)]  # two, to see which supports move
         first = traces[0]
         latent = {name: site for name, site in first.items() if not site["is_observed"]}
@@ -251,7 +251,7 @@ class Target:
         could = [i for i, arg in enumerate(self.args) if isinstance(arg, Tensor) and arg.dim() and len(arg) == N]
         if len(could) == 1:
             return (could[0],)
-        with aside(seed=0):
+        with fork_rng(seed=0):
             u = self.sample_prior(1)[0]
         expected = self.log_joint(u)
         some = torch.arange(N).flip(0)[: max(N // 2, 1)]  # fewer than N, and out of order
@@ -342,6 +342,25 @@ class Target:
 
     def _latent(self, trace: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         return ((name, site) for name, site in trace.items() if not site["is_observed"])
+
+
+def as_target(
+    model: Program | Target, x: Tensor | tuple[Any, ...] | None = None, *, plate: str | None = "data"
+) -> Target:
+    """Return the target of a program and its data: the border at which ``(model, x)`` becomes one, once.
+
+    Every route and every measure takes a :class:`Target` in place of a program and its data; x is left out then.
+
+    Raises:
+        TypeError, ValueError: as :class:`Target`; if data are given beside a target, or none beside a program.
+    """
+    if isinstance(model, Target):
+        if x is not None:
+            raise ValueError(say("a Target alone, which holds its data", "data beside it", "leaving x out"))
+        return model
+    if x is None:
+        raise ValueError(say("data x beside a program", "none", "x, or Target(model, x) in place of both"))
+    return Target(model, x, plate=plate)
 
 
 class _Substitute(Messenger):

@@ -15,7 +15,7 @@ from pyro_vae.datasets.rows import Rows, pieces
 from pyro_vae.inference.target.program import Program, check_dtypes, may_miss, run_once
 from pyro_vae.inference.target.supports import check_support, in_words
 from pyro_vae.inference.variational.steppers import Data
-from pyro_vae.randomness import aside
+from pyro_vae.randomness import fork_rng
 
 __all__ = ["check_guide", "check_programs", "check_rate", "split", "training_device"]
 
@@ -180,7 +180,7 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
         if others - own:
             remedy = "the same names in both (plate= of Model and guide)"
             raise ValueError(say(f"site {name!r} of the guide in plates {sorted(own)}", f"{sorted(others)}", remedy))
-        with torch.no_grad(), aside():
+        with torch.no_grad(), fork_rng():
             inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
         if not inside:
             remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
@@ -190,7 +190,7 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
 
 def _sites(program: Program, args: tuple[Any, ...]) -> dict[str, Any]:
     try:
-        with torch.no_grad(), aside():
+        with torch.no_grad(), fork_rng():
             return run_once(program, *args)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]

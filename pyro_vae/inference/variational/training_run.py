@@ -17,7 +17,7 @@ from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.scores import Scores
 from pyro_vae.inference.variational.steppers import Data, KLDial, Stepper, batches, weighted
 from pyro_vae.inference.variational.training_state import TrainingState, load_random, numbered, save_random
-from pyro_vae.randomness import aside
+from pyro_vae.randomness import fork_rng
 
 __all__ = ["TrainingRun"]
 
@@ -56,7 +56,7 @@ class TrainingRun:
 
     def parameters(self, batch: Data) -> list[Tensor]:
         """The unconstrained parameters that the loss depends on; runs it once, so that lazy ones appear."""
-        with pyro.validation_enabled(False), aside(), poutine.trace(param_only=True) as seen:
+        with pyro.validation_enabled(False), fork_rng(), poutine.trace(param_only=True) as seen:
             self.loss.loss(*self.programs, *(self.binarise(batch) if self.binary else batch))
         values: list[Any] = [site["value"] for site in seen.trace.nodes.values()]
         found = {id(p): p for p in (value.unconstrained() for value in values if value is not None)}
@@ -83,7 +83,7 @@ class TrainingRun:
     def elbo(self, data: Data, batch_size: int) -> float:
         """The mean ELBO a datum in nats, under the same noise at every call."""
         share = self.stepper.share(data)
-        with aside(seed=0), pyro.validation_enabled(False):
+        with fork_rng(seed=0), pyro.validation_enabled(False):
             losses = [
                 self.evaluation.loss(*self.programs, *batch) for batch in batches(share, batch_size, shuffle=False)
             ]

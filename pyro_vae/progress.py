@@ -1,0 +1,31 @@
+"""The one progress bar: on standard error, in terminals and notebooks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["progress_bar", "write_above_bar"]
+
+
+@contextmanager
+def progress_bar(total: int, description: str, *, show: bool, unit: str = "it") -> Iterator[Any]:
+    """Open a bar of ``total`` steps, tqdm's own object; silent unless ``show``.
+
+    Example:
+        >>> with progress_bar(3, "steps", show=False) as bar:
+        ...     bar.update()
+    """
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, disable=not show, desc=description, unit=unit) as bar:
+        yield bar
+
+
+def write_above_bar(message: str) -> None:
+    """Write a line where the bar is: on standard error, which leaves standard output to results."""
+    from tqdm.auto import tqdm
+
+    tqdm.write(message, file=sys.stderr)
