@@ -86,7 +86,7 @@ def demo(
 
     labels = datasets.digit_labels("test")
     drawn = {name: posteriors[name] for name in ("VI, amortised", "Laplace", "mode (MAP)", "NUTS (Pyro)")}
-    rows = _telling_rows(comparison.scores["VI, amortised"], num_chained)
+    rows = _rows_to_show(comparison.scores["VI, amortised"], num_chained)
     figures = {
         "posteriors": plots.posterior_contours(model, x_test, drawn, truth=truth, rows=rows),
         "latent-space": plots.latent_space(truth.mean, labels, title="Exact posterior means of held-out digits"),
@@ -107,7 +107,7 @@ def demo(
     return DemoResult(comparison, agreement, report, paths, seconds)
 
 
-def _telling_rows(vi: RouteScore, num_chained: int) -> list[int]:
+def _rows_to_show(vi: RouteScore, num_chained: int) -> list[int]:
     """Three digits as they come, and the three of the rest on which the guide is furthest off."""
     first = list(range(min(3, num_chained)))
     rest = vi.kl[len(first) : num_chained].argsort(descending=True)[:3] + len(first)

@@ -6,12 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from pyro_vae.cli.options import Data, Json, Output, Rows, RunFolder, Split, TrustCode, choose, load
-from pyro_vae.cli.output import show, table, tell, write_columns
+from pyro_vae.cli.options import Data, Json, Output, Rows, RunFolder, Split, TrustCode, choose, opened
+from pyro_vae.cli.output import show, table, write_columns
+from pyro_vae.runs.parts import KERNELS
 
 __all__ = ["ROUTES", "compare", "evidence", "infer"]
 
-ROUTES = ("guide", "analytic", "quadrature", "map", "laplace", "HMC", "NUTS", "MALA", "RandomWalk", "ChEES")
+_FUNCTIONS = {  # of this package, by the route's name
+    "analytic": "analytic",
+    "quadrature": "quadrature",
+    "map": "maximum_a_posteriori",
+    "laplace": "laplace",
+}
+ROUTES = ("guide", *_FUNCTIONS, *KERNELS)
+METHODS = ("auto", "analytic", "quadrature", "elbo", "importance", "ais", "bridge")
 _Samples = Annotated[int, typer.Option(min=2, help="Draws a chain, or draws to score a posterior with.")]
 
 
@@ -26,21 +34,14 @@ def _posterior(trained: Any, x: Any, route: str, *, num_samples: int, progress: 
     """Infer by a route."""
     import pyro_vae as pv
     from pyro_vae.checks import among
-    from pyro_vae.runs.parts import KERNELS
 
     among(route, ROUTES, "a route")
     if route == "guide":
         return trained.guide
-    if route in KERNELS:
-        kernel = KERNELS[route].load()()
-        return pv.mcmc(trained.model, x, kernel=kernel, num_samples=num_samples, num_chains=4, progress=progress)
-    routes = {
-        "analytic": pv.analytic,
-        "quadrature": pv.quadrature,
-        "map": pv.maximum_a_posteriori,
-        "laplace": pv.laplace,
-    }
-    return routes[route](trained.model, x)
+    if route in _FUNCTIONS:
+        return getattr(pv, _FUNCTIONS[route])(trained.model, x)
+    kernel = KERNELS[route].load()()
+    return pv.mcmc(trained.model, x, kernel=kernel, num_samples=num_samples, num_chains=4, progress=progress)
 
 
 def infer(
@@ -48,7 +49,7 @@ def infer(
     route: _Route = "guide",
     data: Data = None,
     split: Split = "test",
-    rows: Rows = 10**9,
+    rows: Rows = None,
     num_samples: _Samples = 500,
     output: Output = None,
     json: Json = False,
@@ -66,8 +67,7 @@ def infer(
     from pyro_vae.datasets.rows import pieces
     from pyro_vae.distributed import gathered, joined, own_share
 
-    with joined() as rank:
-        trained = load(run, trust_code=trust_code)
+    with joined() as rank, opened(run, trust_code=trust_code) as trained:
         x = own_share(choose(trained, data, split, rows))
         columns: dict[str, Any] = {}
         for piece in pieces(x):
@@ -76,9 +76,7 @@ def infer(
         columns = gathered(_joined(columns))
     if rank:
         return
-    if output is not None:
-        write_columns(output, columns)
-        tell(f"wrote {output}")
+    write_columns(output, columns)
     import pandas as pd
 
     count = len(columns["mean_1"])
@@ -111,7 +109,7 @@ def _joined(columns: dict[str, Any]) -> dict[str, Any]:
 
 def compare(
     run: RunFolder,
-    routes: Annotated[str, typer.Option(help="Routes, with commas between.")] = "guide,laplace,HMC",
+    routes: Annotated[str, typer.Option(help=f"Of {', '.join(ROUTES)}, with commas between.")] = "guide,laplace,HMC",
     data: Data = None,
     split: Split = "test",
     rows: Rows = 100,
@@ -127,28 +125,27 @@ def compare(
 
     pyro-vae compare runs/first --routes guide,laplace,NUTS --rows 50 --output per-datum.csv
     """
-    trained = load(run, trust_code=trust_code)
-    x = choose(trained, data, split, rows)
-    import pyro_vae as pv
+    with opened(run, trust_code=trust_code) as trained:
+        import pyro_vae as pv
 
-    names = [name.strip() for name in routes.split(",") if name.strip()]
-    posteriors = {
-        name: _posterior(trained, x, name, num_samples=num_samples, progress=not json) for name in dict.fromkeys(names)
-    }
-    comparison = pv.compare(trained.model, x, posteriors, num_samples=num_samples)
+        x = choose(trained, data, split, rows)
+        names = dict.fromkeys(name.strip() for name in routes.split(",") if name.strip())
+        posteriors = {name: _posterior(trained, x, name, num_samples=num_samples, progress=not json) for name in names}
+        comparison = pv.compare(trained.model, x, posteriors, num_samples=num_samples)
     if output is not None:
         frame = comparison.to_dataframe(per_datum=True)
         write_columns(output, {name: frame[name].to_numpy() for name in frame.columns})
-        tell(f"wrote {output}")
-    frame = comparison.to_dataframe()
-    evidence_mean = float(comparison.log_evidence.mean())
-    result = {"num_data": len(x), "log_evidence": evidence_mean, "routes": frame.to_dict("index")}
+    result = {
+        "num_data": len(x),
+        "log_evidence": float(comparison.log_evidence.mean()),
+        "routes": comparison.to_dataframe().to_dict("index"),
+    }
     show(result, str(comparison), as_json=json)
 
 
 def evidence(
     run: RunFolder,
-    method: Annotated[str, typer.Option(help="auto, analytic, quadrature, ais, importance or elbo.")] = "auto",
+    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "auto",
     data: Data = None,
     split: Split = "test",
     rows: Rows = 100,
@@ -167,21 +164,19 @@ def evidence(
     from pyro_vae.distributed import gathered, joined, own_share
     from pyro_vae.evaluation.evidence.evidence import evidence as estimate
 
-    with joined() as rank:
-        trained = load(run, trust_code=trust_code)
-        guide = trained.guide if method in {"importance", "elbo"} else None
-        found = [
-            estimate(trained.model, piece, guide, method=method)
-            for piece in pieces(own_share(choose(trained, data, split, rows)))
-        ]
+    with joined() as rank, opened(run, trust_code=trust_code) as trained:
+        found = []
+        for piece in pieces(own_share(choose(trained, data, split, rows))):
+            posterior = trained.guide if method in {"importance", "elbo"} else None
+            if method == "bridge":
+                posterior = _posterior(trained, piece, "HMC", num_samples=500, progress=not (json or rank))
+            found.append(estimate(trained.model, piece, posterior, method=method))
         names = ("log_evidence", "standard_error")
         parts = {name: [getattr(part, name).detach().cpu().numpy() for part in found] for name in names}
         columns = gathered(_joined(parts))
     if rank:
         return
-    if output is not None:
-        write_columns(output, columns)
-        tell(f"wrote {output}")
+    write_columns(output, columns)
     count, by = len(columns["log_evidence"]), found[0].method
     mean = float(columns["log_evidence"].mean())
     error = float((columns["standard_error"] ** 2).sum() ** 0.5 / count)

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-__all__ = ["completion", "explained", "settings", "show", "table", "tell", "write_columns"]
+__all__ = ["explained", "notify", "settings", "show", "table", "write_columns"]
 
 
 class _Settings:
@@ -34,7 +34,7 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
         except _EXPECTED as error:
             if settings.debug:
                 raise
-            tell(f"error: {error}")
+            notify(f"error: {error}")
             raise typer.Exit(1) from None
 
     return run
@@ -43,19 +43,8 @@ def explained(command: Callable[..., None]) -> Callable[..., None]:
 _EXPECTED = (ValueError, TypeError, OSError, ArithmeticError, MemoryError, RuntimeError, ImportError)
 
 
-def completion(table: str) -> Any:
-    """Return what the shell asks for the names of a table of parts that begin with what was typed."""
-
-    def complete(incomplete: str) -> list[str]:
-        from pyro_vae.runs import parts
-
-        return [name for name in getattr(parts, table) if name.lower().startswith(incomplete.lower())]
-
-    return complete
-
-
-def tell(message: str) -> None:
-    """Say something to the person, on standard error."""
+def notify(message: str) -> None:
+    """Write a line for the person, on standard error."""
     typer.echo(message, err=True)
 
 
@@ -84,13 +73,15 @@ def table(frame: Any) -> str:
     return str(frame.to_string(float_format=lambda value: f"{value:.3f}", na_rep="-"))
 
 
-def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
-    """Write named columns of equal length to ``.csv``, ``.parquet`` or ``.npz``.
+def write_columns(path: Path | None, columns: Mapping[str, Any]) -> None:
+    """Write named columns of equal length to ``.csv``, ``.parquet`` or ``.npz``, and say so; no path, no file.
 
     Raises:
         ValueError: if the ending is another.
         RunError: if the file cannot be written; then what was there is untouched.
     """
+    if path is None:
+        return
     import io
 
     import numpy as np
@@ -108,3 +99,4 @@ def write_columns(path: Path, columns: Mapping[str, Any]) -> None:
     else:
         pd.DataFrame(dict(columns)).to_parquet(out, index=False)
     write_whole(path, out.getvalue())
+    notify(f"wrote {path}")

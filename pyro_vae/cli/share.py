@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pyro_vae.cli.options import Data, Json, Output, Rows, RunFolder, TrustCode, choose, load
-from pyro_vae.cli.output import show, table, tell, write_columns
+from pyro_vae.cli.options import Data, Json, Output, Rows, RunFolder, Seed, TrustCode, choose, opened
+from pyro_vae.cli.output import show, table, write_columns
 
 __all__ = ["demo", "impute", "parts", "report", "sample"]
 
@@ -16,7 +16,7 @@ __all__ = ["demo", "impute", "parts", "report", "sample"]
 def sample(
     run: RunFolder,
     num_samples: Annotated[int, typer.Option(min=1, help="How many data.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Seed = 0,
     output: Output = None,
     json: Json = False,
     trust_code: TrustCode = False,
@@ -26,17 +26,17 @@ def sample(
     Example:
     pyro-vae sample runs/first --num-samples 1000 --output synthetic.csv
     """
-    trained = load(run, trust_code=trust_code)
-    import pandas as pd
-    import pyro
+    with opened(run, trust_code=trust_code) as trained:
+        import pandas as pd
+        import pyro
 
-    pyro.set_rng_seed(seed)
-    x = trained.model.sample(num_samples)[trained.model.observed]
-    schema = trained.prepared.schema
-    columns = schema.named(schema.decode(x.flatten(1)))
-    if output is not None:
-        write_columns(output, columns)
-        tell(f"wrote {output}")
+        from pyro_vae.datasets.encoding import decode, named
+
+        pyro.set_rng_seed(seed)
+        x = trained.model.sample(num_samples)[trained.model.observed]
+        schema = trained.prepared.schema
+        columns = named(schema, decode(schema, x.flatten(1)))
+    write_columns(output, columns)
     show({"num_samples": num_samples, "x": columns}, table(pd.DataFrame(columns).head(10)), as_json=json)
 
 
@@ -44,9 +44,9 @@ def impute(
     run: RunFolder,
     output: Annotated[Path, typer.Option(help="A .csv, .parquet or .npz file to write.")],
     data: Data = None,
-    rows: Rows = 10**9,
+    rows: Rows = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Draws a missing entry is the mean of.")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Seed = 0,
     json: Json = False,
     trust_code: TrustCode = False,
 ) -> None:
@@ -57,25 +57,25 @@ def impute(
     Example:
     pyro-vae impute runs/first --data table.csv --output filled.csv
     """
-    trained = load(run, trust_code=trust_code)
-    x = choose(trained, data, "all", rows)
-    import numpy as np
-    import pyro
+    with opened(run, trust_code=trust_code) as trained:
+        import numpy as np
+        import pyro
 
-    from pyro_vae.datasets.rows import pieces
-    from pyro_vae.evaluation.imputation import impute as fill
+        from pyro_vae.datasets.encoding import decode, named
+        from pyro_vae.datasets.rows import pieces
+        from pyro_vae.evaluation.imputation import impute as fill
 
-    pyro.set_rng_seed(seed)
-    schema = trained.prepared.schema
-    whole = [schema.kinds[i] in {"binary", "counts", "categories"} for i in schema.order]
-    found, count = [], 0
-    for piece in pieces(x):
-        draws = fill(trained.model, piece, trained.guide, num_samples=num_samples)
-        filled = draws.mean(0)
-        filled[:, whole] = draws[..., whole].mode(0).values
-        found.append(schema.decode(filled))
-        count += int(piece.isnan().sum())
-    write_columns(output, schema.named(np.concatenate(found)))
+        pyro.set_rng_seed(seed)
+        x, schema = choose(trained, data, "all", rows), trained.prepared.schema
+        whole = [schema.kinds[i] in {"binary", "counts", "categories"} for i in schema.order]
+        found, count = [], 0
+        for piece in pieces(x):
+            draws = fill(trained.model, piece, trained.guide, num_samples=num_samples)
+            filled = draws.mean(0)
+            filled[:, whole] = draws[..., whole].mode(0).values
+            found.append(decode(schema, filled))
+            count += int(piece.isnan().sum())
+    write_columns(output, named(schema, np.concatenate(found)))
     show({"filled": count, "output": output}, f"filled {count} entries of {len(x)} rows: {output}", as_json=json)
 
 
@@ -92,10 +92,10 @@ def report(
     Example:
     pyro-vae report runs/first
     """
-    trained = load(run, trust_code=trust_code)
-    from pyro_vae.report.run import write_page
+    with opened(run, trust_code=trust_code) as trained:
+        from pyro_vae.report.run import write_page
 
-    path = write_page(run, trained, output=output, rows=rows, num_samples=num_samples)
+        path = write_page(run, trained, output=output, rows=rows, num_samples=num_samples)
     show({"report": path}, f"report: {path}", as_json=json)
 
 
@@ -106,15 +106,13 @@ def parts(json: Json = False) -> None:
     """
     from pyro_vae.runs.parts import TABLES
 
-    found: dict[str, dict[str, Any]] = {
-        kind: {
-            name: {"summary": part.summary(), "options": _printable(part.options())} for name, part in entries.items()
-        }
-        for kind, entries in TABLES.items()
+    found = {
+        room: {name: {"summary": part.summary(), "options": _printable(part.options())} for name, part in table.items()}
+        for room, table in TABLES.items()
     }
     lines = []
-    for kind, entries in found.items():
-        lines.append(f"\n{kind}")
+    for room, entries in found.items():
+        lines.append(f"\n{room}")
         for name, entry in entries.items():
             options = ", ".join(f"{key}={value}" for key, value in entry["options"].items())
             lines.append(f"  {name}: {entry['summary']}" + (f"\n      {options}" if options else ""))
@@ -122,17 +120,16 @@ def parts(json: Json = False) -> None:
 
 
 def _printable(options: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value if isinstance(value, bool | int | str | type(None)) else str(value)
-        for name, value in options.items()
-    }
+    """Options as JSON knows them."""
+    plain = bool | int | str | None
+    return {name: value if isinstance(value, plain) else str(value) for name, value in options.items()}
 
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the report, the figures and the table.")] = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the 1,437 training digits.")] = 60,
     chained: Annotated[int, typer.Option(min=1, max=360, help="Digits that Pyro's own NUTS samples.")] = 24,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Train on real digits, infer by every basic route, and compare with the exact posterior."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import os
 import struct
 import zipfile
 import zlib
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from pyro_vae.checks import among, say
 from pyro_vae.datasets.tables import read_table
+from pyro_vae.memory import available_memory
 
 __all__ = ["Loaded", "load", "outgrows_memory", "read", "read_idx"]
 
@@ -138,24 +138,15 @@ def _check_npy(file: IO[bytes], size: int, path: Path) -> None:
 
 
 def _must_fit(size: int, path: Path) -> None:
-    room = _available_memory()
+    room = available_memory()
     if size > room // 2:
         got = f"{size / 2**30:.1f} GiB in {path}, with {room / 2**30:.1f} GiB free"
         raise ValueError(say("data that fit into half of the free memory", got, "an uncompressed .npy, read in pieces"))
 
 
-def _available_memory() -> int:
-    """Bytes that can be had without swapping: the free ones, and those of the file cache where the system says so."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
 def outgrows_memory(values: np.ndarray) -> bool:
     """Say whether an array, made doubles and copied once, would take more than the free memory."""
-    return 16 * values.size > _available_memory()
+    return 16 * values.size > available_memory()
 
 
 @contextmanager
@@ -163,23 +154,17 @@ def _own_errors(path: Path) -> Iterator[None]:
     """Say in one wording what is wrong with a file, whatever library noticed it."""
     try:
         yield
-    except (
-        EOFError,
-        OSError,
-        zlib.error,
-        zipfile.BadZipFile,
-        struct.error,
-        RuntimeError,
-        NotImplementedError,
-    ) as error:
+    except _DAMAGED as error:
+        if isinstance(error, ValueError) and str(error).startswith("expected "):
+            raise
         got = f"{path}: {str(error) or type(error).__name__}"
         raise ValueError(say(f"a whole {path.suffix} file", got, "writing it again")) from error
-    except (SyntaxError, TypeError, KeyError, IndexError, OverflowError, UnicodeDecodeError) as error:
-        raise ValueError(say(f"a whole {path.suffix} file", f"{path}: {error}", "writing it again")) from error
-    except ValueError as error:
-        if str(error).startswith("expected "):
-            raise
-        raise ValueError(say(f"a whole {path.suffix} file", f"{path}: {error}", "writing it again")) from error
+
+
+_DAMAGED = (  # what numpy, pandas, zipfile and zlib raise on bytes that are no whole file
+    *(EOFError, OSError, RuntimeError, ValueError, SyntaxError, TypeError, LookupError, OverflowError),
+    *(zlib.error, zipfile.BadZipFile, struct.error),
+)
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What kind of data a table holds, and the one way between its values and the model's."""
+"""What a table holds: its columns and their kinds."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from pyro_vae.checks import among, say
-from pyro_vae.datasets.columns import Columns, no_infinity
+from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.files import Loaded
 
 __all__ = ["KINDS", "Schema", "describe"]
@@ -66,49 +64,6 @@ class Schema:
         """What to call a column of the table."""
         return repr(self.columns[column]) if self.columns else f"number {column}"
 
-    def encode(self, values: np.ndarray) -> Tensor:
-        """Return the model's data ``(N, D)`` for a table's values ``(N, *shape)``.
-
-        Raises:
-            ValueError: if the values have other columns, or are infinite.
-        """
-        flat = values.reshape(len(values), -1)
-        if flat.shape[1] != self.data_dim:
-            raise ValueError(say(f"{self.data_dim} columns, as in training", f"{flat.shape[1]}", "the same columns"))
-        x = (flat.astype(np.float64) - np.asarray(self.loc)) / np.asarray(self.scale)
-        no_infinity(x, self.name)
-        if np.isnan(x).any() and not self.missing:
-            row, column = np.argwhere(np.isnan(x))[0]
-            got = f"a missing entry in data row {row}, column {self.name(column)}"
-            raise ValueError(
-                say(
-                    "complete data, as in training",
-                    got,
-                    "training on a table that has empty cells too, or filling these",
-                )
-            )
-        encoded = torch.as_tensor(x[:, list(self.order)], dtype=torch.get_default_dtype())
-        return encoded.contiguous()  # the last bit of a product depends on the layout
-
-    def decode(self, x: Tensor) -> np.ndarray:
-        """Return values in the table's units and order ``(..., D)`` for the model's ``(..., D)``."""
-        out = np.empty(tuple(x.shape))
-        out[..., list(self.order)] = x.detach().cpu().double().numpy()
-        return out * np.asarray(self.scale) + np.asarray(self.loc)
-
-    def named(self, values: np.ndarray) -> dict[str, Any]:
-        """Return values ``(n, D)`` in the table's units as columns by name: words for codes, whole numbers as such."""
-        columns: dict[str, Any] = {}
-        for i, name in enumerate(self.columns or [f"x{i}" for i in range(self.data_dim)]):
-            words, column = self.words.get(name), values[:, i]
-            there = ~np.isnan(column)
-            if words:
-                columns[name] = [words[int(code)] if full else None for code, full in zip(column, there, strict=True)]
-            else:
-                whole = self.kinds[i] in {"binary", "counts", "categories"} and bool(there.all())
-                columns[name] = column.astype(np.int64) if whole else column
-        return columns
-
     def groups(self) -> list[tuple[str, int, int]]:
         """Kind, number of columns and K of each run of like columns, in the model's order."""
         found: list[tuple[str, int, int]] = []
@@ -120,7 +75,7 @@ class Schema:
                 found.append((kind, 1, K))
         return found
 
-    def words_for_people(self) -> str:
+    def summary(self) -> str:
         """One line that says what the data are."""
         of = {kind: self.kinds.count(kind) for kind in KINDS if kind in self.kinds}
         parts = ", ".join(f"{count} {kind}" for kind, count in of.items()) if self.kind == "mixed" else ""
@@ -132,13 +87,17 @@ class Schema:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, saved: dict[str, Any]) -> Schema:
-        """Return what :meth:`to_json` wrote."""
-        tuples: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
-        }
-        tuples["words"] = {key: tuple(words) for key, words in saved["words"].items()}
-        return cls(**tuples)
+    def from_json(cls, saved: Any) -> Schema:
+        """Return what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        try:
+            values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
+            return cls(**values | {"words": {name: tuple(words) for name, words in saved["words"].items()}})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(say("a table's schema", f"{error!r}", "a backup, or training again")) from error
 
 
 def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardise: bool = True) -> Schema:
@@ -153,40 +112,39 @@ def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardis
     Raises:
         ValueError: if a column has no value at all, or one is infinite or too large to square.
     """
-    categories, names = loaded.categories or {}, loaded.columns
-    call = (lambda i: repr(names[i])) if names else (lambda i: f"number {i}")
-    seen = Columns(loaded.values, rows, call)
-    guessed = [
-        "categories" if names and names[i] in categories else _guess(seen, i, call(i)) for i in range(len(seen.low))
-    ]
+    categories, names, values = loaded.categories or {}, loaded.columns, loaded.values
+    label = (lambda i: repr(names[i])) if names else (lambda i: f"number {i}")
+    seen = Columns(values, rows, label)
+    D = len(seen.low)
+    kinds = ["categories" if names and names[i] in categories else _guess(seen, i, label(i)) for i in range(D)]
     if kind != "auto":
-        among(kind, [name for name in KINDS if name != "mixed"], "the kind of data")
-        guessed = [kind] * len(guessed)
-    elif not names:
-        kinds = frozenset(guessed)
-        guessed = [_WIDER.get(kinds, "real") if len(kinds) > 1 else guessed[0]] * len(guessed)
-    loc, scale = np.zeros(len(guessed)), np.ones(len(guessed))
-    if loaded.values.dtype == np.uint8 and seen.high.max() > 1 and kind in {"auto", "unit"}:
-        guessed, scale = ["unit"] * len(guessed), np.full(len(guessed), 255.0)
-    for i, one in enumerate(guessed):
-        if one == "real" and standardise:
-            loc[i], scale[i] = _location_scale(seen, i, call(i))
-    whole = guessed[0] if len(set(guessed)) == 1 else "mixed"
-    counts = tuple(int(seen.high[i]) + 1 if one == "categories" else 0 for i, one in enumerate(guessed))
+        kinds = [among(kind, [name for name in KINDS if name != "mixed"], "the kind of data")] * D
+    elif not names:  # an array, such as an image, is of one kind
+        kinds = [_WIDER.get(frozenset(kinds), "real") if len(set(kinds)) > 1 else kinds[0]] * D
+    loc, scale = [0.0] * D, [1.0] * D
+    if values.dtype == np.uint8 and seen.high.max() > 1 and kind in {"auto", "unit"}:
+        kinds, scale = ["unit"] * D, [255.0] * D
+    for i in range(D):
+        if kinds[i] == "real" and standardise:
+            loc[i], scale[i] = _location_scale(seen, i, label(i))
+    num_categories = [int(seen.high[i]) + 1 if kinds[i] == "categories" else 0 for i in range(D)]
     place = list(KINDS)
-    order = sorted(range(len(guessed)), key=lambda i: (place.index(guessed[i]), counts[i], i))
-    numbers = (tuple(map(float, loc)), tuple(map(float, scale)))
     return Schema(
-        whole, names, tuple(guessed), tuple(order), *numbers, counts, categories, values_shape(loaded), seen.missing
+        kind=kinds[0] if len(set(kinds)) == 1 else "mixed",
+        columns=names,
+        kinds=tuple(kinds),
+        order=tuple(sorted(range(D), key=lambda i: (place.index(kinds[i]), num_categories[i], i))),
+        loc=tuple(loc),
+        scale=tuple(scale),
+        num_categories=tuple(num_categories),
+        words=categories,
+        shape=tuple(int(size) for size in values.shape[1:]) or (1,),
+        missing=seen.missing,
     )
 
 
-def values_shape(loaded: Loaded) -> tuple[int, ...]:
-    """Shape of one datum in the file."""
-    return tuple(int(size) for size in loaded.values.shape[1:]) or (1,)
-
-
 def _guess(seen: Columns, i: int, name: str) -> str:
+    """The narrowest kind that holds all values of a column of numbers."""
     if not seen.filled[i]:
         raise ValueError(say("a value in every column", f"none in column {name}", "removing that column"))
     low, high = seen.low[i], seen.high[i]
@@ -196,6 +154,7 @@ def _guess(seen: Columns, i: int, name: str) -> str:
 
 
 def _location_scale(seen: Columns, i: int, name: str) -> tuple[float, float]:
+    """What brings a column to mean 0 and standard deviation 1; a constant one keeps its scale."""
     loc, scale = float(seen.mean[i]), float(seen.std[i])
     if not (np.isfinite(loc) and np.isfinite(scale)):
         got = f"values up to {max(-seen.low[i], seen.high[i]):g} in column {name}"

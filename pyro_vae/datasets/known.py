@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import among, positive_integer, say
+from pyro_vae.checks import among, positive_integer, positive_number, say
 from pyro_vae.datasets.files import load, read_idx
 
 __all__ = [
@@ -121,8 +121,7 @@ def linear_gaussian(
         positive_integer(value, name)
         for value, name in ((num_data, "num_data"), (latent_dim, "latent_dim"), (data_dim, "data_dim"))
     )
-    if not 0 < scale < math.inf:
-        raise ValueError(say("a positive, finite scale", f"{scale}", "scale=0.5"))
+    positive_number(scale, "scale", example=0.5)
     weight, bias, z = torch.randn(D, L), torch.randn(D), torch.randn(N, L)
     sigma = torch.full((D,), float(scale))
     return LinearGaussianData(z @ weight.T + bias + sigma * torch.randn(N, D), z, weight, bias, sigma)
@@ -135,7 +134,8 @@ def ring(num_data: int = 1000, *, radius: float = 2.0, scale: float = 0.1) -> Te
         TypeError: if ``num_data`` is no whole number.
         ValueError: if it is not positive, or radius or scale negative or not finite.
     """
-    _check_lengths(radius=radius, scale=scale)
+    positive_number(radius, "radius", example=2.0, zero=True)
+    positive_number(scale, "scale", example=0.1, zero=True)
     angle = 2 * math.pi * torch.rand(positive_integer(num_data, "num_data"))
     r = radius + scale * torch.randn(num_data)
     return torch.stack([r * angle.cos(), r * angle.sin()], -1)
@@ -147,22 +147,17 @@ def pinwheel(num_data: int = 1000, *, arms: int = 5, twist: float = 0.25, scale:
     Source: Johnson et al. 2016, Structured VAEs, figure 4.
 
     Raises:
-        TypeError: if a number is not whole.
-        ValueError: if one is not positive, or twist or scale not finite.
+        TypeError: if ``num_data`` or ``arms`` is no whole number.
+        ValueError: if one of them is not positive, the scale negative, or twist or scale not finite.
     """
-    _check_lengths(scale=scale, twist=abs(twist))
+    positive_number(scale, "scale", example=0.05, zero=True)
+    positive_number(abs(twist), "twist", example=0.25, zero=True)
     N = positive_integer(num_data, "num_data")
     arm = torch.randint(positive_integer(arms, "arms"), (N,))
     along = 1 + 0.3 * torch.randn(N)
     angle = 2 * math.pi * arm / arms + twist * along.exp()
     across = scale * torch.randn(N)
     return torch.stack([along * angle.cos() - across * angle.sin(), along * angle.sin() + across * angle.cos()], -1)
-
-
-def _check_lengths(**lengths: float) -> None:
-    for name, value in lengths.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(say(f"a finite {name} of at least 0", f"{value}", f"{name}=0.1"))
 
 
 def mnist(folder: str | Path, split: str = "train") -> Tensor:
@@ -179,8 +174,7 @@ def mnist(folder: str | Path, split: str = "train") -> Tensor:
         FileNotFoundError: if the folder holds neither file.
         ValueError: if a file is no idx file or is truncated, or the split is unknown.
     """
-    images = _mnist_part(Path(folder), split, "images-idx3-ubyte")
-    return _intensities(images)
+    return _intensities(_mnist_part(Path(folder), split, "images-idx3-ubyte"))
 
 
 def mnist_labels(folder: str | Path, split: str = "train") -> Tensor:
@@ -233,5 +227,4 @@ def frey_faces(path: str | Path, split: str = "train") -> Tensor:
         got = f"shape {tuple(images.shape)}, values from {images.min():g} to {images.max():g}, in {path}"
         raise ValueError(say(f"images {_FREY_SHAPE} of 0 to 255", got, "the file of the Frey faces"))
     order = np.random.RandomState(0).permutation(len(images))  # the legacy stream is frozen for ever
-    images = images[order[_split_rows(split, len(images), len(images) - 365)]]
-    return _intensities(images)
+    return _intensities(images[order[_split_rows(split, len(images), len(images) - 365)]])

@@ -104,10 +104,13 @@ class Rows:
         """Return the same rows, read to another device."""
         return Rows(self._values, self._encode, self._index, device=device)
 
+    def select(self, rows: Tensor) -> Rows:
+        """Return some of the rows, unread, in the order given."""
+        return Rows(self._values, self._encode, self._chosen(rows), device=self.device)
+
     def tensor_split(self, sections: int) -> list[Rows]:
         """Return the rows in so many parts, as torch splits a tensor."""
-        index = torch.arange(len(self)) if self._index is None else self._index
-        return [Rows(self._values, self._encode, part, device=self.device) for part in index.tensor_split(sections)]
+        return [self.select(part) for part in torch.arange(len(self)).tensor_split(sections)]
 
 
 def pieces(x: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Section", "write_report"]
+__all__ = ["Section", "as_png", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,15 @@ def _section(section: Section) -> str:
     return f"<section>\n{chr(10).join(parts)}\n</section>"
 
 
-def _figure(figure: Any, caption: str) -> str:
+def as_png(figure: Any) -> bytes:
+    """Return a matplotlib figure as the bytes of a ``.png`` file."""
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=150)
-    data = base64.b64encode(out.getvalue()).decode()
+    return out.getvalue()
+
+
+def _figure(figure: Any, caption: str) -> str:
+    data = base64.b64encode(as_png(figure)).decode()
     return f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
 
 

@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from torch import Tensor
 
 from pyro_vae import plots
+from pyro_vae.datasets.encoding import decode, named
 from pyro_vae.datasets.kinds import Schema
-from pyro_vae.evaluation.posterior.comparison import Comparison, compare
-from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM, quadrature
-from pyro_vae.inference.mcmc.kernels.hmc import HMC
-from pyro_vae.inference.mcmc.run import mcmc
-from pyro_vae.inference.optimum.mode import laplace
 from pyro_vae.model import Model
-from pyro_vae.report.page import Section, write_report
+from pyro_vae.report.comparison import compared
+from pyro_vae.report.page import Section, as_png, write_report
 from pyro_vae.runs.build import PROPOSED, likelihood_name
 from pyro_vae.runs.folder import versions, write_whole
+from pyro_vae.runs.isolation import isolated
 from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.training import Trained
 
-__all__ = ["verdicts", "write_page"]
+__all__ = ["write_page"]
+
+_SHOWN = 2000  # points in the latent plane
 
 
 def write_page(
-    folder: Path, trained: Trained, *, output: Path | None = None, rows: int = 60, num_samples: int = 300
+    folder: Path, trained: Trained, *, output: Path | None = None, rows: int | None = 60, num_samples: int = 300
 ) -> Path:
     """Write a run's report and return its path.
 
@@ -38,25 +36,23 @@ def write_page(
         folder: of the run; figures go to its ``figures``.
         trained: the run.
         output: the HTML file; ``report.html`` in the folder if None.
-        rows: how many held-out data to compare the routes on.
+        rows: how many held-out data to compare the routes on; all if None.
         num_samples: draws a chain.
     """
-    pyro.set_rng_seed(trained.recipe.seed)
-    held = trained.prepared.split("test")
-    x = (held if len(held) else trained.prepared.split("train"))[:rows]
-    sections = [_data(trained), _model(trained)]
-    sections.append(Section("Learning", _learning(trained), figure=plots.learning_curve(trained.history)))
-    if isinstance(trained.model, Model):
-        sections += _pictures(trained, x)
-    sections += _comparison(trained, x, num_samples)
-    sections.append(_again(trained, folder))
+    with isolated(trained.recipe):
+        test = trained.prepared.split("test")
+        x = (test if len(test) else trained.prepared.split("train"))[:rows]
+        sections = [_data(trained), _model(trained)]
+        sections.append(Section("Learning", _learning(trained), figure=plots.learning_curve(trained.history)))
+        if isinstance(trained.model, Model):
+            sections += _pictures(trained, x)
+        sections += compared(trained, x, num_samples=num_samples)
+        sections.append(_again(trained, folder))
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     for section in sections:
         if section.figure is not None:
-            out = io.BytesIO()
-            section.figure.savefig(out, format="png", dpi=150)
-            write_whole(figures / f"{section.heading.lower().replace(' ', '-')}.png", out.getvalue())
+            write_whole(figures / f"{section.heading.lower().replace(' ', '-')}.png", as_png(section.figure))
     return write_report(output or folder / "report.html", f"The run {folder.name}", sections)
 
 
@@ -65,19 +61,17 @@ def _data(trained: Trained) -> Section:
 
     prepared, schema = trained.prepared, trained.prepared.schema
     sizes = ", ".join(f"{len(x)} {name}" for name, x in prepared.x.items() if name != "all")
-    text = (
-        f"{trained.recipe.data}: {len(prepared.x['all'])} rows of {schema.words_for_people()}. Split by seed: {sizes}."
-    )
+    text = f"{trained.recipe.data}: {len(prepared.x['all'])} rows of {schema.summary()}. Split by seed: {sizes}."
     for note in prepared.notes:
         text += f"\n\nNote: {note}."
     if not schema.columns:
         return Section("Data", text)
-    values = schema.decode(prepared.x["train"][:])
+    values = decode(schema, prepared.x["train"][:])
     frame = pd.DataFrame(values, columns=list(schema.columns)).describe().T[["count", "mean", "std", "min", "max"]]
     frame["count"] = frame["count"].astype(int)
     frame.insert(0, "kind", schema.kinds)
     if "categories" in schema.kinds:
-        words = schema.named(values)
+        words = named(schema, values)
         chosen = [kind == "categories" for kind in schema.kinds]
         frame.loc[chosen, ["mean", "std", "min", "max"]] = float("nan")
         frame["most frequent"] = [
@@ -159,6 +153,7 @@ def _fell(elbo: list[float]) -> bool:
 
 @torch.no_grad()
 def _pictures(trained: Trained, x: Tensor) -> list[Section]:
+    """Samples, reconstructions and the latent plane: images as such, tables in their own units."""
     import pandas as pd
 
     model, schema = trained.model, trained.prepared.schema
@@ -179,12 +174,12 @@ def _pictures(trained: Trained, x: Tensor) -> list[Section]:
             )
         )
     else:
-        table = pd.DataFrame(schema.named(schema.decode(draws)))
+        table = pd.DataFrame(named(schema, decode(schema, draws)))
         made.append(Section("Samples", "Drawn from the model, in the table's units.", table=table))
-        made.append(_reconstructed(schema, schema.decode(x), schema.decode(mean)))
+        made.append(_reconstructed(schema, decode(schema, x), decode(schema, mean)))
     if z.shape[-1] == 2:
-        held = trained.prepared.split("test")[:_SHOWN]
-        points = trained.guide.posterior(held).sample((64,)).mean(0) if len(held) else z
+        test = trained.prepared.split("test")[:_SHOWN]
+        points = trained.guide.posterior(test).sample((64,)).mean(0) if len(test) else z
         text = f"The guide's means of {len(points)} held-out data."
         made.append(Section("Latent space", text, figure=plots.latent_space(points, title="")))
     return made
@@ -213,68 +208,6 @@ def _reconstructed(schema: Schema, x: Any, mean: Any) -> Section:
         ]
     text = "Means and spreads of p(x|z) at the guide's mean, by column. Agreement is the correlation with the held-out "
     return Section("Reconstructions", text + "values; of categories, the share of equal ones.", table=table)
-
-
-_SHOWN = 2000  # points in the latent plane
-
-
-def _comparison(trained: Trained, x: Tensor, num_samples: int) -> list[Section]:
-    """The routes side by side, the ledger of gaps, and the verdicts."""
-    routes: dict[str, Any] = {"guide (VI)": trained.guide, "Laplace": laplace(trained.model, x)}
-    routes["HMC"] = mcmc(trained.model, x, kernel=HMC(), guide=trained.guide, num_samples=num_samples)
-    exact = trained.recipe.latent_dim <= MAX_LATENT_DIM
-    truth = quadrature(trained.model, x) if exact else routes["HMC"]
-    comparison = compare(trained.model, x, routes, truth=truth)
-    words = (
-        "Mean error is in exact posterior standard deviations; KL, bound and gap are in nats per datum."
-        if exact
-        else "Beyond three latent dimensions the exact posterior is out of reach: moments are compared with HMC's."
-    )
-    frame = comparison.to_dataframe().drop(columns="num_samples")
-    frame.index.name = None
-    frame.columns = [{"std_ratio": "sd ratio", "kl": "KL", "ess": "ESS"}.get(c, c.replace("_", " ")) for c in frame]
-    made = [Section("Comparison", f"{len(x)} held-out data by every route. {words}", table=frame)]
-    if exact:
-        made.append(_ledger(comparison))
-    made.append(Section("Verdicts", "\n\n".join(verdicts(comparison, routes["HMC"]))))
-    return made
-
-
-def _ledger(comparison: Comparison) -> Section:
-    import pandas as pd
-
-    vi = comparison.scores["guide (VI)"]
-    parts = {"log p(x), exact": comparison.log_evidence, "less the KL of the guide": -vi.kl, "the bound": vi.bound}
-    means = {name: float(value.mean()) for name, value in parts.items()}
-    means["unaccounted (noise)"] = means["the bound"] - means["log p(x), exact"] - means["less the KL of the guide"]
-    frame = pd.DataFrame({"nats per datum": means})
-    return Section("Ledger of gaps", "log p(x) = ELBO + KL: what the guide costs, on average.", table=frame)
-
-
-def verdicts(comparison: Comparison, draws: Any) -> list[str]:
-    """Say in sentences what the figures mean, and from which figure.
-
-    Args:
-        comparison: with a route "guide (VI)".
-        draws: of the chains.
-    """
-    vi = comparison.scores["guide (VI)"]
-    error = float(vi.mean_error.square().mean().sqrt())
-    ratio = float(vi.std_ratio.log().mean().exp())
-    said = [
-        f"The guide's means are off by {error:.2f} posterior standard deviations: "
-        + ("trustworthy." if error < 0.1 else "usable for a picture." if error < 0.5 else "do not trust them.")
-    ]
-    side = "right" if 0.9 < ratio < 1.1 else "too narrow: overconfident" if ratio <= 0.9 else "too wide"
-    said.append(f"Its standard deviations are {ratio:.2f} times the true ones: {side}.")
-    if not bool(comparison.log_evidence.isnan().all()):
-        gap = float(vi.gap.mean())
-        word = "small" if gap < 0.1 else "worth a richer guide" if gap < 1 else "large: take a richer guide"
-        said.append(f"The bound lies {gap:.3f} nats per datum below log p(x): {word}.")
-    rhat = float(next(iter(draws.rhat.values())).max())
-    word = "the chains agree" if rhat < 1.01 else "nearly converged" if rhat < 1.05 else "the chains do not agree"
-    said.append(f"The largest R-hat of HMC is {rhat:.3f}: {word}.")
-    return said
 
 
 def _again(trained: Trained, folder: Path) -> Section:

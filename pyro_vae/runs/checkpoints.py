@@ -31,16 +31,16 @@ class Checkpoints:
         run: the folder.
         every: keep a state every so many epochs; None as often as costs one percent of the time.
         write: False on the ranks of a distributed run that only read.
-        tell: is told if the newest state is damaged and the one before is used.
+        warn: called with a line if the newest state is damaged and the one before is used.
     """
 
     def __init__(
-        self, run: Run, *, every: int | None = None, write: bool = True, tell: Callable[[str], None] | None = None
+        self, run: Run, *, every: int | None = None, write: bool = True, warn: Callable[[str], None] | None = None
     ) -> None:
         self.run = run
         self.every = every
         self.write = write
-        self.tell = tell
+        self.warn = warn
         self._epochs = 0
         self._last = -float("inf")
         self._cost = 0.0
@@ -81,10 +81,9 @@ class Checkpoints:
                 except RunError as error:
                     problems.append(str(error))
                 else:
-                    if problems and self.tell is not None:
-                        self.tell(
-                            f"{paths[0].name} is damaged; going on from the one before, epoch {state.numbers['epoch']}"
-                        )
+                    if problems and self.warn is not None:
+                        epoch = state.numbers["epoch"]
+                        self.warn(f"{paths[0].name} is damaged; going on from the one before, epoch {epoch}")
                     return state
         if problems:
             raise RunError(problems[0])
@@ -95,9 +94,9 @@ def write_tensors(
     path: Path, tensors: dict[str, Tensor], numbers: dict[str, object], *, keep: Path | None = None
 ) -> None:
     """Write tensors and numbers to a safetensors file, whole or not at all."""
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(numbers)
-    write_whole(path, to_bytes(held, {"numbers": text, "digest": _digest(held, text)}), keep=keep)
+    write_whole(path, to_bytes(kept, {"numbers": text, "digest": _digest(kept, text)}), keep=keep)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
@@ -120,6 +119,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
 
 
 def _digest(tensors: dict[str, Tensor], text: str) -> str:
+    """A fingerprint of tensors, by name, shape, dtype and bytes, and of a text."""
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name in sorted(tensors):
         digest.update(f"{name} {tuple(tensors[name].shape)} {tensors[name].dtype}".encode())

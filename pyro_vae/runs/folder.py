@@ -26,8 +26,8 @@ class Run:
     """The folder of a run.
 
     ``config.toml`` the recipe; ``about.json`` data, versions and fingerprint; ``checkpoint.safetensors`` (and the one
-    before) where training stands; ``weights.safetensors`` and ``history.json`` its result; ``lock`` held by the process
-    that writes.
+    before) where training stands; ``weights.safetensors`` and ``history.json`` its result; ``lock`` the
+    number of the process that writes.
 
     Args:
         folder: the path.
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def exists(self) -> bool:
-        """Whether a run has begun here."""
+        """Whether a run was started here."""
         return (self / "config.toml").is_file()
 
     @property
@@ -60,7 +60,7 @@ class Run:
         return self
 
     def discard(self, *, folder: bool) -> None:
-        """Remove what says that a run has begun, and the folder if it was made for it."""
+        """Remove what says that a run was started, and the folder if it was made for it."""
         for name in ("config.toml", "about.json", *(("lock",) if folder else ())):
             (self / name).unlink(missing_ok=True)
         if folder:
@@ -74,13 +74,17 @@ class Run:
             RunError: if that is not allowed.
         """
         there = self.folder.exists()
-        try:
+        with self._must_be_writable():
             self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                say("a folder to write to", f"{self.folder}: {error.strerror}", "another --output")
-            ) from error
         return not there
+
+    @contextmanager
+    def _must_be_writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            got = f"{self.folder}: {error.strerror}"
+            raise RunError(say("a folder to write to", got, "another --output")) from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -89,12 +93,8 @@ class Run:
         Raises:
             RunError: if another process is in.
         """
-        try:
+        with self._must_be_writable():
             file = (self / "lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise RunError(
-                say("a folder to write to", f"{self.folder}: {error.strerror}", "another --output")
-            ) from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,9 +102,8 @@ class Run:
                 file.seek(0)
                 owner = file.read().strip() or "another"
                 got = f"process {owner} in {self.folder}"
-                raise RunError(
-                    say("a run that no other process writes", got, "waiting, or another --output")
-                ) from error
+                expected = "a run that no other process writes"
+                raise RunError(say(expected, got, "waiting, or another --output")) from error
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -121,10 +120,10 @@ class Run:
         path = self / name
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            if not isinstance(found, dict):
+                raise ValueError(f"a {type(found).__name__}")
+        except (OSError, ValueError, RecursionError) as error:
             raise RunError(say(f"a whole {name}", f"{path}: {error}", "a backup, or training again")) from error
-        if not isinstance(found, dict):
-            raise RunError(say(f"a whole {name}", f"{path} with {type(found).__name__}", "a backup, or training again"))
         return found
 
     def write_json(self, name: str, content: dict[str, Any]) -> None:
@@ -162,10 +161,8 @@ def write_whole(path: Path, content: bytes, *, keep: Path | None = None) -> None
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        got = f"{error.strerror} ({path})"
-        raise RunError(
-            say("room and permission to write", got, "freeing some; what was saved before is kept")
-        ) from error
+        remedy = "freeing some; what was saved before is kept"
+        raise RunError(say("room and permission to write", f"{error.strerror} ({path})", remedy)) from error
 
 
 def fingerprint(path: Path) -> str:

@@ -20,7 +20,7 @@ class Part:
 
     Attributes:
         home: module and class, "module:Class".
-        width: width of its network's last layer, of D or L and the part's options; None if it takes no network.
+        width: width of its network's last layer, of D or L and the part's options; None if a name makes no network.
         skip: arguments of the class that are none of the user's.
     """
 
@@ -54,29 +54,31 @@ PRIORS: Mapping[str, Part] = {
     )
 }
 LIKELIHOODS: Mapping[str, Part] = {
-    "Bernoulli": Part(f"{_L}:Bernoulli", lambda D: D),
-    "ContinuousBernoulli": Part(f"{_L}:ContinuousBernoulli", lambda D: D),
-    "Beta": Part(f"{_L}:Beta", lambda D: 2 * D),
-    "Gaussian": Part(f"{_L}:Gaussian", lambda D, scale="network": 2 * D if scale == "network" else D),
-    "Laplace": Part(f"{_L}:Laplace", lambda D, scale="network": 2 * D if scale == "network" else D),
-    "StudentT": Part(f"{_L}:StudentT", lambda D, scale="network": 2 * D if scale == "network" else D),
-    "Poisson": Part(f"{_L}:Poisson", lambda D: D),
-    "NegativeBinomial": Part(f"{_L}:NegativeBinomial", lambda D: 2 * D),
-    "ZeroInflatedNegativeBinomial": Part(f"{_L}:ZeroInflatedNegativeBinomial", lambda D: 3 * D),
-    "DiscretisedLogistic": Part(f"{_L}:DiscretisedLogistic", lambda D: 2 * D),
-    "Categorical": Part(f"{_L}:Categorical", lambda D, num_categories=2: D * num_categories),
+    "Bernoulli": Part(f"{_L}:Bernoulli", lambda D, **_: D),
+    "ContinuousBernoulli": Part(f"{_L}:ContinuousBernoulli", lambda D, **_: D),
+    "Beta": Part(f"{_L}:Beta", lambda D, **_: 2 * D),
+    "Gaussian": Part(f"{_L}:Gaussian", lambda D, scale="network", **_: 2 * D if scale == "network" else D),
+    "Laplace": Part(f"{_L}:Laplace", lambda D, scale="network", **_: 2 * D if scale == "network" else D),
+    "StudentT": Part(f"{_L}:StudentT", lambda D, scale="network", **_: 2 * D if scale == "network" else D),
+    "Poisson": Part(f"{_L}:Poisson", lambda D, **_: D),
+    "NegativeBinomial": Part(f"{_L}:NegativeBinomial", lambda D, **_: 2 * D),
+    "ZeroInflatedNegativeBinomial": Part(f"{_L}:ZeroInflatedNegativeBinomial", lambda D, **_: 3 * D),
+    "DiscretisedLogistic": Part(f"{_L}:DiscretisedLogistic", lambda D, **_: 2 * D),
+    "Categorical": Part(f"{_L}:Categorical", lambda D, num_categories=2, **_: D * num_categories),
     "Mixed": Part(f"{_L}:Mixed"),
 }
 GUIDES: Mapping[str, Part] = {
-    "DiagonalGaussian": Part(f"{_G}:DiagonalGaussian", lambda L: 2 * L),
-    "FullCovarianceGaussian": Part(f"{_G}:FullCovarianceGaussian", lambda L: 2 * L + L * (L - 1) // 2),
-    "LowRankGaussian": Part(f"{_G}:LowRankGaussian", lambda L, rank=1: 2 * L + L * rank),
-    "PointMass": Part(f"{_G}:PointMass", lambda L: L),
-    "MixtureOfGaussians": Part(f"{_G}:MixtureOfGaussians", lambda L, num_components=3: num_components * (1 + 2 * L)),
-    "InverseAutoregressive": Part(f"{_G}:InverseAutoregressive", lambda L: max(16, 4 * L)),
-    "Planar": Part(f"{_G}:Planar", lambda L: max(16, 4 * L)),
-    "Coupling": Part(f"{_G}:Coupling", lambda L: max(16, 4 * L)),
-    "NeuralSpline": Part(f"{_G}:NeuralSpline", lambda L: max(16, 4 * L)),
+    "DiagonalGaussian": Part(f"{_G}:DiagonalGaussian", lambda L, **_: 2 * L),
+    "FullCovarianceGaussian": Part(f"{_G}:FullCovarianceGaussian", lambda L, **_: 2 * L + L * (L - 1) // 2),
+    "LowRankGaussian": Part(f"{_G}:LowRankGaussian", lambda L, rank=1, **_: 2 * L + L * rank),
+    "PointMass": Part(f"{_G}:PointMass", lambda L, **_: L),
+    "MixtureOfGaussians": Part(
+        f"{_G}:MixtureOfGaussians", lambda L, num_components=3, **_: num_components * (1 + 2 * L)
+    ),
+    "InverseAutoregressive": Part(f"{_G}:InverseAutoregressive", lambda L, **_: max(16, 4 * L)),
+    "Planar": Part(f"{_G}:Planar", lambda L, **_: max(16, 4 * L)),
+    "Coupling": Part(f"{_G}:Coupling", lambda L, **_: max(16, 4 * L)),
+    "NeuralSpline": Part(f"{_G}:NeuralSpline", lambda L, **_: max(16, 4 * L)),
 }
 OBJECTIVES: Mapping[str, Part] = {
     "Trace_ELBO": Part("pyro.infer:Trace_ELBO"),
@@ -135,6 +137,7 @@ def parse(text: str, table: Mapping[str, Part], what: str) -> tuple[Part, dict[s
 
 
 def _value(text: str) -> Any:
+    """The truth value, number or text that an option is written as."""
     if text.lower() in {"true", "false"}:
         return text.lower() == "true"
     for kind in (int, float):

@@ -8,73 +8,53 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 __all__ = ["Recipe"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a run is made of.
+    """What a run is made of; each field says what it means, here and in the command line's help."""
 
-    Attributes:
-        data: a file, a folder of images, or "digits".
-        key: the array's name inside an ``.npz`` with several.
-        kind: of the data; "auto" guesses.
-        standardise: bring real columns to mean 0 and standard deviation 1.
-        prior: name and options, as in "GaussianMixture:num_components=5".
-        likelihood: name and options; "auto" takes one that fits the kind of data.
-        guide: name and options.
-        objective: name and options.
-        model: a function of the user's, "package.module:function", that takes x and returns model and guide; in place
-            of prior, likelihood and guide. It is imported only if trusted.
-        latent_dim: L.
-        hidden: widths of the hidden layers of both networks, as in "128" or "256,128".
-        epochs: passes over the data.
-        batch_size: data a step.
-        lr: Adam's learning rate.
-        validation: share of the data to hold out for learning curves and patience.
-        test: share of the data to hold out for everything after training.
-        patience: stop once the validation ELBO has not risen for so many epochs; 0 never does.
-        kl_warmup: epochs over which the weight of the KL term rises to 1.
-        clip_norm: clip the gradient's norm to this; 0 does not.
-        dynamic_binarisation: draw new binary data from probabilities every epoch.
-        compile: "auto", "yes" or "no".
-        seed: of everything random.
-        device: "auto", "cpu", "cuda".
-        dtype: "float32" or "float64".
-        mixed_precision: multiply in bfloat16 while training, on a CUDA device; refused where that biases the ELBO.
-        memory_map: "yes" leaves an .npy on disk and reads it batch by batch; "auto" if memory is short; "no".
-    """
-
-    data: str
-    key: str = ""
-    kind: str = "auto"
-    standardise: bool = True
-    prior: str = "StandardNormal"
-    likelihood: str = "auto"
-    guide: str = "DiagonalGaussian"
-    objective: str = "Trace_ELBO"
-    model: str = ""
-    latent_dim: int = 2
-    hidden: str = "128"
-    epochs: int = 100
-    batch_size: int = 64
-    lr: float = 1e-3
-    validation: float = 0.1
-    test: float = 0.1
-    patience: int = 0
-    kl_warmup: int = 0
-    clip_norm: float = 0.0
-    dynamic_binarisation: bool = False
-    compile: str = "auto"
-    seed: int = 0
-    device: str = "auto"
-    dtype: str = "float32"
-    mixed_precision: bool = False
-    memory_map: str = "auto"
+    data: Annotated[str, 'A file, a folder of images, or "digits".']
+    key: Annotated[str, "The array's name inside an .npz with several."] = ""
+    kind: Annotated[str, 'Kind of all columns: binary, unit, counts, categories or real; "auto" guesses each.'] = "auto"
+    standardise: Annotated[bool, "Bring real columns to mean 0 and standard deviation 1."] = True
+    prior: Annotated[str, 'Name and options, as in "GaussianMixture:num_components=5".'] = "StandardNormal"
+    likelihood: Annotated[str, 'Name and options; "auto" takes one that fits the kind of data.'] = "auto"
+    guide: Annotated[str, "Name and options."] = "DiagonalGaussian"
+    objective: Annotated[str, "Name and options."] = "Trace_ELBO"
+    model: Annotated[
+        str,
+        'A function of yours, "package.module:function", that takes x and returns model and guide, in place '
+        "of prior, likelihood and guide. It is imported only if trusted.",
+    ] = ""
+    latent_dim: Annotated[int, "Dimension of z, L."] = 2
+    hidden: Annotated[str, 'Widths of the hidden layers of both networks, as in "128" or "256,128".'] = "128"
+    epochs: Annotated[int, "At most so many passes over the data."] = 100
+    batch_size: Annotated[int, "Data a step."] = 64
+    lr: Annotated[float, "Learning rate of Adam."] = 1e-3
+    validation: Annotated[float, "Share of the data to hold out for learning curves and patience."] = 0.1
+    test: Annotated[float, "Share of the data to hold out for everything after training."] = 0.1
+    patience: Annotated[int, "Stop once the validation ELBO has not risen for so many epochs; 0 never does."] = 0
+    kl_warmup: Annotated[int, "Epochs over which the weight of the KL term rises to 1."] = 0
+    clip_norm: Annotated[float, "Clip the gradient's norm to this; 0 does not."] = 0.0
+    dynamic_binarisation: Annotated[bool, "Draw new binary data from probabilities every epoch."] = False
+    compile: Annotated[str, '"auto", "yes" or "no".'] = "auto"
+    seed: Annotated[int, "Of everything random."] = 0
+    device: Annotated[str, '"auto", "cpu" or "cuda", "cuda:1".'] = "auto"
+    dtype: Annotated[str, '"float32" or "float64".'] = "float32"
+    mixed_precision: Annotated[
+        bool,
+        "Multiply in bfloat16 while training, on a CUDA device; refused where that biases the ELBO.",
+    ] = False
+    memory_map: Annotated[
+        str,
+        '"yes" leaves an .npy on disk and reads it batch by batch; "auto" if memory is short; "no".',
+    ] = "auto"
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Recipe:
@@ -85,12 +65,11 @@ class Recipe:
         """
         from pyro_vae.checks import among, say
 
-        kinds = get_type_hints(cls)
-        names = [field.name for field in fields(cls)]
+        types = get_type_hints(cls)
         checked = {}
         for name, value in values.items():
-            among(name, names, "a name of the configuration")
-            checked[name] = _as(kinds[name], name, value)
+            among(name, types, "a name of the configuration")
+            checked[name] = _as(types[name], name, value)
         if not checked.get("data"):
             raise ValueError(say("data", "none", "--data table.csv"))
         recipe = cls(**checked)
@@ -122,12 +101,18 @@ class Recipe:
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(self).items())
 
     @property
+    def compiled(self) -> bool | str:
+        """What ``fit`` takes as ``compile``."""
+        return "auto" if self.compile == "auto" else self.compile == "yes"
+
+    @property
     def hidden_sizes(self) -> tuple[int, ...]:
         """The widths of the hidden layers."""
         return tuple(int(size) for size in self.hidden.split(",") if size.strip())
 
     def _check(self) -> None:
-        from pyro_vae.checks import among, say
+        """Check that every value is in its range."""
+        from pyro_vae.checks import among, positive_number, say
 
         for name, least in (("latent_dim", 1), ("epochs", 1), ("batch_size", 1), ("patience", 0), ("kl_warmup", 0)):
             value = getattr(self, name)
@@ -135,10 +120,8 @@ class Recipe:
                 raise ValueError(say(f"{name} to be at least {least}", f"{value}", f"{name}={max(least, 1)}"))
         if not 0 <= self.seed < 2**32:
             raise ValueError(say("a seed from 0 to 2**32 - 1", f"{self.seed}", "seed=0"))
-        if not 0 < self.lr < float("inf"):
-            raise ValueError(say("a positive lr", f"{self.lr}", "lr=0.001"))
-        if not 0 <= self.clip_norm < float("inf"):
-            raise ValueError(say("clip_norm to be 0 or more", f"{self.clip_norm}", "clip_norm=10"))
+        positive_number(self.lr, "lr", example=0.001)
+        positive_number(self.clip_norm, "clip_norm", example=10, zero=True)
         for name in ("validation", "test"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(say(f"{name} to be a share in [0, 1)", f"{getattr(self, name)}", f"{name}=0.1"))
@@ -147,19 +130,21 @@ class Recipe:
             raise ValueError(say("validation + test below 1", got, "validation=0.1"))
         if not all(size.strip().isdecimal() and 0 < int(size) < 2**24 for size in self.hidden.split(",") if size):
             raise ValueError(say("hidden as widths with commas", repr(self.hidden), 'hidden="128" or "256,128"'))
-        among(self.compile, ("auto", "yes", "no"), "compile")
-        among(self.memory_map, ("auto", "yes", "no"), "memory_map")
+        for name in ("compile", "memory_map"):
+            among(getattr(self, name), ("auto", "yes", "no"), name)
         among(self.dtype, ("float32", "float64"), "dtype")
 
 
-def _as(kind: type, name: str, value: Any) -> Any:
+def _as(wanted: type, name: str, value: Any) -> Any:
+    """A value of the type that its field has, where that loses nothing."""
     from pyro_vae.checks import say
 
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    whole = type(value) is int
+    if wanted is float and whole:
         return float(value) if abs(value) < 2**1000 else float("inf")
-    if name == "hidden" and isinstance(value, int) and not isinstance(value, bool):
+    if name == "hidden" and whole:
         return str(value)
-    if type(value) is not kind:
+    if type(value) is not wanted:
         words = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}
-        raise ValueError(say(f"{name} to be {words[kind]}", repr(value), f"{name} = {json.dumps(kind())}"))
+        raise ValueError(say(f"{name} to be {words[wanted]}", repr(value), f"{name} = {json.dumps(wanted())}"))
     return value

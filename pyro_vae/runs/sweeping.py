@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-import torch
-
 from pyro_vae.checks import among, say
+from pyro_vae.datasets.kinds import Schema
 from pyro_vae.evaluation.sweep.grid import sweep as run_grid
 from pyro_vae.evaluation.sweep.table import Sweep
-from pyro_vae.runs.build import (
-    build_guide,
-    build_likelihood,
-    build_prior,
-    check_device,
-    likelihood_name,
-    objective,
-    prepare,
-)
+from pyro_vae.runs.build import build_guide, build_likelihood, build_prior, check_device, likelihood_name, objective
+from pyro_vae.runs.data import prepare
 from pyro_vae.runs.folder import Run, RunError, versions, write_whole
+from pyro_vae.runs.isolation import isolated
 from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
 from pyro_vae.runs.recipe import Recipe
 
 __all__ = ["Grid", "sweep"]
 
-PARTS = ("prior", "likelihood", "guide", "objective")
+_TABLES = {"prior": PRIORS, "likelihood": LIKELIHOODS, "guide": GUIDES, "objective": OBJECTIVES}
+PARTS = tuple(_TABLES)
 _OWN = ("seeds", "rows", "num_particles")
-_LEFT_OUT = ("model", "patience", "kl_warmup", "clip_norm", "dynamic_binarisation", "validation", "seed")
+_LEFT_OUT = (  # what a sweep does not take from a recipe
+    *("model", "patience", "kl_warmup", "clip_norm", "dynamic_binarisation", "validation", "seed"),
+    *("mixed_precision", "memory_map"),
+)
 
 
 @dataclass(frozen=True)
@@ -63,17 +60,16 @@ class Grid:
         for name in values:
             among(name, [*shared, *_OWN], "a name of the configuration")
         rest = {name: value for name, value in values.items() if name not in (*PARTS, *_OWN)}
-        recipe = Recipe.of({**rest, "validation": 0.0})
+        recipe = Recipe.of({**rest, "validation": 0.0, "memory_map": "no"})
         parts = {name: _names(name, values.get(name, getattr(recipe, name))) for name in PARTS}
-        for name, table in zip(PARTS, (PRIORS, LIKELIHOODS, GUIDES, OBJECTIVES), strict=True):
-            for text in parts[name]:
+        for name, texts in parts.items():
+            for text in texts:
                 if text != "auto" or name != "likelihood":
-                    parse(text, table, f"the {name}")
+                    parse(text, _TABLES[name], f"the {name}")
         seeds = values.get("seeds", cls.seeds)
         if not _whole(seeds) or not seeds or len(set(seeds)) < len(seeds):
-            raise ValueError(
-                say("seeds as a list of different whole numbers from 0", f"{seeds!r}", "seeds = [0, 1, 2]")
-            )
+            expected = "seeds as a list of different whole numbers from 0"
+            raise ValueError(say(expected, f"{seeds!r}", "seeds = [0, 1, 2]"))
         sizes = {name: values.get(name, getattr(cls, name)) for name in ("rows", "num_particles")}
         for name, size in sizes.items():
             if not _whole([size]) or not size:
@@ -102,49 +98,54 @@ def sweep(run: Run, grid: Grid, *, progress: bool = False) -> Sweep:
         RunError: if the folder holds a sweep under other settings or a training run, is in use, or is not writable.
         ValueError: if data or parts are not usable.
     """
-    check_device(grid.recipe.device)
-    torch.set_default_dtype(torch.float64 if grid.recipe.dtype == "float64" else torch.float32)
-    prepared = prepare(replace(grid.recipe, memory_map="no"))
-    schema, x, test = prepared.schema, prepared.x["train"][:], prepared.x["test"][: grid.rows]
-    if not len(test):
-        raise ValueError(say("data to measure on", f"test = {grid.recipe.test} of the rows", "test=0.2"))
-
     recipe = grid.recipe
-    likelihoods = {likelihood_name(replace(recipe, likelihood=text), schema): text for text in grid.parts["likelihood"]}
+    check_device(recipe.device)
     if run.exists:
         raise RunError(say("a folder of a sweep", f"the run at {run.folder}", "another --output"))
-    run.make()
-    with run.locked():
-        _begin(run, grid, prepared.digest)
-        result = run_grid(
-            x,
-            test=test,
-            priors={text: _prior(replace(recipe, prior=text)) for text in grid.parts["prior"]},
-            likelihoods={
-                name: partial(build_likelihood, replace(recipe, likelihood=text), schema)
-                for name, text in likelihoods.items()
-            },
-            guides={text: partial(build_guide, replace(recipe, guide=text), schema) for text in grid.parts["guide"]},
-            objectives={text: partial(objective, replace(recipe, objective=text)) for text in grid.parts["objective"]},
-            seeds=grid.seeds,
-            epochs=recipe.epochs,
-            batch_size=min(recipe.batch_size, len(x)),
-            lr=recipe.lr,
-            num_particles=grid.num_particles,
-            compile="auto" if recipe.compile == "auto" else recipe.compile == "yes",
-            missing=schema.missing,
-            path=run / "rows.jsonl",
-            progress=progress,
-        )
-        _finish(run, result)
+    with isolated(recipe):
+        prepared = prepare(recipe)
+        x, test = prepared.x["train"][:], prepared.x["test"][: grid.rows]
+        if not len(test):
+            raise ValueError(say("data to measure on", f"test = {recipe.test} of the rows", "test=0.2"))
+        run.make()
+        with run.locked():
+            _start(run, grid, prepared.digest)
+            result = run_grid(
+                x,
+                test=test,
+                **_makers(grid, prepared.schema),
+                seeds=grid.seeds,
+                epochs=recipe.epochs,
+                batch_size=min(recipe.batch_size, len(x)),
+                lr=recipe.lr,
+                num_particles=grid.num_particles,
+                compile=recipe.compiled,
+                missing=prepared.schema.missing,
+                path=run / "rows.jsonl",
+                progress=progress,
+            )
+            _finish(run, result)
     return result
 
 
-def _prior(recipe: Recipe) -> Any:
+def _makers(grid: Grid, schema: Schema) -> dict[str, dict[str, Callable[..., Any]]]:
+    """What makes each part by its name, as :func:`pyro_vae.sweep` takes it."""
+    recipe = grid.recipe
+    likelihoods = [replace(recipe, likelihood=text) for text in grid.parts["likelihood"]]
+    return {
+        "priors": {text: _prior(replace(recipe, prior=text)) for text in grid.parts["prior"]},
+        "likelihoods": {likelihood_name(one, schema): partial(build_likelihood, one, schema) for one in likelihoods},
+        "guides": {text: partial(build_guide, replace(recipe, guide=text), schema) for text in grid.parts["guide"]},
+        "objectives": {text: partial(objective, replace(recipe, objective=text)) for text in grid.parts["objective"]},
+    }
+
+
+def _prior(recipe: Recipe) -> Callable[[Any], Any]:
+    """Makes a prior, whatever the guide."""
     return lambda guide: build_prior(recipe)
 
 
-def _begin(run: Run, grid: Grid, digest: str) -> None:
+def _start(run: Run, grid: Grid, digest: str) -> None:
     """Write what the folder is about, or check that it is about the same."""
     names = sorted({field.name for field in fields(Recipe)} - {*_LEFT_OUT, *PARTS, "data"})
     shared = {name: getattr(grid.recipe, name) for name in names}
@@ -153,12 +154,11 @@ def _begin(run: Run, grid: Grid, digest: str) -> None:
     if (run / "sweep.toml").is_file():
         before = run.read_json("about.json")
         if before["fingerprint"] != digest:
-            raise RunError(
-                say("the data that the sweep began with", f"others at {grid.recipe.data}", "another --output")
-            )
+            got = f"others at {grid.recipe.data}"
+            raise RunError(say("the data that the sweep was started with", got, "another --output"))
         if changed := [name for name, value in shared.items() if before["shared"][name] != value]:
             got = ", ".join(f"{name} = {shared[name]!r}, before {before['shared'][name]!r}" for name in changed)
-            raise RunError(say("the settings that the sweep began with", got, "the same, or another --output"))
+            raise RunError(say("the settings that the sweep was started with", got, "the same, or another --output"))
     else:
         run.write_json("about.json", about)
     write_whole(run / "sweep.toml", grid.to_toml().encode())

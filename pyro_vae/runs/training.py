@@ -1,8 +1,9 @@
-"""A training run from its folder: begin, go on, finish, and load what it learnt."""
+"""A training run from its folder: start, go on, finish, and load what it learnt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,9 +15,11 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.distributed import agree, rank
 from pyro_vae.inference.variational.fit import History, fit
-from pyro_vae.runs.build import Prepared, build, check_device, likelihood_name, objective, prepare
+from pyro_vae.runs.build import build, check_device, likelihood_name, objective
 from pyro_vae.runs.checkpoints import Checkpoints, read_tensors, write_tensors
+from pyro_vae.runs.data import Prepared, prepare
 from pyro_vae.runs.folder import Run, RunError, versions, write_whole
+from pyro_vae.runs.isolation import isolated
 from pyro_vae.runs.precision import bias, halve, must_not_bias
 from pyro_vae.runs.recipe import Recipe
 
@@ -55,9 +58,11 @@ def train(
     every: int | None = None,
     trust_code: bool = False,
     progress: bool = False,
-    tell: Callable[[str], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> Trained:
-    """Train what a recipe says in a run's folder, or go on with what was begun there.
+    """Train what a recipe says in a run's folder, or go on with the run there.
+
+    Precision and random numbers are the recipe's own; those of the process are left as they were.
 
     Args:
         run: the folder.
@@ -66,53 +71,83 @@ def train(
         every: keep a state every so many epochs; None as often as costs one percent of the time.
         trust_code: import a model of the user's.
         progress: show a bar on standard error.
-        tell: is told, in one line each, what a person should know.
+        notify: called with what a person should know, a line each.
 
     Raises:
         RunError: if the folder holds another run, is in use, damaged, or not writable.
         ValueError, TypeError, FileNotFoundError: if data or parts are not usable.
         FloatingPointError: if training diverges.
     """
-    tell = tell or (lambda message: None)
+    notify = notify or (lambda message: None)
     if rank() == 0 and run.exists and not resume:
         raise RunError(say("a folder without a run", f"one at {run.folder}", "--resume, or another --output"))
     check_device(recipe.device, mixed_precision=recipe.mixed_precision)
-    torch.set_default_dtype(torch.float64 if recipe.dtype == "float64" else torch.float32)
     about = run.read_json("about.json") if resume else None
-    prepared = prepare(recipe, None if about is None else Schema.from_json(about["schema"]))
-    if about is not None and about["fingerprint"] != prepared.digest:
-        raise RunError(say("the data that the run began with", f"others at {recipe.data}", "bringing them back"))
-    tell(f"data: {len(prepared.x['all'])} rows of {prepared.schema.words_for_people()}")
-    for note in prepared.notes:
-        tell(f"note: {note}")
-    pyro.set_rng_seed(recipe.seed)
-    model, guide = build(recipe, prepared.schema, prepared.x["train"], trust_code=trust_code)
-    if not recipe.model:
-        tell(
-            f"model: {recipe.prior} prior, {likelihood_name(recipe, prepared.schema)} likelihood; {recipe.guide} guide"
-        )
-    if recipe.mixed_precision:
-        tell(_halved(recipe, prepared, model, guide))
-    keeper = Checkpoints(run, every=every, write=rank() == 0, tell=tell)
-    if rank():
-        agree(None)  # rank 0 has begun
-        history = _fit(recipe, prepared, model, guide, keeper, progress=False)
+    with isolated(recipe):
+        prepared = prepare(recipe) if about is None else _same_data(recipe, about)
+        model, guide = build(recipe, prepared.schema, prepared.x["train"], trust_code=trust_code)
+        for line in _description(recipe, prepared):
+            notify(line)
+        if recipe.mixed_precision:
+            notify(_halved(recipe, prepared, model, guide))
+        checkpoints = Checkpoints(run, every=every, write=rank() == 0, warn=notify)
+        if rank() == 0:
+            with _written(run, recipe, prepared, checkpoints, about, notify=notify):
+                agree(None)
+                history = _fit(recipe, prepared, model, guide, checkpoints, progress=progress)
+                run.write_json("history.json", asdict(history))
+                write_tensors(run / "weights.safetensors", _weights(model, guide), {})
+        else:
+            agree(None)  # rank 0 has the folder
+            history = _fit(recipe, prepared, model, guide, checkpoints, progress=False)
         return Trained(recipe, prepared, model, guide, history)
+
+
+@contextmanager
+def _written(
+    run: Run,
+    recipe: Recipe,
+    prepared: Prepared,
+    checkpoints: Checkpoints,
+    about: dict[str, Any] | None,
+    *,
+    notify: Callable[[str], None],
+) -> Iterator[None]:
+    """Be the one process that writes the folder; a new run whose parts do not fit leaves nothing behind."""
     made = run.make()
     with run.locked():
         if about is None:
-            _begin(run, recipe, prepared)
-        elif about["threads"] != torch.get_num_threads():
-            tell(f"note: {torch.get_num_threads()} threads, {about['threads']} before: the last bits may differ")
-        agree(None)
+            _start(run, recipe, prepared)
+        elif (before := about.get("threads")) != torch.get_num_threads():
+            notify(f"note: {torch.get_num_threads()} threads, {before} before: the last bits may differ")
         try:
-            history = _fit(recipe, prepared, model, guide, keeper, progress=progress)
-        except (ValueError, TypeError, FloatingPointError):  # parts that do not fit: there is nothing to go on with
-            if about is None and keeper.load() is None:
+            yield
+        except (ValueError, TypeError, FloatingPointError):
+            if about is None and checkpoints.load() is None:
                 run.discard(folder=made)
             raise
-        _finish(run, model, guide, history)
-    return Trained(recipe, prepared, model, guide, history)
+
+
+def _same_data(recipe: Recipe, about: dict[str, Any]) -> Prepared:
+    """The data of a run that exists, as they were.
+
+    Raises:
+        RunError: if they have changed since.
+    """
+    prepared = prepare(recipe, Schema.from_json(about.get("schema")))
+    if about.get("fingerprint") != prepared.digest:
+        raise RunError(say("the data that the run was trained on", f"others at {recipe.data}", "bringing them back"))
+    return prepared
+
+
+def _description(recipe: Recipe, prepared: Prepared) -> list[str]:
+    """What a person should know before training."""
+    lines = [f"data: {len(prepared.x['all'])} rows of {prepared.schema.summary()}"]
+    lines += [f"note: {note}" for note in prepared.notes]
+    if not recipe.model:
+        likelihood = likelihood_name(recipe, prepared.schema)
+        lines.append(f"model: {recipe.prior} prior, {likelihood} likelihood; {recipe.guide} guide")
+    return lines
 
 
 def _halved(recipe: Recipe, prepared: Prepared, model: Any, guide: Any) -> str:
@@ -125,7 +160,8 @@ def _halved(recipe: Recipe, prepared: Prepared, model: Any, guide: Any) -> str:
     return must_not_bias(bias(model, guide, objective(recipe), prepared.x["train"][:2048].to(device)))
 
 
-def _begin(run: Run, recipe: Recipe, prepared: Prepared) -> None:
+def _start(run: Run, recipe: Recipe, prepared: Prepared) -> None:
+    """Write what the run is about; with the last file, the run exists."""
     about = {
         "schema": prepared.schema.to_json(),
         "fingerprint": prepared.digest,
@@ -134,35 +170,32 @@ def _begin(run: Run, recipe: Recipe, prepared: Prepared) -> None:
         "threads": torch.get_num_threads(),
     }
     run.write_json("about.json", about)
-    write_whole(run / "config.toml", recipe.to_toml().encode())  # last: with it, the run has begun
+    write_whole(run / "config.toml", recipe.to_toml().encode())
 
 
-def _fit(recipe: Recipe, prepared: Prepared, model: Any, guide: Any, keeper: Checkpoints, *, progress: bool) -> History:
-    held_out = prepared.x["validation"]
-    batch_size = min(recipe.batch_size, len(prepared.x["train"]))
+def _fit(
+    recipe: Recipe, prepared: Prepared, model: Any, guide: Any, checkpoints: Checkpoints, *, progress: bool
+) -> History:
+    """Fit as the recipe says."""
+    x, validation = prepared.x["train"], prepared.x["validation"]
     return fit(
         model,
         guide,
-        prepared.x["train"],
+        x,
         epochs=recipe.epochs,
-        batch_size=batch_size,
+        batch_size=min(recipe.batch_size, len(x)),
         lr=recipe.lr,
         loss=objective(recipe),
-        validation=held_out if len(held_out) else None,
+        validation=validation if len(validation) else None,
         patience=recipe.patience or None,
         kl_warmup=recipe.kl_warmup,
         clip_norm=recipe.clip_norm or None,
         dynamic_binarisation=recipe.dynamic_binarisation,
-        compile="auto" if recipe.compile == "auto" else recipe.compile == "yes",
-        checkpoint=keeper,
+        compile=recipe.compiled,
+        checkpoint=checkpoints,
         device=recipe.device,
         progress=progress,
     )
-
-
-def _finish(run: Run, model: Any, guide: Any, history: History) -> None:
-    run.write_json("history.json", asdict(history))
-    write_tensors(run / "weights.safetensors", _weights(model, guide), {})
 
 
 def _weights(model: Any, guide: Any) -> dict[str, Tensor]:
@@ -180,7 +213,8 @@ def _weights(model: Any, guide: Any) -> dict[str, Tensor]:
 def load_run(run: Run, *, trust_code: bool = False) -> Trained:
     """Return a finished run: data, model and guide with their learnt weights; without data if the file is gone.
 
-    No code is run from the folder; a model of the user's is imported only if trusted.
+    No code is run from the folder; a model of the user's is imported only if trusted. The process's own precision and
+    random numbers are left as they were.
 
     Raises:
         RunError: if the run is not finished, or damaged.
@@ -190,22 +224,16 @@ def load_run(run: Run, *, trust_code: bool = False) -> Trained:
     if not run.finished:
         raise RunError(say("a finished run", f"one still to train at {run.folder}", "pyro-vae train --resume first"))
     about = run.read_json("about.json")
-    torch.set_default_dtype(torch.float64 if recipe.dtype == "float64" else torch.float32)
-    pyro.set_rng_seed(recipe.seed)
-    schema = Schema.from_json(about["schema"])
-    try:
-        prepared = prepare(recipe, schema)
-    except FileNotFoundError:  # the run has gone elsewhere without its data
-        if recipe.model:
-            raise
-        prepared = Prepared(schema, {}, "", ())
-    else:
-        if prepared.digest != about["fingerprint"]:
-            raise RunError(
-                say("the data that the run was trained on", f"others at {recipe.data}", "bringing them back")
-            )
-    model, guide = build(recipe, schema, prepared.x.get("train"), trust_code=trust_code)
     tensors, _ = read_tensors(run / "weights.safetensors")
+    history = History(**run.read_json("history.json"))
+    with isolated(recipe):
+        try:
+            prepared = _same_data(recipe, about)
+        except FileNotFoundError:  # the run has gone elsewhere without its data
+            if recipe.model:
+                raise
+            prepared = Prepared(Schema.from_json(about.get("schema")), getattr(torch, recipe.dtype), {}, "", ())
+        model, guide = build(recipe, prepared.schema, prepared.x.get("train"), trust_code=trust_code)
     for side, program in (("model", model), ("guide", guide)):
         if isinstance(program, nn.Module):
             own = {name.removeprefix(f"{side}."): t for name, t in tensors.items() if name.startswith(f"{side}.")}
@@ -217,4 +245,4 @@ def load_run(run: Run, *, trust_code: bool = False) -> Trained:
     for name, tensor in tensors.items():
         if name.startswith("param."):
             pyro.param(name.removeprefix("param."), tensor)
-    return Trained(recipe, prepared, model, guide, History(**run.read_json("history.json")))
+    return Trained(recipe, prepared, model, guide, history)

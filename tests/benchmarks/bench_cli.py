@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from pyro_vae import fit
-from pyro_vae.runs.build import build, prepare
+from pyro_vae.runs.build import build
 from pyro_vae.runs.checkpoints import Checkpoints
+from pyro_vae.runs.data import prepare
 from pyro_vae.runs.folder import Run
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.training import train

@@ -169,7 +169,7 @@ def test_a_bad_table_is_refused_in_a_sentence_and_nothing_is_written(name, tmp_p
         (["digits", "--kind", "reals"], "try 'real'"),
         (["digits", "--kind", "real", "--likelihood", "Bernoulli", "--epochs", "1"], "expected"),
         (["digits", "--prior", "Uniform"], "the prior to be one of"),
-        (["digits", "--lr", "0"], "a positive lr"),
+        (["digits", "--lr", "0"], "a positive, finite lr"),
         (["digits", "--validation", "0.5", "--test", "0.5"], "validation + test below 1"),
         (["digits", "--hidden", "wide"], "hidden as widths"),
         (["digits", "--model", "mine:make"], "--trust-code"),
@@ -233,9 +233,9 @@ def test_help_has_examples_for_every_command_with_data():
 
 
 def test_the_shell_can_complete_the_names_of_parts():
-    from pyro_vae.cli.output import completion
+    from pyro_vae.cli.options import completion
 
-    assert completion("PRIORS")("gauss") == ["GaussianMixture"]
+    assert completion("prior")("gauss") == ["GaussianMixture"]
 
 
 def test_a_device_that_is_not_there_and_a_run_that_diverges_leave_nothing_behind(tmp_path):

@@ -55,7 +55,7 @@ def test_a_sweep_measures_every_combination_and_goes_on_where_it_stopped(words, 
     [
         (["--prior", "Laplac"], "try 'Laplace'"),
         (["--guide", "DiagonalGaussian:rank=2"], "DiagonalGaussian without options"),
-        (["--lr", "0"], "a positive lr"),
+        (["--lr", "0"], "a positive, finite lr"),
         (["--test", "0"], "data to measure on"),
     ],
 )

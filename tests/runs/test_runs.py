@@ -126,7 +126,7 @@ def test_the_state_before_is_used_when_the_newest_is_damaged(run, damage):
     content[-1] ^= 1
     path.write_bytes({"truncated": content[:-100], "flipped": content, "empty": b""}[damage])
     said = []
-    state = Checkpoints(run, tell=said.append).load()
+    state = Checkpoints(run, warn=said.append).load()
     assert state.numbers["epoch"] == 1
     assert "going on from the one before, epoch 1" in said[0]
     (run / "checkpoint.previous.safetensors").write_bytes(b"x")
@@ -179,7 +179,7 @@ def test_other_data_or_another_run_in_the_folder_are_refused(run, tmp_path):
         train(run, recipe)
     about = run.read_json("about.json")
     run.write_json("about.json", {**about, "fingerprint": "other"})
-    with pytest.raises(RunError, match="the data that the run began with"):
+    with pytest.raises(RunError, match="the data that the run was trained on"):
         train(run, recipe, resume=True)
 
 

@@ -1,0 +1,56 @@
+"""The one way between a table's values and the model's data, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import say
+from pyro_vae.datasets.columns import no_infinity
+from pyro_vae.datasets.kinds import Schema
+
+__all__ = ["decode", "encode", "named"]
+
+
+def encode(schema: Schema, values: np.ndarray, *, dtype: torch.dtype) -> Tensor:
+    """Return the model's data ``(N, D)`` for a table's values ``(N, *shape)``.
+
+    Raises:
+        ValueError: if the values have other columns, or are infinite, or are missing where none was in training.
+    """
+    flat = values.reshape(len(values), -1)
+    if flat.shape[1] != schema.data_dim:
+        raise ValueError(say(f"{schema.data_dim} columns, as in training", f"{flat.shape[1]}", "the same columns"))
+    x = (flat.astype(np.float64) - np.asarray(schema.loc)) / np.asarray(schema.scale)
+    no_infinity(x, schema.name)
+    if not schema.missing and np.isnan(x).any():
+        row, column = np.argwhere(np.isnan(x))[0]
+        got = f"a missing entry in data row {row}, column {schema.name(column)}"
+        remedy = "training on a table that has empty cells too, or filling these"
+        raise ValueError(say("complete data, as in training", got, remedy))
+    # contiguous, as the last bit of a product depends on the layout
+    return torch.as_tensor(x[:, list(schema.order)], dtype=dtype).contiguous()
+
+
+def decode(schema: Schema, x: Tensor) -> np.ndarray:
+    """Return values in the table's units and order ``(..., D)`` for the model's ``(..., D)``."""
+    out = np.empty(tuple(x.shape))
+    out[..., list(schema.order)] = x.detach().cpu().double().numpy()
+    return out * np.asarray(schema.scale) + np.asarray(schema.loc)
+
+
+def named(schema: Schema, values: np.ndarray) -> dict[str, Any]:
+    """Return values ``(n, D)`` in the table's units as columns by name: words for codes, whole numbers as such."""
+    columns: dict[str, Any] = {}
+    for i, name in enumerate(schema.columns or [f"x{i}" for i in range(schema.data_dim)]):
+        words, column = schema.words.get(name), values[:, i]
+        there = ~np.isnan(column)
+        if words:
+            columns[name] = [words[int(code)] if full else None for code, full in zip(column, there, strict=True)]
+        else:
+            whole = schema.kinds[i] in {"binary", "counts", "categories"} and bool(there.all())
+            columns[name] = column.astype(np.int64) if whole else column
+    return columns

@@ -1,0 +1,131 @@
+"""A run's data: loaded, described, encoded and split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import among, say
+from pyro_vae.datasets import digits
+from pyro_vae.datasets.encoding import encode
+from pyro_vae.datasets.files import Loaded, load, outgrows_memory
+from pyro_vae.datasets.kinds import Schema, describe
+from pyro_vae.datasets.rows import Rows, pieces
+from pyro_vae.runs.folder import fingerprint
+from pyro_vae.runs.recipe import Recipe
+
+__all__ = ["SPLITS", "Prepared", "encoded", "load_data", "prepare"]
+
+SPLITS = ("train", "validation", "test", "all")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data as a run sees them.
+
+    Attributes:
+        schema: what they are.
+        dtype: of the model's data.
+        x: data by split, ``(N, D)``; rows on disk if memory-mapped; empty if the file is gone.
+        digest: fingerprint of the file.
+        notes: what a person should know.
+    """
+
+    schema: Schema
+    dtype: torch.dtype
+    x: dict[str, Tensor | Rows]
+    digest: str
+    notes: tuple[str, ...]
+
+    def split(self, name: str) -> Tensor | Rows:
+        """Return the data of a split.
+
+        Raises:
+            ValueError: if there is no such split.
+            FileNotFoundError: if the file is gone.
+        """
+        if among(name, SPLITS, "--split") not in self.x:
+            raise FileNotFoundError(say("the data that the run was trained on", "none at their place", "--data"))
+        return self.x[name]
+
+
+def load_data(data: str, key: str = "", *, memory_map: str = "no") -> Loaded:
+    """Return the content of a data set.
+
+    Args:
+        data: a file, a folder of images, or "digits".
+        key: the array's name inside an ``.npz`` with several.
+        memory_map: "yes" leaves an ``.npy`` on disk, "auto" does if it would not fit into memory.
+
+    Raises:
+        FileNotFoundError, ValueError: if it cannot be used.
+    """
+    mappable = Path(data).suffix == ".npy"
+    if memory_map == "yes" and not mappable:
+        raise ValueError(say("an .npy file to leave on disk", repr(data), "numpy.save, or --memory-map no"))
+    if data == "digits" and not Path(data).exists():
+        return Loaded(digits("all", values="binary").numpy().reshape(-1, 8, 8))
+    if memory_map == "no" or not mappable:
+        return load(data, key=key or None)
+    loaded = load(data, memory_map=True)
+    if memory_map == "yes" or (outgrows_memory(loaded.values) and loaded.values.flags.c_contiguous):
+        return loaded
+    return Loaded(np.array(loaded.values))
+
+
+def encoded(loaded: Loaded, schema: Schema, dtype: torch.dtype) -> Tensor | Rows:
+    """Return a data set as the model sees it, ``(N, D)``: a tensor, or rows on disk if it is memory-mapped."""
+    if isinstance(loaded.values, np.memmap):
+        return Rows(loaded.values, partial(encode, schema, dtype=dtype))
+    return encode(schema, loaded.values, dtype=dtype)
+
+
+def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
+    """Load the data of a recipe and split them by its seed.
+
+    Args:
+        recipe: of the run.
+        schema: of a run that exists; None looks at the data.
+
+    Raises:
+        FileNotFoundError, ValueError: if the data cannot be used.
+    """
+    loaded = load_data(recipe.data, recipe.key, memory_map=recipe.memory_map)
+    digest = fingerprint(Path(recipe.data)) if Path(recipe.data).exists() else recipe.data
+    rows = _split(recipe, len(loaded.values))
+    if schema is None:
+        schema = describe(loaded, rows["train"].numpy(), kind=recipe.kind, standardise=recipe.standardise)
+    dtype = getattr(torch, recipe.dtype)
+    whole = encoded(loaded, schema, dtype)
+    x = {name: whole.select(some) if isinstance(whole, Rows) else whole[some] for name, some in rows.items()}
+    return Prepared(schema, dtype, x | {"all": whole}, digest, tuple(_notes(schema, whole)))
+
+
+def _split(recipe: Recipe, N: int) -> dict[str, Tensor]:
+    """Which rows are for training, validation and test, by the recipe's seed."""
+    order = torch.as_tensor(np.random.RandomState(recipe.seed).permutation(N))  # the legacy stream is frozen for ever
+    test, validation = int(recipe.test * N), int(recipe.validation * N)
+    train = N - test - validation
+    if train < 2:
+        raise ValueError(say("at least two rows to train on", f"{train} of {N}", "more data, or --test 0"))
+    return dict(zip(("train", "validation", "test"), order.split([train, validation, test]), strict=True))
+
+
+def _notes(schema: Schema, x: Tensor | Rows) -> list[str]:
+    """What a person should know of data: duplicates, and columns without anything to learn."""
+    notes = []
+    if isinstance(x, Rows):
+        notes.append("the data stay on disk and are read batch by batch; duplicates are not looked for")
+    elif (distinct := len(torch.unique(x, dim=0)) if x.numel() < 10**7 else len(x)) < 0.9 * len(x):
+        notes.append(f"{len(x) - distinct} of {len(x)} rows are duplicates: held-out rows may be known from training")
+    first = x[:1]
+    constant = torch.stack([(piece == first).all(0) for piece in pieces(x)]).all(0)
+    if schema.kind in {"real", "mixed"} and bool(constant.any()):
+        count = int(constant.sum())
+        notes.append(f"{count} column{'s' if count > 1 else ''} constant: nothing to learn there")
+    return notes
