@@ -23,7 +23,7 @@ Split = Annotated[str, typer.Option(help="Which of the run's own data: test, val
 Rows = Annotated[int | None, typer.Option(min=1, help="Take at most so many data, from the first.")]
 Output = Annotated[Path | None, typer.Option(help="A .csv, .parquet or .npz file to write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")]
 TrustCode = Annotated[bool, typer.Option("--trust-code", help="Import the run's own Python code, which runs it.")]
 
 _TABLES = {"prior": "PRIORS", "likelihood": "LIKELIHOODS", "guide": "GUIDES", "objective": "OBJECTIVES"}

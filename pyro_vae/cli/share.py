@@ -106,7 +106,7 @@ def parts(json: Json = False) -> None:
     """
     from pyro_vae.runs.parts import TABLES
 
-    found = {
+    found: dict[str, dict[str, dict[str, Any]]] = {
         room: {name: {"summary": part.summary(), "options": _printable(part.options())} for name, part in table.items()}
         for room, table in TABLES.items()
     }

@@ -51,7 +51,13 @@ def sweep(
     from pyro_vae.runs.sweeping import Grid
     from pyro_vae.runs.sweeping import sweep as run_sweep
 
-    own = {"prior": prior, "likelihood": likelihood, "guide": guide, "objective": objective, "rows": rows}
+    own: dict[str, Any] = {
+        "prior": prior,
+        "likelihood": likelihood,
+        "guide": guide,
+        "objective": objective,
+        "rows": rows,
+    }
     own["seeds"] = None if seeds is None else list(range(seeds))
     settings |= {name: value for name, value in own.items() if value}
     grid = Grid.of(settings if config is None else {**Recipe.from_toml(config), **settings})

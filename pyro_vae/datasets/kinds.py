@@ -97,7 +97,9 @@ class Schema:
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
             return cls(**values | {"words": {name: tuple(words) for name, words in saved["words"].items()}})
         except (AttributeError, KeyError, TypeError) as error:
-            raise ValueError(say("a table's schema", f"{error!r}", "a backup, or training again")) from error
+            raise ValueError(
+                say("a table's schema", f"{type(error).__name__} about {error}", "a backup, or training again")
+            ) from error
 
 
 def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardise: bool = True) -> Schema:

@@ -139,7 +139,7 @@ def _imported(path: str, x: Any, *, trust_code: bool) -> tuple[Any, Any]:
         remedy = "--trust-code, if you trust the file: importing it runs it"
         raise ValueError(say("leave to import a model written in Python", f"none for {path!r}", remedy))
     module, colon, name = path.partition(":")
-    if not colon:
+    if not colon or not all(part.isidentifier() for part in module.split(".")):
         raise ValueError(say("model as package.module:function", repr(path), "model=my_models:make"))
     sys.path.insert(0, str(Path.cwd()))
     try:

@@ -50,7 +50,8 @@ class Prepared:
             FileNotFoundError: if the file is gone.
         """
         if among(name, SPLITS, "--split") not in self.x:
-            raise FileNotFoundError(say("the data that the run was trained on", "none at their place", "--data"))
+            remedy = "bringing them back, or, for infer, compare, evidence and impute, --data"
+            raise FileNotFoundError(say("the data that the run was trained on", "none at their place", remedy))
         return self.x[name]
 
 

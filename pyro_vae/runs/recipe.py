@@ -71,7 +71,7 @@ class Recipe:
             among(name, types, "a name of the configuration")
             checked[name] = _as(types[name], name, value)
         if not checked.get("data"):
-            raise ValueError(say("data", "none", "--data table.csv"))
+            raise ValueError(say("data", "none", 'pyro-vae train table.csv, or the line data = "table.csv"'))
         recipe = cls(**checked)
         recipe._check()
         return recipe

@@ -225,7 +225,10 @@ def load_run(run: Run, *, trust_code: bool = False) -> Trained:
         raise RunError(say("a finished run", f"one still to train at {run.folder}", "pyro-vae train --resume first"))
     about = run.read_json("about.json")
     tensors, _ = read_tensors(run / "weights.safetensors")
-    history = History(**run.read_json("history.json"))
+    try:
+        history = History(**run.read_json("history.json"))
+    except TypeError as error:
+        raise RunError(say("a whole history.json", f"{error}", "a backup, or training again")) from error
     with isolated(recipe):
         try:
             prepared = _same_data(recipe, about)

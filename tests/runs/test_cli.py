@@ -1,6 +1,7 @@
 """The command line, as a new user would try it: what works, and what cannot, said in a sentence and an exit code."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -173,6 +174,9 @@ def test_a_bad_table_is_refused_in_a_sentence_and_nothing_is_written(name, tmp_p
         (["digits", "--validation", "0.5", "--test", "0.5"], "validation + test below 1"),
         (["digits", "--hidden", "wide"], "hidden as widths"),
         (["digits", "--model", "mine:make"], "--trust-code"),
+        (["digits", "--model", "../mine:make", "--trust-code"], "model as package.module:function"),
+        (["digits", "--memory-map", "yes"], "--memory-map no"),
+        (["--resume"], "try pyro-vae train table.csv"),
         (["--config", "none.toml"], "no file at none.toml"),
         ([], "expected data"),
     ],
@@ -204,7 +208,55 @@ def test_commands_on_a_folder_without_a_run_say_so(command, tmp_path):
     assert "the folder of a run" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("about.json", "{}", "a table's schema"),
+        ("about.json", '{"schema": {"words": 3}}', "a table's schema"),
+        ("about.json", "[]", "a whole about.json"),
+        ("history.json", '{"a": 1}', "a whole history.json"),
+        ("config.toml", "data = 3", "data to be text"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_refused_in_a_sentence(run, name, content, said, tmp_path):
+    folder = shutil.copytree(run[0], tmp_path / "copy")
+    (folder / name).write_text(content)
+    done = go("infer", folder)
+    assert done.exit_code == 1
+    assert said in done.stderr
+
+
+def test_help_names_every_method_and_route_that_there_is():
+    from pyro_vae.cli.evaluate import METHODS, ROUTES
+    from pyro_vae.evaluation.evidence import evidence
+    from pyro_vae.runs.parts import KERNELS
+
+    assert set(METHODS) == {"auto", *evidence.METHODS}
+    assert set(ROUTES) > set(KERNELS)
+
+
+def test_every_setting_of_a_recipe_is_an_option_with_words_and_default(monkeypatch):
+    from pyro_vae.runs.recipe import Recipe
+
+    monkeypatch.setenv("COLUMNS", "300")
+    page = go("train", "--help").stdout
+    for name, field in Recipe.__dataclass_fields__.items():
+        if name != "data":
+            line = next(line for line in page.splitlines() if f" --{name.replace('_', '-')} " in line)
+            assert field.default in {"", False} or f"Default: {field.default}." in line
+
+
+def test_bridge_sampling_agrees_with_the_exact_evidence(run):
+    found = [
+        json.loads(go("evidence", run[0], "--rows", 3, "--method", method, "--json").stdout)
+        for method in ("bridge", "quadrature")
+    ]
+    error = np.hypot(found[0]["standard_error"], found[1]["standard_error"])
+    assert (np.abs(np.subtract(found[0]["log_evidence"], found[1]["log_evidence"])) < 5 * error + 1e-3).all()
+
+
 def test_wrong_usage_is_exit_code_two():
+    assert go("train", "digits", "--checkpoint-every", 0).exit_code == 2
     assert go("train", "--epochs", "many").exit_code == 2
     assert go("trian").exit_code == 2
 
