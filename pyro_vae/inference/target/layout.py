@@ -106,6 +106,17 @@ class Layout:
         """Put a site's data axis, right behind ``lead`` leading dimensions, where the program has it."""
         return value if site.axis is None else value.movedim(lead, lead + site.axis)
 
+    def places(self, device: torch.device) -> Tensor:
+        """Where each number of u lies, ``(N, L)``, in the sites' unconstrained values flattened one after another."""
+        columns, start = [], 0
+        for site in self.sites.values():
+            first = torch.empty(site.shape, device="meta")
+            shape = self.data_back(first, site, 0).shape if site.axis is not None else site.shape
+            place = start + torch.arange(first.numel(), device=device).reshape(shape)
+            columns.append(self.data_first(place, site, 0).reshape(self.num_data, -1))
+            start += first.numel()
+        return torch.cat(columns, -1)
+
     def must_name_all(self, values: dict[str, Any]) -> None:
         """Check that values are given for the latent sites, and for no other.
 

@@ -56,10 +56,17 @@ def argument_name(position: int) -> str:
     return "x" if position == 0 else f"argument {position} of the model"
 
 
+def _module_of(program: Any) -> nn.Module | None:
+    """The module that a program is, or is a method of."""
+    owner = getattr(program, "__self__", program)
+    return owner if isinstance(owner, nn.Module) else None
+
+
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Put a module into evaluation mode meanwhile."""
-    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    """Put the module that a program is, or is a method of, into evaluation mode meanwhile."""
+    module = _module_of(model)
+    training = [] if module is None else [m for m in module.modules() if m.training]
     for module in training:
         module.training = False
     try:
@@ -71,7 +78,8 @@ def evaluating(model: Any) -> Iterator[None]:
 
 def beside(model: Program, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments on the device of a module's parameters: ``fit`` may have moved it."""
-    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    module = _module_of(model)
+    first = None if module is None else next(module.parameters(), None)
     if first is None:
         return args
     return tuple(arg.to(first.device) if isinstance(arg, Tensor) else arg for arg in args)
