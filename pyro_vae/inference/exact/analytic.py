@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.supports import underlying
+from pyro_vae.inference.target.supports import layers, underlying
 from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["AnalyticPosterior", "analytic"]
@@ -134,10 +134,10 @@ def _gaussian_likelihood(target: Target, u: Tensor) -> tuple[Tensor, Tensor, Ten
     normal = underlying(site["fn"])
     if not isinstance(normal, torch.distributions.Normal):
         raise _refusal(f"the observed site {target.observed[0]!r} is {type(normal).__name__}, not Normal")
-    if site["mask"] is not None or site["scale"] != 1:
+    masked = any(isinstance(layer, dist.MaskedDistribution) for layer in layers(site["fn"]))
+    if masked or site["mask"] is not None or site["scale"] != 1:
         raise _refusal(f"the observed site {target.observed[0]!r} is masked or scaled")
-    value = site["value"]
-    loc, scale = normal.loc.expand(value.shape), normal.scale.expand(value.shape)
+    loc, scale, value = torch.broadcast_tensors(normal.loc, normal.scale, site["value"])
     N = target.num_data
     return loc.reshape(N, -1), scale.reshape(N, -1), value.reshape(N, -1)
 

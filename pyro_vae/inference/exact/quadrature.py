@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import positive_integer, positive_number, say
+from pyro_vae.checks import positive_integer, say
 from pyro_vae.inference.exact.frames import DEPTH, FINE, CountedDensity, locate
 from pyro_vae.inference.exact.grids import Frame, Grid, QuadraturePosterior, scatter
 from pyro_vae.inference.exact.peaks import Peaks
@@ -74,7 +74,10 @@ def quadrature(
     """
     start = time.perf_counter()
     positive_integer(max_points, "max_points")
-    tolerance = positive_number(tolerance, "tolerance", example=1e-3, zero=True)
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float):
+        raise TypeError(say("a tolerance in nats", f"{tolerance!r}", "tolerance=1e-3"))
+    if not tolerance >= 0:  # infinity: no grid is doubled
+        raise ValueError(say("a tolerance of at least 0 nats", f"{tolerance}", "tolerance=1e-3"))
     target = as_target(model, x, plate=plate)
     L = target.latent_dim
     if L > MAX_LATENT_DIM:

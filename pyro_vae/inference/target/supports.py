@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pyro.distributions as dist
@@ -12,7 +13,7 @@ from torch.distributions import Transform, biject_to, constraints
 
 from pyro_vae.checks import say
 
-__all__ = ["bijection", "check_shape", "check_support", "in_words", "is_real", "same_support", "underlying"]
+__all__ = ["bijection", "check_shape", "check_support", "in_words", "is_real", "layers", "same_support", "underlying"]
 
 
 def check_shape(name: str, site: dict[str, Any]) -> None:
@@ -73,12 +74,18 @@ def check_support(name: str, site: dict[str, Any]) -> None:
     )
 
 
-def underlying(fn: Any) -> Any:
-    """The distribution under what only reshapes or expands it; a transformed or masked one is another."""
-    other = torch.distributions.TransformedDistribution | dist.FoldedDistribution | dist.MaskedDistribution
+def layers(fn: Any) -> Iterator[Any]:
+    """A distribution, and what is under it where it only reshapes, expands or masks; a transformed one is another."""
+    other = torch.distributions.TransformedDistribution | dist.FoldedDistribution
+    yield fn
     while hasattr(fn, "base_dist") and not isinstance(fn, other):
         fn = fn.base_dist
-    return fn
+        yield fn
+
+
+def underlying(fn: Any) -> Any:
+    """The distribution under what reshapes, expands or masks it."""
+    return list(layers(fn))[-1]
 
 
 def _bare(support: Any) -> Any:
