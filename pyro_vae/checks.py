@@ -139,6 +139,8 @@ def finite(x: Tensor, name: str = "x", *, missing: bool = False) -> Tensor:
     """
     bad = x.isinf() if missing else ~torch.isfinite(x)
     if bad.any():
+        if not x.dim():
+            raise ValueError(say(f"{name} to be finite", str(float(x)), "a finite number"))
         rows = bad.reshape(x.shape[0], -1).any(-1).nonzero().flatten()
         row = int(rows[0])
         kind = "NaN" if torch.isnan(x[row]).any() else "an infinite value"

@@ -27,9 +27,8 @@ MAY_IMPORT = {
     "inference.compiled": [],
     "inference.optimum": ["inference.target"],
     "inference.exact": ["inference.optimum", "inference.target"],
-    "inference.guided": ["inference.target"],
-    "inference.mcmc": ["inference.compiled", "inference.guided", "inference.target"],
-    "inference.posterior": ["inference.guided", "inference.mcmc", "inference.target"],
+    "inference.posterior": ["inference.target"],
+    "inference.mcmc": ["inference.compiled", "inference.posterior", "inference.target"],
     "inference.variational": [
         *("datasets", "distributed"),
         *("inference.compiled", "inference.exact", "inference.target"),
@@ -37,12 +36,12 @@ MAY_IMPORT = {
     "infer": ["inference.compiled", "inference.mcmc"],
     "evaluation.simulation": ["inference.target"],
     "evaluation.imputation": [
-        *("inference.guided", "inference.mcmc", "inference.posterior", "inference.target", "model"),
+        *("inference.mcmc", "inference.posterior", "inference.target", "model"),
     ],
-    "evaluation.evidence": ["evaluation.simulation", "inference.guided", "inference.posterior", *ROUTES],
+    "evaluation.evidence": ["evaluation.simulation", "inference.posterior", *ROUTES],
     "evaluation.posterior": [
         *("evaluation.evidence", "evaluation.simulation"),
-        *("inference.guided", "inference.posterior", "inference.variational", *ROUTES),
+        *("inference.posterior", "inference.variational", *ROUTES),
     ],
     "evaluation.sweep": ["evaluation.posterior", "inference.variational", *PARTS, *ROUTES],
     "plots": [

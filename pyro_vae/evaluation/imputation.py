@@ -10,9 +10,8 @@ from torch.distributions import Distribution
 
 from pyro_vae import checks
 from pyro_vae.checks import positive_integer, say
-from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.draws import Draws
-from pyro_vae.inference.posterior import answer
+from pyro_vae.inference.posterior import GuideSampler, answer
 from pyro_vae.inference.target.target import Target
 from pyro_vae.model import Model
 

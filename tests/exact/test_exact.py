@@ -138,6 +138,12 @@ def _flat(x):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
+def _masked(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0).expand([len(x), 2]).mask(x > 0).to_event(1), obs=x)
+
+
 def _funnel(x):
     with pyro.plate("data", len(x)):
         a = pyro.sample("a", dist.Normal(0.0, 1.0))
@@ -151,6 +157,7 @@ def _funnel(x):
         (_decoder(2), torch.zeros(3, 12), "is Bernoulli, not Normal"),
         (_student, torch.zeros(3), "prior site 'z' is StudentT"),
         (_funnel, torch.zeros(3), "not Gaussian"),
+        (_masked, torch.zeros(3, 2), "masked or scaled"),
         (_flat, torch.zeros(3), "no Gaussian's curvature"),
         (_bent_far_out, torch.zeros(3), "not linear in the latent"),
         (_log_normal, torch.ones(3), "is LogNormal, not Normal"),
@@ -439,3 +446,32 @@ def test_laplace_curvature_is_the_finite_difference(float64):
         (f(m + a + b) - f(m + a - b) - f(m - a + b) + f(m - a - b)) / (4 * h * h)
         for b in eye] for a in eye])  # fmt: skip
     np.testing.assert_allclose(approximation.precision_matrix, -np.moveaxis(hessian, -1, 0), rtol=1e-4, atol=1e-4)
+
+
+def test_every_route_takes_a_target_in_place_of_model_and_data(float64):
+    model, *_ = linear_gaussian(2, 5)
+    x = torch.randn(4, 5)
+    target = pv.Target(model, x)
+    for route in (pv.analytic, pv.quadrature, pv.laplace, pv.maximum_a_posteriori, pv.coordinate_ascent):
+        assert torch.equal(route(target).mean, route(model, x).mean)
+        with pytest.raises(ValueError, match="a Target alone"):
+            route(target, x)
+        with pytest.raises(ValueError, match="expected data x beside a program; got none"):
+            route(model)
+
+
+def test_a_whole_program_without_plate_has_its_closed_form(float64):
+    """Two means under one prior each, seen many times over: data of one dimension more than the distribution."""
+
+    def program(x):
+        mean = pyro.sample("mean", dist.Normal(0.0, 2.0).expand([2]).to_event(1))
+        pyro.sample("x", dist.Normal(mean, 0.5), obs=x)
+
+    x = torch.randn(7, 2)
+    posterior = pv.analytic(program, x)
+    precision = 1 / 4 + 7 / 0.25
+    torch.testing.assert_close(posterior.mean, (x.sum(0) / 0.25 / precision).unsqueeze(0))
+    torch.testing.assert_close(posterior.variance, torch.full((1, 2), 1 / precision))
+    cov = 0.25 * np.eye(7) + 4.0 * np.ones((7, 7))
+    expected = stats.multivariate_normal(np.zeros(7), cov).logpdf(x.T.numpy()).sum()
+    assert float(posterior.log_evidence) == pytest.approx(expected, rel=1e-10)

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer
-from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.optimum.mode import laplace
-from pyro_vae.inference.posterior import answer
+from pyro_vae.inference.posterior import GuideSampler, answer
 from pyro_vae.inference.target import blocks
 from pyro_vae.inference.target.target import Target
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.kernels.base import Metric, State
 from pyro_vae.inference.mcmc.kernels.hmc import hmc_transition
+from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["Ends", "Move", "Path"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyro_vae.checks import among, positive_integer, say
-from pyro_vae.inference.guided import named_posterior
+from pyro_vae.inference.posterior import named_posterior
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["Family", "best_in_family", "family_of"]

@@ -22,7 +22,7 @@ from torch import Tensor
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.evaluation.posterior.families import best_in_family, family_of
-from pyro_vae.inference.guided import named_posterior
+from pyro_vae.inference.posterior import named_posterior
 from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.supports import layers, underlying
+from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["AnalyticPosterior", "analytic"]
+
+_GAUSSIAN = (torch.distributions.Normal, torch.distributions.MultivariateNormal)
 
 
 class AnalyticPosterior(dist.MultivariateNormal):
@@ -30,7 +33,9 @@ class AnalyticPosterior(dist.MultivariateNormal):
 
 
 @torch.no_grad()
-def analytic(model: Program, x: Tensor | tuple[Any, ...], *, plate: str = "data") -> AnalyticPosterior:
+def analytic(
+    model: Program | Target, x: Tensor | tuple[Any, ...] | None = None, *, plate: str | None = "data"
+) -> AnalyticPosterior:
     r"""Return the exact posterior and evidence of a linear-Gaussian program.
 
     For :math:`z \sim N(m, \Lambda^{-1})` and :math:`x | z \sim N(W z + b, \Psi)` with diagonal :math:`\Psi`,
@@ -44,7 +49,7 @@ def analytic(model: Program, x: Tensor | tuple[Any, ...], *, plate: str = "data"
     Source: Bishop 2006, Pattern Recognition and Machine Learning, equations 2.113 to 2.117.
 
     Args:
-        model: a Pyro program.
+        model: a Pyro program, or a Target in place of program and data.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
         plate: the data plate.
 
@@ -59,7 +64,7 @@ def analytic(model: Program, x: Tensor | tuple[Any, ...], *, plate: str = "data"
         torch.Size([7])
     """
     start = time.perf_counter()
-    target = Target(model, x, plate=plate)
+    target = as_target(model, x, plate=plate)
     origin = target.origin
     prior_mean, prior_precision = _gaussian_prior(target, origin)
     bias, scale, value = _gaussian_likelihood(target, origin)
@@ -93,8 +98,8 @@ def analytic(model: Program, x: Tensor | tuple[Any, ...], *, plate: str = "data"
 def _gaussian_prior(target: Target, origin: Tensor) -> tuple[Tensor, Tensor]:
     """Mean ``(N, L)`` and precision ``(N, L, L)`` of log p(u), which must be quadratic."""
     for name, site in target.trace(origin).items():
-        if name in target.sites and type(_base(site["fn"])).__name__ not in {"Normal", "MultivariateNormal"}:
-            raise _refusal(f"the prior site {name!r} is {type(_base(site['fn'])).__name__}, not Normal")
+        if name in target.sites and not isinstance(underlying(site["fn"]), _GAUSSIAN):
+            raise _refusal(f"the prior site {name!r} is {type(underlying(site['fn'])).__name__}, not Normal")
     u = origin.clone().requires_grad_()
     with torch.enable_grad():
         (slope,) = torch.autograd.grad(target.log_prior(u).sum(), u, create_graph=True)
@@ -126,13 +131,13 @@ def _gaussian_likelihood(target: Target, u: Tensor) -> tuple[Tensor, Tensor, Ten
     if len(target.observed) != 1:
         raise _refusal(f"there are {len(target.observed)} observed sites, not one: {target.observed}")
     site = target.trace(u)[target.observed[0]]
-    normal = _base(site["fn"])
-    if type(normal).__name__ != "Normal":
+    normal = underlying(site["fn"])
+    if not isinstance(normal, torch.distributions.Normal):
         raise _refusal(f"the observed site {target.observed[0]!r} is {type(normal).__name__}, not Normal")
-    if site["mask"] is not None or site["scale"] != 1:
+    masked = any(isinstance(layer, dist.MaskedDistribution) for layer in layers(site["fn"]))
+    if masked or site["mask"] is not None or site["scale"] != 1:
         raise _refusal(f"the observed site {target.observed[0]!r} is masked or scaled")
-    value = site["value"]
-    loc, scale = normal.loc.expand(value.shape), normal.scale.expand(value.shape)
+    loc, scale, value = torch.broadcast_tensors(normal.loc, normal.scale, site["value"])
     N = target.num_data
     return loc.reshape(N, -1), scale.reshape(N, -1), value.reshape(N, -1)
 
@@ -157,14 +162,6 @@ def _check_affine(target: Target, weight: Tensor, bias: Tensor, scale: Tensor, *
 
 def _tolerance(like: Tensor) -> float:
     return 1e-3 if like.dtype == torch.float32 else 1e-8
-
-
-def _base(fn: Any) -> Any:
-    """The distribution under what only reshapes it; a transformed one is another distribution."""
-    other = torch.distributions.TransformedDistribution | dist.FoldedDistribution
-    while hasattr(fn, "base_dist") and not isinstance(fn, other):
-        fn = fn.base_dist
-    return fn
 
 
 def _refusal(reason: str) -> ValueError:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
@@ -20,7 +20,27 @@ __all__ = ["Frame", "Grid", "QuadraturePosterior", "scatter"]
 _CORRECTIONS = 4  # the interpolation is within some per cent of the density, so few steps suffice
 
 
-Frame = tuple[Tensor, Tensor, Tensor, Tensor]  # centre, basis, low and high of a box a datum
+class Frame(NamedTuple):
+    """A box a datum, ``(n, L)``, in coordinates t of its own: u = centre + basis t, low <= t <= high."""
+
+    centre: Tensor
+    basis: Tensor
+    low: Tensor
+    high: Tensor
+
+    def take(self, keep: Tensor) -> Frame:
+        """The boxes of some data."""
+        return Frame(*(part[keep] for part in self))
+
+    def coordinates(self, u: Tensor) -> Tensor:
+        """The coordinates t of u ``(K, n, L)``."""
+        centred = (u - self.centre).movedim(0, -1)  # (n, L, K)
+        return torch.linalg.solve_triangular(self.basis, centred, upper=False).movedim(-1, 0)
+
+    def holds(self, u: Tensor) -> Tensor:
+        """Whether u ``(K, n, L)`` lies in each datum's box, ``(K, n)``."""
+        t = self.coordinates(u)
+        return ((t >= self.low) & (t <= self.high)).all(-1)
 
 
 @dataclass(frozen=True)
@@ -37,6 +57,13 @@ class Grid:
     step: Tensor
     m: int
     log_joint: Tensor
+
+    @classmethod
+    def over(cls, frame: Frame, m: int, log_joint: Callable[[Tensor], Tensor]) -> Grid:
+        """The grid of m points a dimension over a frame, where a density ``(G, n, L)`` to ``(G, n)`` is evaluated."""
+        centre, basis, low, high = frame
+        bare = cls(centre, basis, low, (high - low) / (m - 1), m, torch.empty(0))
+        return replace(bare, log_joint=log_joint(bare.points()))
 
     @property
     def log_cell(self) -> Tensor:

@@ -51,13 +51,13 @@ class Peaks:
             The frame, and whether a peak is missed, ``(N,)``.
         """
         centre, basis, low, high = frame
-        t, found = _coordinates(frame, self.u), self.log_mass.isfinite().unsqueeze(-1)
+        t, found = frame.coordinates(self.u), self.log_mass.isfinite().unsqueeze(-1)
         reach = self._widths(basis) * math.sqrt(2 * depth)
         lower = torch.minimum(low, torch.where(found, t - reach, low).amin(0))
         higher = torch.maximum(high, torch.where(found, t + reach, high).amax(0))
         shown = self.resolved(basis, (higher - lower) / (points - 1))
         low, high = torch.where(shown.unsqueeze(-1), lower, low), torch.where(shown.unsqueeze(-1), higher, high)
-        return (centre, basis, low, high), ~shown
+        return Frame(centre, basis, low, high), ~shown
 
     def resolved(self, basis: Tensor, step: Tensor) -> Tensor:
         """Whether the spacing of a grid shows every peak, ``(N,)``."""
@@ -81,7 +81,7 @@ def climb(target: Target, coarse: Grid, frame: Frame) -> Peaks:
     """
     L = target.latent_dim
     points = coarse.points().expand(-1, target.num_data, -1)
-    rising = coarse.log_joint.masked_fill(~_local_maxima(coarse) | _inside(frame, points), -math.inf)
+    rising = coarse.log_joint.masked_fill(~_local_maxima(coarse) | frame.holds(points), -math.inf)
     height, place = rising.topk(min(_MOST, len(rising)), dim=0)  # (K, N)
     rows = height[0].isfinite().nonzero().flatten()
     start = points.gather(0, place.unsqueeze(-1).expand(-1, -1, L))
@@ -95,7 +95,7 @@ def climb(target: Target, coarse: Grid, frame: Frame) -> Peaks:
     except (RuntimeError, NotImplementedError):  # a density without two derivatives has no such peaks
         return peaks
     usable = gradient.isfinite().all(-1) & hessian.isfinite().flatten(-2).all(-1) & value.isfinite()
-    usable &= height[:most, rows].isfinite() & ~_inside(_frame_of(frame, rows), u)
+    usable &= height[:most, rows].isfinite() & ~frame.take(rows).holds(u)
     hessian = torch.where(usable[..., None, None], hessian, -torch.eye(L).to(hessian))
     factor, failed = torch.linalg.cholesky_ex(-hessian)
     usable &= (failed == 0) & (decrement(gradient.nan_to_num(), hessian) < 1e2 * flat(u))
@@ -104,22 +104,6 @@ def climb(target: Target, coarse: Grid, frame: Frame) -> Peaks:
     peaks.u[:most, rows], peaks.precision[:most, rows] = u, -hessian
     peaks.log_mass[:most, rows] = log_mass.masked_fill(~usable, -math.inf)
     return peaks
-
-
-def _inside(frame: Frame, u: Tensor) -> Tensor:
-    """Whether u ``(K, N, L)`` lies in each datum's box, ``(K, N)``."""
-    t = _coordinates(frame, u)
-    return ((t >= frame[2]) & (t <= frame[3])).all(-1)
-
-
-def _coordinates(frame: Frame, u: Tensor) -> Tensor:
-    centred = (u - frame[0]).movedim(0, -1)  # (N, L, K)
-    return torch.linalg.solve_triangular(frame[1], centred, upper=False).movedim(-1, 0)
-
-
-def _frame_of(frame: Frame, rows: Tensor) -> Frame:
-    centre, basis, low, high = (part[rows] for part in frame)
-    return centre, basis, low, high
 
 
 def _local_maxima(grid: Grid) -> Tensor:

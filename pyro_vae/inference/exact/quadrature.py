@@ -11,27 +11,22 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
+from pyro_vae.inference.exact.frames import DEPTH, FINE, CountedDensity, locate
 from pyro_vae.inference.exact.grids import Frame, Grid, QuadraturePosterior, scatter
-from pyro_vae.inference.exact.peaks import Peaks, climb
+from pyro_vae.inference.exact.peaks import Peaks
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
-from pyro_vae.randomness import fork_rng
+from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["QuadraturePosterior", "quadrature"]
 
 MAX_LATENT_DIM = 3
-_COARSE = {1: 1024, 2: 96, 3: 32}  # points a dimension of the grid that all data share
-_FINE = {1: 64, 2: 32, 3: 24}  # points a dimension to begin with, of each datum's own grid
-_DEPTH = 28.0  # nats below the peak at which the density counts as nothing
-_ZOOMS = 40  # five do, unless a datum lies far outside the prior
 _LEAK = 1e-3  # share of the mass at the grid's edge above which no bound is given
-_BLOCK = 2**23  # numbers held at once
 
 
 @torch.no_grad()
 def quadrature(
-    model: Program,
-    x: Tensor | tuple[Any, ...],
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
     *,
     plate: str | None = "data",
     tolerance: float = 1e-3,
@@ -42,7 +37,7 @@ def quadrature(
 
     A coarse grid over the prior, shared by all data so that the decoder runs once for all of them, shows where each
     datum's mass is. A grid of its own then covers that mass, in axes whitened by its covariance, and is doubled until
-    the sum has settled. Equal weights on a regular grid (the trapezoidal rule) converge geometrically for a smooth
+    the sum has converged. Equal weights on a regular grid (the trapezoidal rule) converge geometrically for a smooth
     density that vanishes at the ends, quadratically where it has kinks.
 
     Mass far outside the prior's is followed. A peak narrower than a cell of the coarse grid still raises the log
@@ -57,7 +52,7 @@ def quadrature(
     Source: Trefethen & Weideman 2014, The exponentially convergent trapezoidal rule, SIAM Review 56.
 
     Args:
-        model: a Pyro program with at most three latent numbers a datum.
+        model: a Pyro program with at most three latent numbers a datum, or a Target in place of program and data.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
         plate: the data plate; None for one posterior of the whole program.
         tolerance: a datum's grid is doubled until its error bound is below this, in nats; what rounding alone
@@ -81,40 +76,22 @@ def quadrature(
     positive_integer(max_points, "max_points")
     if isinstance(tolerance, bool) or not isinstance(tolerance, int | float):
         raise TypeError(say("a tolerance in nats", f"{tolerance!r}", "tolerance=1e-3"))
-    if not tolerance >= 0:
+    if not tolerance >= 0:  # infinity: no grid is doubled
         raise ValueError(say("a tolerance of at least 0 nats", f"{tolerance}", "tolerance=1e-3"))
-    target = Target(model, x, plate=plate)
+    target = as_target(model, x, plate=plate)
     L = target.latent_dim
     if L > MAX_LATENT_DIM:
-        count = f"about {_FINE[2]}**{L} = {float(_FINE[2]) ** L:.0e} evaluations of the model a datum"
+        count = f"about {FINE[2]}**{L} = {float(FINE[2]) ** L:.0e} evaluations of the model a datum"
         remedy = "mcmc or variational inference, whose cost does not grow like that"
         raise ValueError(say(f"at most {MAX_LATENT_DIM} latent dimensions", f"{L}, which would take {count}", remedy))
-    m = _FINE[L] if resolution is None else positive_integer(resolution, "resolution", minimum=4)
+    m = FINE[L] if resolution is None else positive_integer(resolution, "resolution", minimum=4)
     m += -m % 4
-    counter = _Counter(target)
-    frame, peaks = _locate(counter)
-    frame, missed = peaks.reached(frame, depth=_DEPTH, points=_finest(m, L, max_points))
-    pending = torch.arange(target.num_data, device=target.origin.device)
-    grids: list[tuple[Tensor, Grid]] = []
-    evidence, bound = [], []
-    while len(pending):
-        counter.target = target if len(pending) == target.num_data else target.rows(pending)
-        grid = counter.grid((frame[0][pending], frame[1][pending], frame[2][pending], frame[3][pending]), m)
-        value, error, rounding = _integral(grid)
-        done = error <= tolerance
-        done |= error - rounding < rounding
-        done &= missed[pending] | peaks.take(pending).resolved(grid.basis, grid.step)
-        done |= torch.tensor((2 * m) ** L > max_points)
-        error = error.masked_fill(missed[pending], math.inf)
-        if done.any():
-            rows = pending[done]
-            grids.append((rows, grid.take(done)))
-            evidence.append((rows, value[done]))
-            bound.append((rows, error[done]))
-        pending = pending[~done]
-        m *= 2
-    posterior = QuadraturePosterior(target, grids, scatter(evidence, target.num_data), scatter(bound, target.num_data))
-    posterior.num_evaluations = counter.count
+    density = CountedDensity(target)
+    frame, peaks = locate(density)
+    frame, missed = peaks.reached(frame, depth=DEPTH, points=_finest(m, L, max_points))
+    refined = _refine(density, frame, peaks, missed, m=m, tolerance=tolerance, max_points=max_points)
+    posterior = QuadraturePosterior(target, *refined)
+    posterior.num_evaluations = density.count
     posterior.seconds = time.perf_counter() - start
     return posterior
 
@@ -126,81 +103,31 @@ def _finest(m: int, L: int, max_points: int) -> int:
     return m
 
 
-class _Counter:
-    """Evaluates the log joint of grids in blocks of bounded memory, and counts."""
+def _refine(
+    density: CountedDensity, frame: Frame, peaks: Peaks, missed: Tensor, *, m: int, tolerance: float, max_points: int
+) -> tuple[list[tuple[Tensor, Grid]], Tensor, Tensor]:
+    """Double each datum's grid until its bound is below the tolerance and its peaks are shown, or points run out.
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.count = 0
-        numbers = sum(arg.numel() for arg in target.args if isinstance(arg, Tensor))
-        self.width = max(numbers // target.num_data, 16)
-
-    def log_joint(self, u: Tensor) -> Tensor:
-        """``(G, n or 1, L)`` to ``(G, n)``; -inf where the density is not a number."""
-        n = self.target.num_data
-        size = max(_BLOCK // (n * self.width), 1)
-        value = torch.cat([self.target.log_joint(block) for block in u.split(size)])
-        self.count += value.numel()
-        return value.masked_fill(value.isnan(), -math.inf)
-
-    def grid(self, frame: Frame, m: int) -> Grid:
-        centre, basis, low, high = frame
-        step = (high - low) / (m - 1)
-        grid = Grid(centre, basis, low, step, m, torch.empty(0))
-        return Grid(centre, basis, low, step, m, self.log_joint(grid.points()))
-
-
-def _locate(counter: _Counter) -> tuple[Frame, Peaks]:
-    """Find every datum's mass: a box around it in whitened coordinates, and the peaks that hold it."""
-    target = counter.target
-    N, L = target.num_data, target.latent_dim
-    with fork_rng(seed=0):  # a deterministic route takes nothing from the user's random stream
-        draws = target.sample_prior(256).reshape(-1, L)
-    low, high = draws.amin(0), draws.amax(0)
-    low, high = low - (high - low) / 2, high + (high - low) / 2
-    m = _COARSE[L]
-    step = (high - low) / (m - 1)
-    eye = torch.eye(L).to(low).expand(N, L, L)
-    shared = Grid(torch.zeros_like(low).unsqueeze(0), eye[:1], low.unsqueeze(0), step.unsqueeze(0), m, torch.empty(0))
-    log_joint = counter.log_joint(shared.points())
-    coarse = Grid(torch.zeros_like(target.origin), eye, low.expand(N, L), step.expand(N, L), m, log_joint)
-    grid = coarse
-    for _ in range(_ZOOMS):  # zoom, and move while the mass touches the edge, until the box stays as it is
-        frame, settled = _zoom(grid)
-        if bool(settled.all()):
-            break
-        grid = counter.grid(frame, _FINE[L])
-    seen = grid.log_joint.double().logsumexp(0) + grid.log_cell  # about the evidence, if no peak was missed
-    peaks = climb(target, coarse, frame).above(seen.to(low) - _DEPTH / 2)
-    return frame, peaks
-
-
-def _zoom(grid: Grid) -> tuple[Frame, Tensor]:
-    """Re-frame each datum's grid around what lies within _DEPTH nats of its peak; say which frames are settled."""
-    points = grid.points()
-    weight = grid.log_joint.softmax(0)
-    mean = torch.einsum("gn,gni->ni", weight, points)
-    centred = points - mean
-    covariance = torch.einsum("gn,gni,gnj->nij", weight, centred, centred)
-    # cells wider than the mass hide its covariance: a fraction of a cell is the least that is known of it
-    cell = grid.basis * grid.step.unsqueeze(-2)
-    basis = torch.linalg.cholesky(covariance + 0.05 * cell @ cell.mT)
-    active = grid.log_joint > grid.log_joint.amax(0) - _DEPTH  # (G, n)
-    t = torch.linalg.solve_triangular(basis, centred.movedim(0, -1), upper=False).movedim(-1, 0)
-    touched = _touches(grid, active)
-    reach = torch.where(touched, grid.m / 2, 1.0).to(cell).unsqueeze(-1)  # one cell; half the box where it is left
-    margin = reach * torch.linalg.solve_triangular(basis, cell, upper=False).abs().sum(-1)  # in the new axes
-    nothing = ~active.unsqueeze(-1)
-    low = t.masked_fill(nothing, math.inf).amin(0) - margin
-    high = t.masked_fill(nothing, -math.inf).amax(0) + margin
-    old = grid.step.log().sum(-1) + math.log(grid.m) * grid.step.shape[-1] + torch.linalg.slogdet(grid.basis).logabsdet
-    new = (high - low).log().sum(-1) + torch.linalg.slogdet(basis).logabsdet
-    # a box that its active points touch may hide mass outside; one that shrank much is not yet resolved
-    return (mean, basis, low, high), (new > old - 0.7) & ~touched
-
-
-def _touches(grid: Grid, active: Tensor) -> Tensor:
-    return (active & grid.edge().unsqueeze(-1)).any(0)
+    Returns:
+        The grids, each with its data; the log integral and the bound on its error, ``(N,)`` each.
+    """
+    N, L = frame.centre.shape
+    pending = torch.arange(N, device=missed.device)
+    grids, evidence, bound = [], [], []
+    while len(pending):
+        grid = Grid.over(frame.take(pending), m, density.of(pending))
+        value, error, rounding = _integral(grid)
+        done = (error <= tolerance) | (error - rounding < rounding)
+        done &= missed[pending] | peaks.take(pending).resolved(grid.basis, grid.step)
+        done |= torch.tensor((2 * m) ** L > max_points)
+        if done.any():
+            rows = pending[done]
+            grids.append((rows, grid.take(done)))
+            evidence.append((rows, value[done]))
+            bound.append((rows, error.masked_fill(missed[pending], math.inf)[done]))
+        pending = pending[~done]
+        m *= 2
+    return grids, scatter(evidence, N), scatter(bound, N)
 
 
 def _integral(grid: Grid) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,7 @@ from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Kernel
 from pyro_vae.inference.mcmc.run import sample_target
+from pyro_vae.inference.target.legality import DEFAULT_PLATE, PlateError
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["MCMC"]
@@ -29,7 +30,8 @@ class MCMC:
         num_samples: S, draws kept a chain.
         warmup_steps: steps on which to adapt; as many as draws if not given, as in Pyro.
         num_chains: C.
-        plate: name of the data plate; None for the posterior of the whole program.
+        plate: name of the data plate: its rows are sampled as posteriors of their own where it holds every latent
+            site; otherwise, and with None, there is one posterior of the whole program.
         disable_progbar: show no progress.
         initial_params: where to start: as in Pyro, one value a site on the unconstrained scale, behind a dimension of
             chains unless there is but one.
@@ -58,7 +60,7 @@ class MCMC:
         warmup_steps: int | None = None,
         num_chains: int = 1,
         *,
-        plate: str | None = "data",
+        plate: str | None = DEFAULT_PLATE,
         disable_progbar: bool = False,
         initial_params: dict[str, Tensor] | None = None,
         compile: bool | None = None,
@@ -86,7 +88,13 @@ class MCMC:
         Raises:
             TypeError: if the model does not take these arguments, or takes some by name alone.
         """
-        target = Target(self.kernel.model, _positional(self.kernel.model, args, kwargs), plate=self.plate)
+        model, arguments = self.kernel.model, _positional(self.kernel.model, args, kwargs)
+        try:
+            target = Target(model, arguments, plate=self.plate)
+        except PlateError:
+            if self.plate != DEFAULT_PLATE:
+                raise
+            target = Target(model, arguments, plate=None)
         initial = None if self.initial_params is None else _start(target, self.initial_params, self.num_chains)
         self._draws = sample_target(
             target,

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.adaptation import Warmup
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.draws import Draws
@@ -21,6 +20,7 @@ from pyro_vae.inference.mcmc.kernels.base import Kernel, Metric, Tuning
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.memory import check_memory
 from pyro_vae.inference.mcmc.start import guide_metric, starting_points
+from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["mcmc", "sample_target"]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.adaptation import Moments
 from pyro_vae.inference.mcmc.kernels.base import Metric
+from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["guide_metric", "starting_points"]

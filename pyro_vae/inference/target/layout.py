@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target.program import frame_of
-from pyro_vae.inference.target.supports import bijection, check_support
+from pyro_vae.inference.target.program import Trace, frame_of
+from pyro_vae.inference.target.supports import bijection
 
 __all__ = ["LatentSite", "Layout"]
 
@@ -44,7 +44,7 @@ class Layout:
     Attributes:
         sites: the latent sites by name, in the program's order.
         observed: names of the observed sites.
-        plate: the data plate.
+        plate: the data plate; None for one posterior of the whole program.
         per_datum: whether there are N posteriors, or one of the whole program.
         num_data: N.
         latent_dim: L.
@@ -58,25 +58,18 @@ class Layout:
     latent_dim: int
 
     @classmethod
-    def of(cls, trace: dict[str, dict[str, Any]], plate: str | None) -> Layout:
-        """Read the layout off one run of the program.
-
-        Raises:
-            ValueError: if the plate does not exist or is sub-sampled; if a latent site is discrete; if no site is
-                latent or none observed; if data lie outside a site's support.
-        """
-        latent = {name: site for name, site in trace.items() if not site["is_observed"]}
-        observed = [name for name, site in trace.items() if site["is_observed"]]
-        per_datum = _in_data_plate(trace, latent, plate)
+    def of(cls, trace: Trace, plate: str | None) -> Layout:
+        """Read the layout off one run of a program that is legal; its data plate is None for a whole program."""
         frames = (frame for site in trace.values() for frame in site["cond_indep_stack"])
-        num_data = next(int(frame.size) for frame in frames if frame.name == plate) if per_datum else 1
-        _check_sites(trace, latent, plate if per_datum else None)
+        num_data = 1 if plate is None else next(int(frame.size) for frame in frames if frame.name == plate)
         sites: dict[str, LatentSite] = {}
         start = 0
-        for name, site in latent.items():
-            sites[name] = _place(name, site, plate if per_datum else None, start)
-            start = sites[name].columns.stop
-        return cls(sites, observed, plate, per_datum, num_data, start)
+        for name, site in trace.items():
+            if not site["is_observed"]:
+                sites[name] = _place(name, site, plate, start)
+                start = sites[name].columns.stop
+        observed = [name for name, site in trace.items() if site["is_observed"]]
+        return cls(sites, observed, plate, plate is not None, num_data, start)
 
     def unpack(self, u: Tensor, site: LatentSite) -> Tensor:
         """Columns of u ``(..., N, L)`` as the site's unconstrained value ``(..., *shape)``."""
@@ -86,7 +79,7 @@ class Layout:
             return value.squeeze(len(lead))
         return value.movedim(len(lead), len(lead) + site.axis)
 
-    def pack(self, trace: dict[str, dict[str, Any]]) -> Tensor:
+    def pack(self, trace: Trace) -> Tensor:
         """The latent sites' values in one run of the program as u ``(N, L)``."""
         columns = []
         for name, layout in self.sites.items():
@@ -101,9 +94,27 @@ class Layout:
         """Values of each site ``(B, ...)``, as the program holds them, as u ``(B, N, L)``; for supports that stay."""
         columns = []
         for name, site in self.sites.items():
-            raw = site.transform.inv(values[name])
-            raw = raw.unsqueeze(1) if site.axis is None else raw.movedim(1 + site.axis, 1)
+            raw = self.data_first(site.transform.inv(values[name]), site, 1)
             columns.append(raw.reshape(len(raw), self.num_data, -1))
+        return torch.cat(columns, -1)
+
+    def data_first(self, value: Tensor, site: LatentSite, lead: int) -> Tensor:
+        """Put a site's data axis right behind ``lead`` leading dimensions, from where the program has it."""
+        return value if site.axis is None else value.movedim(lead + site.axis, lead)
+
+    def data_back(self, value: Tensor, site: LatentSite, lead: int) -> Tensor:
+        """Put a site's data axis, right behind ``lead`` leading dimensions, where the program has it."""
+        return value if site.axis is None else value.movedim(lead, lead + site.axis)
+
+    def places(self, device: torch.device) -> Tensor:
+        """Where each number of u lies, ``(N, L)``, in the sites' unconstrained values flattened one after another."""
+        columns, start = [], 0
+        for site in self.sites.values():
+            first = torch.empty(site.shape, device="meta")
+            shape = self.data_back(first, site, 0).shape if site.axis is not None else site.shape
+            place = start + torch.arange(first.numel(), device=device).reshape(shape)
+            columns.append(self.data_first(place, site, 0).reshape(self.num_data, -1))
+            start += first.numel()
         return torch.cat(columns, -1)
 
     def must_name_all(self, values: dict[str, Any]) -> None:
@@ -114,46 +125,6 @@ class Layout:
         """
         if set(values) != set(self.sites):
             raise ValueError(say(f"values of the latent sites {list(self.sites)}", f"{list(values)}", "naming each"))
-
-
-def _in_data_plate(trace: dict[str, Any], latent: dict[str, Any], plate: str | None) -> bool:
-    """Say whether every latent site lies in the data plate; check that plate."""
-    plates = {frame.name: frame for site in trace.values() for frame in site["cond_indep_stack"]}
-    if plate is None or not plates:
-        return False
-    if plate not in plates:
-        expected = f"a plate named {plate!r}"
-        raise ValueError(say(expected, f"plates {sorted(plates)}", f"plate={min(plates)!r}, or plate=None"))
-    frame = plates[plate]
-    for other in plates.values():
-        if other.size != other.full_size and other.full_size is not None:
-            got = f"{other.size} of {other.full_size} rows"
-            raise ValueError(say(f"the whole plate {other.name!r}", got, "a program without sub-sampling"))
-    if any(frame_of(site, plate) is None for site in latent.values()):
-        return False
-    if frame.dim is None:
-        raise ValueError(
-            say(f"a vectorised plate {plate!r}", "a sequential one", "with pyro.plate(...) in place of for")
-        )
-    return True
-
-
-def _check_sites(trace: dict[str, Any], latent: dict[str, Any], plate: str | None) -> None:
-    if not latent:
-        raise ValueError(say("at least one latent site", f"observed sites {list(trace)}", "pyro.sample without obs"))
-    observed = [name for name in trace if name not in latent]
-    if not observed:
-        raise ValueError(say("at least one observed site", f"latent sites {list(latent)}", "obs=x in pyro.sample"))
-    for name, site in latent.items():
-        if site["fn"].support.is_discrete:
-            got = f"the discrete {type(site['fn']).__name__}"
-            raise ValueError(say(f"a continuous latent site {name!r}", got, "summing it out of the model"))
-    for name in observed:
-        site = trace[name]
-        if plate is not None and frame_of(site, plate) is None:
-            remedy = "moving it inside, or plate=None for the posterior of the whole program"
-            raise ValueError(say(f"observed site {name!r} inside plate {plate!r}", "a site outside", remedy))
-        check_support(name, site)
 
 
 def _place(name: str, site: dict[str, Any], plate: str | None, start: int) -> LatentSite:

@@ -11,12 +11,24 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import say
 
-__all__ = ["Program", "argument_name", "check_dtypes", "evaluating", "frame_of", "may_miss", "run_once", "sample_sites"]
+__all__ = [
+    "Program",
+    "Trace",
+    "argument_name",
+    "beside",
+    "check_dtypes",
+    "evaluating",
+    "frame_of",
+    "may_miss",
+    "run_once",
+    "sample_sites",
+]
 
 Program = Callable[..., Any]
+Trace = dict[str, dict[str, Any]]  # the sample sites of one run by name, as Pyro writes them
 
 
-def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
+def sample_sites(trace: Any) -> Trace:
     """Return the sample sites of a Pyro trace that carry a density, by name."""
     return {
         name: site
@@ -27,7 +39,7 @@ def sample_sites(trace: Any) -> dict[str, dict[str, Any]]:
     }
 
 
-def run_once(program: Program, *args: Any) -> dict[str, dict[str, Any]]:
+def run_once(program: Program, *args: Any) -> Trace:
     """Run a program and return its sample sites by name; errors come as they were raised, without Pyro's appendix."""
     with poutine.trace() as tracer:
         program(*args)
@@ -44,10 +56,17 @@ def argument_name(position: int) -> str:
     return "x" if position == 0 else f"argument {position} of the model"
 
 
+def _module_of(program: Any) -> nn.Module | None:
+    """The module that a program is, or is a method of."""
+    owner = getattr(program, "__self__", program)
+    return owner if isinstance(owner, nn.Module) else None
+
+
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Put a module into evaluation mode meanwhile."""
-    training = [m for m in model.modules() if m.training] if isinstance(model, nn.Module) else []
+    """Put the module that a program is, or is a method of, into evaluation mode meanwhile."""
+    module = _module_of(model)
+    training = [] if module is None else [m for m in module.modules() if m.training]
     for module in training:
         module.training = False
     try:
@@ -55,6 +74,15 @@ def evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def beside(model: Program, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments on the device of a module's parameters: ``fit`` may have moved it."""
+    module = _module_of(model)
+    first = None if module is None else next(module.parameters(), None)
+    if first is None:
+        return args
+    return tuple(arg.to(first.device) if isinstance(arg, Tensor) else arg for arg in args)
 
 
 def check_dtypes(program: Any, args: tuple[Any, ...]) -> None:

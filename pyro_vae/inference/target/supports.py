@@ -3,19 +3,45 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor
-from torch.distributions import Independent, Transform, biject_to, constraints
+from torch.distributions import Transform, biject_to, constraints
 
 from pyro_vae.checks import say
 
-__all__ = ["bijection", "check_support", "in_words", "is_real", "same_support"]
+__all__ = ["bijection", "check_shape", "check_support", "in_words", "is_real", "layers", "same_support", "underlying"]
+
+
+def check_shape(name: str, site: dict[str, Any]) -> None:
+    """Check that an observed site's value fits its distribution's shape: outside plates as torch broadcasts them.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    fn, value = site["fn"], site["value"]
+    if not isinstance(value, Tensor) or not value.dim():
+        return
+    event = tuple(fn.event_shape)
+    if tuple(value.shape[value.dim() - len(event) :]) != event:
+        expected = f"data of event shape {event} at site {name!r}, as the likelihood gives"
+        raise ValueError(say(expected, f"{tuple(value.shape)}", "x.reshape, or a network of another size"))
+    rows = value.shape[: value.dim() - len(event)]
+    if any(frame.vectorized for frame in site["cond_indep_stack"]):
+        fits = not fn.batch_shape or len(rows) == len(fn.batch_shape)
+    else:
+        ends = zip(reversed(rows), reversed(fn.batch_shape), strict=False)
+        fits = all(a == b or 1 in {a, b} for a, b in ends)
+    if not fits:
+        expected = f"data of shape {tuple(fn.shape())} at site {name!r}, one row a datum"
+        raise ValueError(say(expected, f"{tuple(value.shape)}", "x[None] for a single datum, or x.reshape"))
 
 
 def check_support(name: str, site: dict[str, Any]) -> None:
-    """Check that an observed site's value fits its distribution's shape and support.
+    """Check that an observed site's value lies in its distribution's support.
 
     Raises:
         ValueError: if it does not; the first offending row is named.
@@ -24,18 +50,6 @@ def check_support(name: str, site: dict[str, Any]) -> None:
     support = getattr(fn, "support", None)
     if support is None or not isinstance(value, Tensor):
         return
-    event_dim = len(fn.event_shape)
-    if value.dim() and tuple(value.shape[value.dim() - event_dim :]) != tuple(fn.event_shape):
-        raise ValueError(
-            say(
-                f"data of event shape {tuple(fn.event_shape)} at site {name!r}, as the likelihood gives",
-                f"{tuple(value.shape)}",
-                "x.reshape, or a network of another size",
-            )
-        )
-    if fn.batch_shape and value.dim() and value.dim() != len(fn.shape()):
-        expected = f"data of shape {tuple(fn.shape())} at site {name!r}, one row a datum"
-        raise ValueError(say(expected, f"{tuple(value.shape)}", "x[None] for a single datum, or x.reshape"))
     if hasattr(fn, "parts") and hasattr(fn, "widths"):  # columns of different kinds: each answers for its own
         ends = itertools.accumulate(fn.widths)
         for part, width, end in zip(fn.parts, fn.widths, ends, strict=True):
@@ -49,24 +63,29 @@ def check_support(name: str, site: dict[str, Any]) -> None:
         return
     rows = (~good).reshape(good.shape[0] if good.dim() else 1, -1).any(-1).nonzero().flatten()
     seen = value[~value.isnan()]
+    family = type(underlying(fn)).__name__.lstrip("_")
     low, high = float(seen.min()), float(seen.max())
     raise ValueError(
         say(
-            f"values at site {name!r} in the support of {_family(fn)}, {in_words(support)}",
+            f"values at site {name!r} in the support of {family}, {in_words(support)}",
             f"values from {low:g} to {high:g} (first outside: row {int(rows[0])})",
             _remedy(_bare(support), low, high),
         )
     )
 
 
-def _family(fn: Any) -> str:
-    while isinstance(fn, (Independent, dist.ExpandedDistribution, dist.MaskedDistribution)) or _observed_entries(fn):
+def layers(fn: Any) -> Iterator[Any]:
+    """A distribution, and what is under it where it only reshapes, expands or masks; a transformed one is another."""
+    other = torch.distributions.TransformedDistribution | dist.FoldedDistribution
+    yield fn
+    while hasattr(fn, "base_dist") and not isinstance(fn, other):
         fn = fn.base_dist
-    return type(fn).__name__.lstrip("_")
+        yield fn
 
 
-def _observed_entries(fn: Any) -> bool:
-    return type(fn).__name__ == "ObservedEntries"
+def underlying(fn: Any) -> Any:
+    """The distribution under what reshapes, expands or masks it."""
+    return list(layers(fn))[-1]
 
 
 def _bare(support: Any) -> Any:
@@ -127,7 +146,7 @@ _DISCRETE = constraints.boolean, constraints.nonnegative_integer, constraints.in
 
 def bijection(support: Any) -> Transform:
     """The transform from real numbers to a support; torch registers none for that of a mixture."""
-    if type(support).__name__ == "MixtureSameFamilyConstraint":  # older torch gives the components' own support
+    if hasattr(support, "base_constraint") and not isinstance(support, constraints.independent):  # a mixture's
         support = support.base_constraint
     return biject_to(support)
 

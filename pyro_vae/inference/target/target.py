@@ -5,34 +5,28 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 
 from __future__ import annotations
 
-import itertools
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions.util import scale_and_mask
-from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.target.densities import log_parts, log_prob, per_datum
 from pyro_vae.inference.target.layout import LatentSite, Layout
-from pyro_vae.inference.target.program import (
-    Program,
-    argument_name,
-    check_dtypes,
-    evaluating,
-    frame_of,
-    may_miss,
-    run_once,
-)
-from pyro_vae.inference.target.supports import bijection, is_real, same_support
+from pyro_vae.inference.target.legality import DEFAULT_PLATE, check_arguments, check_sites, data_plate
+from pyro_vae.inference.target.program import Program, Trace, beside, evaluating, run_once
+from pyro_vae.inference.target.rows import arguments_over_data
+from pyro_vae.inference.target.substitution import run_at, run_prior, vectorised, vmap
+from pyro_vae.inference.target.supports import is_real, same_support
 from pyro_vae.randomness import fork_rng
 
 __all__ = ["LatentSite", "Target", "as_target"]
+
+_LOOKS = 3  # runs of a program before anything else is done with it
 
 
 class Target:
@@ -45,12 +39,15 @@ class Target:
     same evidence. Supports may depend on other sites: the transform is taken while the program runs. Leading
     dimensions of u are vectorised with ``torch.vmap``. Modules are evaluated in evaluation mode.
 
+    Where the support of an observed site depends on latents, those whose support the data leave have likelihood zero.
+
     A u whose data axis has length 1 is shared by all data: the program's decoder runs once for all of them.
 
     Args:
         model: any Pyro program; called as ``model(x)``, or ``model(*x)`` if x is a tuple.
         x: the data; dimension 0 runs over data.
-        plate: name of the data plate; None for the posterior of the whole program.
+        plate: name of the data plate; None for the posterior of the whole program, which it also is where no plate
+            holds every latent site and none has the default name.
 
     Attributes:
         num_data: N.
@@ -65,8 +62,8 @@ class Target:
     Raises:
         TypeError: if ``model`` is not callable or ``x`` not made of tensors.
         ValueError: if the data are empty, not finite, outside a site's support or of another precision than a module's
-            parameters; if the plate does not exist or is
-            sub-sampled; if a latent site is discrete; if no site is latent or none observed.
+            parameters; if the plate does not exist, or one is sub-sampled; if a latent site is discrete; if no site is
+            latent or none observed.
 
     Example:
         >>> from pyro_vae import Model, likelihoods, networks, priors
@@ -76,32 +73,28 @@ class Target:
         torch.Size([4, 3, 7])
     """
 
-    def __init__(self, model: Program, x: Tensor | tuple[Any, ...], *, plate: str | None = "data") -> None:
+    def __init__(self, model: Program, x: Tensor | tuple[Any, ...], *, plate: str | None = DEFAULT_PLATE) -> None:
         if not callable(model):
             raise TypeError(say("a Pyro program", type(model).__name__, "a function or module that calls pyro.sample"))
         self.model = model
-        self.args: tuple[Any, ...] = _beside(model, x if isinstance(x, tuple) else (x,))
-        for position, arg in enumerate(self.args):
-            if isinstance(arg, Tensor):
-                name = argument_name(position)
-                checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=may_miss(model, position))
-            elif not isinstance(x, tuple):
-                checks.tensor(arg)
-        check_dtypes(model, self.args)
+        self.args: tuple[Any, ...] = beside(model, x if isinstance(x, tuple) else (x,))
+        check_arguments(model, self.args, single=not isinstance(x, tuple))
         self.plate = plate
-        with torch.no_grad(), fork_rng():  # looking takes nothing from the random stream
-            traces = [self._run(None), self._run(None)]  # two, to see which supports move
-        first = traces[0]
-        latent = {name: site for name, site in first.items() if not site["is_observed"]}
-        self.layout = Layout.of(first, plate)
+        with torch.no_grad(), fork_rng(seed=0):  # looking takes nothing from the random stream, nor depends on it
+            runs = [run_prior(model, self.args) for _ in range(_LOOKS)]  # several, to see which supports move
+        first = runs[0]
+        used_plate = data_plate(first, plate)
+        self._moving = check_sites(runs, used_plate)
+        self.layout = Layout.of(first, used_plate)
         self.sites, self.observed = self.layout.sites, self.layout.observed
         self.per_datum, self.num_data = self.layout.per_datum, self.layout.num_data
         self.latent_dim = self.layout.latent_dim
-        self._static = all(same_support(traces[0][s]["fn"].support, traces[1][s]["fn"].support) for s in latent)
-        self.plain = self.per_datum and len(latent) == 1 and all(is_real(s["fn"].support) for s in latent.values())
+        supports = {name: [run[name]["fn"].support for run in runs if name in run] for name in self.sites}
+        self._static = all(same_support(own[0], other) for own in supports.values() for other in own[1:])
+        self.plain = self.per_datum and len(supports) == 1 and all(is_real(own[0]) for own in supports.values())
         self._shared: bool | None = None
         self._over_data: tuple[int, ...] | None = None
-        value = next(iter(latent.values()))["value"]
+        value = first[next(iter(self.sites))]["value"]
         self.origin = value.new_zeros(self.num_data, self.latent_dim)
 
     # -- densities -----------------------------------------------------------------------------------------------
@@ -118,7 +111,7 @@ class Target:
             )
         if u.shape[-2] != self.num_data and not self._can_share(u):
             u = u.expand(*u.shape[:-2], self.num_data, self.latent_dim)
-        return self._vectorised(self._densities, u)
+        return vectorised(self._densities, u)
 
     def log_prior(self, u: Tensor) -> Tensor:
         """Return log p(u), the Jacobian of the transforms included, ``(..., N)``."""
@@ -135,25 +128,32 @@ class Target:
         """
 
         def by_site(v: Tensor) -> dict[str, Tensor]:
-            sites = {name: site for name, site in self._run(v).items() if site["is_observed"]}
-            terms = {name: self._log_prob(site) for name, site in sites.items()}
-            return {name: self.reduce(sites[name], term) if self.per_datum else term for name, term in terms.items()}
+            sites = {name: site for name, site in self.trace(v).items() if site["is_observed"]}
+            terms = {name: log_prob(site, self._moving) for name, site in sites.items()}
+            plate = self.layout.plate
+            return {name: per_datum(sites[name], term, plate) if plate else term for name, term in terms.items()}
 
-        return self._vectorised(by_site, u)
+        return vectorised(by_site, u)
 
     def log_joint(self, u: Tensor, *, beta: float | Tensor = 1.0) -> Tensor:
-        """Return log p(u) + beta log p(x|u), ``(..., N)``; beta tempers the likelihood and broadcasts."""
+        """Return log p(u) + beta log p(x|u), ``(..., N)``; beta tempers the likelihood and broadcasts.
+
+        At beta = 0 it is the prior, also where the likelihood is zero.
+        """
         log_prior, log_likelihood = self.log_parts(u)
-        return log_prior + beta * log_likelihood
+        if isinstance(beta, Tensor):
+            return log_prior + torch.where(beta == 0, 0.0, beta * log_likelihood)
+        return log_prior + beta * log_likelihood if beta else log_prior
 
     def log_jacobian(self, u: Tensor) -> Tensor:
         """Return log |det dz/du|, ``(..., N)``: what log_prior adds to the prior's density over z."""
 
         def log_det(v: Tensor) -> Tensor:
-            terms = [self.reduce(site, site["infer"]["log_det"]) for _, site in self._latent(self._run(v))]
+            trace = self.trace(v)
+            terms = [per_datum(trace[name], trace[name]["infer"]["log_det"], self.layout.plate) for name in self.sites]
             return torch.stack(torch.broadcast_tensors(*terms)).sum(0).expand(self.num_data)
 
-        return self._vectorised(log_det, u)
+        return vectorised(log_det, u)
 
     def value_and_grad(self, u: Tensor, *, beta: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
         """Return log_joint ``(..., N)`` and its gradient with respect to u ``(..., N, L)``, both detached."""
@@ -173,9 +173,9 @@ class Target:
         if self._static:
             values = {name: site.transform(self.layout.unpack(u, site)) for name, site in self.sites.items()}
         else:
-            values = self._vectorised(lambda v: {name: s["value"] for name, s in self._latent(self._run(v))}, u)
+            values = vectorised(lambda v: {name: self.trace(v)[name]["value"] for name in self.sites}, u)
         lead = u.dim() - 2
-        return {name: _move_data_axis(value, self.sites[name], lead, first=True) for name, value in values.items()}
+        return {name: self.layout.data_first(value, self.sites[name], lead) for name, value in values.items()}
 
     def pack(self, values: dict[str, Tensor]) -> Tensor:
         """Return u ``(N, L)`` for one value a latent site, as the program would sample it: the inverse of constrain.
@@ -188,6 +188,18 @@ class Target:
             trace = run_once(poutine.condition(self.model, data=values), *self.args)
         return self.layout.pack(trace)
 
+    def pack_batch(self, values: dict[str, Tensor]) -> Tensor:
+        """Return u ``(B, N, L)`` for B values a latent site, each as the program would sample it.
+
+        Raises:
+            ValueError: if a latent site is missing, or one is unknown.
+        """
+        self.layout.must_name_all(values)
+        if self._static:
+            return self.layout.pack_batch(values)
+        each = zip(*values.values(), strict=True)
+        return torch.stack([self.pack(dict(zip(values, one, strict=True))) for one in each])
+
     def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
         """Return u ``(..., N, L)`` of values shaped as constrain returns them: its inverse.
 
@@ -195,36 +207,32 @@ class Target:
             ValueError: if a latent site is missing, or one is unknown.
         """
         self.layout.must_name_all(values)
-        first = next(iter(self.sites.values()))
-        lead = values[first.name].shape[: values[first.name].dim() - first.value_dim]
+        name, first = next(iter(self.sites.items()))
+        lead = values[name].shape[: values[name].dim() - first.value_dim]
         flat = {
-            name: _move_data_axis(values[name].reshape(-1, *values[name].shape[len(lead) :]), site, 1, first=False)
+            name: self.layout.data_back(values[name].reshape(-1, *values[name].shape[len(lead) :]), site, 1)
             for name, site in self.sites.items()
         }
-        if not self._static:
-            rows = [self.pack({name: value[i] for name, value in flat.items()}) for i in range(lead.numel())]
-            return torch.stack(rows).reshape(*lead, self.num_data, self.latent_dim)
-        return self.layout.pack_batch(flat).reshape(*lead, self.num_data, self.latent_dim)
+        return self.pack_batch(flat).reshape(*lead, self.num_data, self.latent_dim)
 
     @torch.no_grad()
     def sample_prior(self, num_samples: int = 1) -> Tensor:
         """Draw u from the prior, ``(num_samples, N, L)``."""
 
         def draw(_: Tensor) -> Tensor:
-            return self.layout.pack(self._run(None))
+            return self.layout.pack(run_prior(self.model, self.args))
 
         dummy = torch.zeros(num_samples)
         try:
             with pyro.validation_enabled(False):
-                return _vmap(draw, dummy, randomness="different")
+                return vmap(draw, dummy, randomness="different")
         except (RuntimeError, ValueError, NotImplementedError):  # a sampler without a batching rule: one by one
             return torch.stack([draw(d) for d in dummy])
 
     def rows(self, index: Sequence[int] | Tensor) -> Target:
         """Return the target of the data at ``index``; this one if those are all data in their order.
 
-        Which tensor arguments run over the data is found out by trying: those whose first dimension is N are indexed
-        if the densities of the rows are then what they were among all.
+        Which tensor arguments run over the data is found out by trying.
 
         Raises:
             TypeError: if the rows are not whole numbers.
@@ -237,115 +245,35 @@ class Target:
         if keep.tolist() == list(range(self.num_data)):
             return self
         if self._over_data is None:
-            self._over_data = self._find_over_data()
+            self._over_data = arguments_over_data(self, self._indexed)
         return self._indexed(keep, self._over_data)
 
     def _indexed(self, keep: Tensor, positions: tuple[int, ...]) -> Target:
         args = tuple(arg[keep.to(arg.device)] if i in positions else arg for i, arg in enumerate(self.args))
         return Target(self.model, args, plate=self.plate)
 
-    @torch.no_grad()
-    def _find_over_data(self) -> tuple[int, ...]:
-        """Positions of the arguments that run over the data: the most of those that could, as far as that is right."""
-        N = self.num_data
-        could = [i for i, arg in enumerate(self.args) if isinstance(arg, Tensor) and arg.dim() and len(arg) == N]
-        if len(could) == 1:
-            return (could[0],)
-        with fork_rng(seed=0):
-            u = self.sample_prior(1)[0]
-        expected = self.log_joint(u)
-        some = torch.arange(N).flip(0)[: max(N // 2, 1)]  # fewer than N, and out of order
-        for size in range(len(could), 0, -1):
-            for positions in itertools.combinations(could, size):
-                try:
-                    found = self._indexed(some, positions).log_joint(u[some.to(u.device)])
-                except (RuntimeError, ValueError, IndexError):
-                    continue
-                if torch.allclose(found, expected[some.to(u.device)], rtol=1e-4):
-                    return positions
-        raise ValueError(say("arguments whose rows are the data", "none that can be indexed", "all data at once"))
-
-    def trace(self, u: Tensor) -> dict[str, dict[str, Any]]:
+    def trace(self, u: Tensor) -> Trace:
         """Return the Pyro sample sites at one u ``(N, L)`` by name, each with ``fn`` and ``value``."""
-        return self._run(u)
-
-    # -- the program ---------------------------------------------------------------------------------------------
-
-    def _run(self, u: Tensor | None) -> dict[str, dict[str, Any]]:
-        substitute = _Substitute(self, u)
-        with evaluating(self.model), substitute, pyro.validation_enabled(False):
-            try:
-                return run_once(self.model, *self.args)
-            except RuntimeError as error:
-                if "vmap" not in str(error):
-                    raise
-                raise ValueError(
-                    say(
-                        f"a program that torch.vmap can vectorise (last latent site reached: {substitute.last!r})",
-                        str(error).splitlines()[0][:200],
-                        "removing .item(), Python branches on values, dropout and sub-sampling",
-                    )
-                ) from error
+        return run_at(self.model, self.args, self.layout, u)
 
     def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        log_prior = u.new_zeros(self.num_data)
-        log_likelihood = u.new_zeros(self.num_data)
-        for site in self._run(u).values():
-            log_prob = self._log_prob(site)
-            if site["is_observed"]:
-                log_likelihood = log_likelihood + self.reduce(site, log_prob)
-            else:
-                log_prior = log_prior + self.reduce(site, log_prob) + self.reduce(site, site["infer"]["log_det"])
-        return log_prior, log_likelihood
-
-    def _log_prob(self, site: dict[str, Any]) -> Tensor:
-        try:
-            with pyro.validation_enabled(False):  # a chain that ran away is a density of zero or NaN, not an error
-                return scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
-        except RuntimeError as error:
-            if "vmap" not in str(error):
-                raise
-            where = f"site {site['name']!r}, {type(site['fn']).__name__} of shape {tuple(site['fn'].shape())}"
-            raise ValueError(
-                say(
-                    "densities that torch.vmap can vectorise",
-                    f"{where}: {str(error).splitlines()[0][:200]}",
-                    "another distribution at that site, or the same density as pyro.factor",
-                )
-            ) from error
-
-    def reduce(self, site: dict[str, Any], log_prob: Tensor) -> Tensor:
-        """Sum a site's log probabilities a datum, ``(N,)``; over all of it for a whole program."""
-        frame = frame_of(site, self.plate) if self.per_datum else None
-        if frame is None:
-            return log_prob.sum()
-        per_datum = log_prob.movedim(frame.dim, 0)
-        return per_datum.reshape(per_datum.shape[0], -1).sum(-1)
-
-    def _vectorised(self, function: Callable[[Tensor], Any], u: Tensor) -> Any:
-        lead = u.shape[:-2]
-        if not lead:
-            return function(u)
-        flat = _vmap(function, u.reshape(-1, *u.shape[-2:]))
-        return torch.utils._pytree.tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
+        return log_parts(self.trace(u), self.layout, self._moving, u)
 
     def _can_share(self, u: Tensor) -> bool:
+        """Whether points that all data share may go through the program once: tried at one point, then remembered."""
         if self._shared is None:
             probe = u.detach().reshape(-1, 1, self.latent_dim)[:1]
             every = probe.expand(1, self.num_data, self.latent_dim)
             try:
-                shared, apart = (self._vectorised(self._densities, v) for v in (probe, every))
+                shared, apart = (vectorised(self._densities, v) for v in (probe, every))
                 self._shared = all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(shared, apart, strict=True))
             except (RuntimeError, ValueError):
                 self._shared = False
         return self._shared
 
-    def _latent(self, trace: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-        return ((name, site) for name, site in trace.items() if not site["is_observed"])
-
 
 def as_target(
-    model: Program | Target, x: Tensor | tuple[Any, ...] | None = None, *, plate: str | None = "data"
+    model: Program | Target, x: Tensor | tuple[Any, ...] | None = None, *, plate: str | None = DEFAULT_PLATE
 ) -> Target:
     """Return the target of a program and its data: the border at which ``(model, x)`` becomes one, once.
 
@@ -361,56 +289,3 @@ def as_target(
     if x is None:
         raise ValueError(say("data x beside a program", "none", "x, or Target(model, x) in place of both"))
     return Target(model, x, plate=plate)
-
-
-class _Substitute(Messenger):
-    """Give latent sites the values that u holds; note each transform's log |det J| at its site."""
-
-    def __init__(self, target: Target, u: Tensor | None) -> None:
-        super().__init__()
-        self.target = target
-        self.u = u
-        self.last: str | None = None
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or poutine.util.site_is_subsample(msg):
-            return
-        self.last = msg["name"]
-        if self.u is None:
-            return
-        layout = self.target.sites.get(msg["name"])
-        if layout is None:
-            raise ValueError(
-                say(f"the latent sites of the first run, {list(self.target.sites)}", repr(msg["name"]), "fixed sites")
-            )
-        raw = self.target.layout.unpack(self.u, layout)
-        transform = bijection(msg["fn"].support)
-        value = transform(raw)
-        log_det = transform.log_abs_det_jacobian(raw, value)
-        batch = msg["fn"].batch_shape
-        extra = log_det.dim() - len(batch)
-        msg["value"] = value
-        msg["done"] = True
-        msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}
-
-
-def _move_data_axis(value: Tensor, site: LatentSite, lead: int, *, first: bool) -> Tensor:
-    """Put the data axis behind ``lead`` leading dimensions, or from there back to where the program has it."""
-    if site.axis is None:
-        return value
-    own = lead + site.axis
-    return value.movedim(own, lead) if first else value.movedim(lead, own)
-
-
-def _beside(model: Program, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments on the device of a module's parameters: ``fit`` may have moved it."""
-    first = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    if first is None:
-        return args
-    return tuple(arg.to(first.device) if isinstance(arg, Tensor) else arg for arg in args)
-
-
-def _vmap(function: Callable[[Tensor], Any], x: Tensor, *, randomness: str = "error") -> Any:
-    with warnings.catch_warnings():  # an operation without a batching rule is slow, not wrong
-        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
-        return torch.vmap(function, randomness=randomness)(x)

@@ -9,9 +9,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import positive_integer, positive_number
 from pyro_vae.inference.exact.analytic import analytic
 from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.target.target import Target
 
 __all__ = ["MeanFieldPosterior", "coordinate_ascent"]
 
@@ -32,12 +33,12 @@ class MeanFieldPosterior(dist.Independent):
 
 @torch.no_grad()
 def coordinate_ascent(
-    model: Program,
-    x: Tensor | tuple[Any, ...],
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
     *,
     max_sweeps: int = 1000,
     tolerance: float = 1e-10,
-    plate: str = "data",
+    plate: str | None = "data",
 ) -> MeanFieldPosterior:
     r"""Return the best Gaussian with independent dimensions, one dimension at a time.
 
@@ -53,7 +54,8 @@ def coordinate_ascent(
     Source: Bishop 2006, Pattern Recognition and Machine Learning, section 10.1.2.
 
     Args:
-        model: a linear-Gaussian Pyro program, as for :func:`~pyro_vae.inference.exact.analytic.analytic`.
+        model: a linear-Gaussian Pyro program, as for :func:`~pyro_vae.inference.exact.analytic.analytic`,
+            or a Target in place of program and data.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
         max_sweeps: at most so many sweeps.
         tolerance: the sweeps end once no mean moves by more, in posterior standard deviations.
@@ -71,8 +73,7 @@ def coordinate_ascent(
     """
     start = time.perf_counter()
     positive_integer(max_sweeps, "max_sweeps")
-    if not tolerance > 0:
-        raise ValueError(say("a positive tolerance", f"{tolerance}", "tolerance=1e-10"))
+    positive_number(tolerance, "tolerance", example=1e-10)
     exact = analytic(model, x, plate=plate)
     m, precision = exact.mean.double(), exact.precision_matrix.double()  # (N, L), (N, L, L)
     diagonal = precision.diagonal(dim1=-2, dim2=-1)

@@ -13,7 +13,7 @@ from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows, pieces
 from pyro_vae.inference.target.program import Program, check_dtypes, may_miss, run_once
-from pyro_vae.inference.target.supports import check_support, in_words
+from pyro_vae.inference.target.supports import check_shape, check_support, in_words
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.randomness import fork_rng
 
@@ -152,6 +152,7 @@ def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
     if not observed:
         raise ValueError(say("a model that observes the data", f"sites {list(sites)}", "fit(model, guide, x)"))
     for name, site in observed.items():
+        check_shape(name, site)
         check_support(name, site)
     return sites
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.guided import GuideSampler
 from pyro_vae.inference.mcmc.kernels.base import Density, Info, Kernel, State, Tuning, accept
+from pyro_vae.inference.posterior import GuideSampler
 
 __all__ = ["IndependenceMH"]
 

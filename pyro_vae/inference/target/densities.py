@@ -1,0 +1,56 @@
+"""Log densities of a program's sites, a datum at a time or of the whole program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Set
+from typing import Any
+
+import pyro
+import torch
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor
+
+from pyro_vae.inference.target.layout import Layout
+from pyro_vae.inference.target.program import Trace, frame_of
+
+__all__ = ["log_parts", "log_prob", "per_datum"]
+
+
+def log_prob(site: dict[str, Any], moving: Set[str] = frozenset()) -> Tensor:
+    """The log density of a site's value, scaled and masked as in Pyro, ``(*batch_shape)``.
+
+    Outside a support that moves with latents it is -inf: what a density computes there need not be.
+    """
+    fn, value = site["fn"], site["value"]
+    try:
+        with pyro.validation_enabled(False):  # a chain that ran away is a density of zero or NaN, not an error
+            found = fn.log_prob(value)
+    except RuntimeError as error:
+        error.add_note(f"site {site['name']!r}, {type(fn).__name__} of shape {tuple(fn.shape())}")
+        raise
+    if site["name"] in moving:
+        found = torch.where(fn.support.check(value), found, -math.inf)
+    return scale_and_mask(found, site["scale"], site["mask"])
+
+
+def per_datum(site: dict[str, Any], log_prob: Tensor, plate: str | None) -> Tensor:
+    """Sum a site's log probabilities a datum of the plate, ``(N,)``; over all of it where it lies in none."""
+    frame = frame_of(site, plate)
+    if frame is None:
+        return log_prob.sum()
+    rows = log_prob.movedim(frame.dim, 0)
+    return rows.reshape(rows.shape[0], -1).sum(-1)
+
+
+def log_parts(trace: Trace, layout: Layout, moving: Set[str], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Log p(u), with the Jacobian, and log p(x|u) of one run at u, each ``(N,)``, nats."""
+    log_prior = like.new_zeros(layout.num_data)
+    log_likelihood = like.new_zeros(layout.num_data)
+    for site in trace.values():
+        term = per_datum(site, log_prob(site, moving), layout.plate)
+        if site["is_observed"]:
+            log_likelihood = log_likelihood + term
+        else:
+            log_prior = log_prior + term + per_datum(site, site["infer"]["log_det"], layout.plate)
+    return log_prior, log_likelihood

@@ -1,0 +1,105 @@
+"""Which programs and data a target takes: arguments, the data plate, sites."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from pyro_vae import checks
+from pyro_vae.checks import say
+from pyro_vae.inference.target.program import Program, Trace, argument_name, check_dtypes, frame_of, may_miss
+from pyro_vae.inference.target.supports import check_shape, check_support, same_support
+
+__all__ = ["DEFAULT_PLATE", "PlateError", "check_arguments", "check_sites", "data_plate"]
+
+DEFAULT_PLATE = "data"
+
+
+class PlateError(ValueError):
+    """The plate that was asked for does not hold the data; another one, or none, would."""
+
+
+def check_arguments(model: Program, args: tuple[Any, ...], *, single: bool) -> None:
+    """Check a program's arguments: tensors of data, finite, of the precision of its parameters.
+
+    Raises:
+        TypeError: if a single argument is no tensor.
+        ValueError: if data are empty, not finite, or of another precision than a module's parameters.
+    """
+    for position, arg in enumerate(args):
+        if isinstance(arg, Tensor):
+            name = argument_name(position)
+            checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=may_miss(model, position))
+        elif single:
+            checks.tensor(arg)
+    check_dtypes(model, args)
+
+
+def data_plate(trace: Trace, plate: str | None) -> str | None:
+    """Return the plate over whose rows a program is N posteriors; None if it is one posterior as a whole.
+
+    It is one where a latent site lies outside the plate. A program without a plate of the default name is one too,
+    unless another plate holds every latent site: then which is meant must be said.
+
+    Raises:
+        PlateError: if the plate does not exist, or is sequential.
+        ValueError: if a plate is sub-sampled.
+    """
+    plates = {frame.name: frame for site in trace.values() for frame in site["cond_indep_stack"]}
+    for name, frame in plates.items():
+        if frame.full_size is not None and frame.size != frame.full_size:
+            got = f"{frame.size} of {frame.full_size} rows"
+            raise ValueError(say(f"the whole plate {name!r}", got, "a program without sub-sampling"))
+    if plate is None or not plates:
+        return None
+    latent = [site for site in trace.values() if not site["is_observed"]]
+    around_all = [name for name in plates if all(frame_of(site, name) is not None for site in latent)]
+    if plate not in plates:
+        if plate == DEFAULT_PLATE and not around_all:
+            return None
+        remedy = f"plate={min(around_all or plates)!r}, or plate=None for the posterior of the whole program"
+        raise PlateError(say(f"a plate named {plate!r}", f"plates {sorted(plates)}", remedy))
+    if plate not in around_all:
+        return None
+    if plates[plate].dim is None:
+        remedy = "with pyro.plate(...) in place of for"
+        raise PlateError(say(f"a vectorised plate {plate!r}", "a sequential one", remedy))
+    return plate
+
+
+def check_sites(runs: list[Trace], plate: str | None) -> set[str]:
+    """Check the sites of a program that ran more than once; return the observed ones whose support moves.
+
+    Whether data lie in a support is asked only where it is the same in every run: one that depends on latents rules
+    those latents out that the data contradict, whose likelihood is zero.
+
+    Raises:
+        ValueError: if a latent site is discrete; if no site is latent or none observed; if an observed site lies
+            outside the plate, or data outside a site's support.
+    """
+    trace = runs[0]
+    latent = [name for name, site in trace.items() if not site["is_observed"]]
+    observed = [name for name, site in trace.items() if site["is_observed"]]
+    if not latent:
+        raise ValueError(say("at least one latent site", f"observed sites {observed}", "pyro.sample without obs"))
+    if not observed:
+        raise ValueError(say("at least one observed site", f"latent sites {latent}", "obs=x in pyro.sample"))
+    for name in latent:
+        fn = trace[name]["fn"]
+        if fn.support.is_discrete:
+            got = f"the discrete {type(fn).__name__}"
+            raise ValueError(say(f"a continuous latent site {name!r}", got, "summing it out of the model"))
+    moving = set()
+    for name in observed:
+        site = trace[name]
+        if plate is not None and frame_of(site, plate) is None:
+            remedy = "moving it inside, or plate=None for the posterior of the whole program"
+            raise ValueError(say(f"observed site {name!r} inside plate {plate!r}", "a site outside", remedy))
+        check_shape(name, site)
+        supports = [getattr(run[name]["fn"], "support", None) for run in runs if name in run]
+        if all(same_support(supports[0], other) for other in supports[1:]):
+            check_support(name, site)
+        else:
+            moving.add(name)
+    return moving

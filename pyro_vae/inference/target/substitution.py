@@ -1,0 +1,91 @@
+"""A program run at values of its latent sites that a vector u holds, for many u at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyro_vae.checks import say
+from pyro_vae.inference.target.layout import Layout
+from pyro_vae.inference.target.program import Program, Trace, evaluating, run_once
+from pyro_vae.inference.target.supports import bijection
+
+__all__ = ["run_at", "run_prior", "vectorised", "vmap"]
+
+
+def run_prior(model: Program, args: tuple[Any, ...]) -> Trace:
+    """The sample sites of one run in evaluation mode, latent sites drawn from the prior."""
+    with evaluating(model), pyro.validation_enabled(False):
+        return run_once(model, *args)
+
+
+def run_at(model: Program, args: tuple[Any, ...], layout: Layout, u: Tensor) -> Trace:
+    """The sample sites of one run at u ``(N, L)``; latent ones have their log |det dz/du| in ``infer["log_det"]``."""
+    substitute = _Substitute(layout, u)
+    try:
+        with substitute:
+            return run_prior(model, args)
+    except RuntimeError as error:
+        error.add_note(f"last latent site reached: {substitute.last!r}")
+        raise
+
+
+def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
+    """Map a function of u ``(N, L)`` over the leading dimensions of u ``(..., N, L)``.
+
+    Raises:
+        ValueError: if the function works for one u, and not vectorised.
+    """
+    lead = u.shape[:-2]
+    if not lead:
+        return function(u)
+    rows = u.reshape(-1, *u.shape[-2:])
+    try:
+        flat = vmap(function, rows)
+    except RuntimeError as error:
+        function(rows[0])  # an error of the program itself comes as it is
+        where = "; ".join([str(error).splitlines()[0][:200], *getattr(error, "__notes__", [])])
+        remedy = "removing .item(), Python branches on values, dropout and sub-sampling"
+        raise ValueError(say("a program and densities that torch.vmap can vectorise", where, remedy)) from error
+    return torch.utils._pytree.tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
+
+
+def vmap(function: Callable[[Tensor], Any], x: Tensor, *, randomness: str = "error") -> Any:
+    """``torch.vmap`` without its warning: an operation without a batching rule is slow, not wrong."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
+        return torch.vmap(function, randomness=randomness)(x)
+
+
+class _Substitute(Messenger):
+    """Give latent sites the values that u holds; note each transform's log |det J| at its site."""
+
+    def __init__(self, layout: Layout, u: Tensor) -> None:
+        super().__init__()
+        self.layout = layout
+        self.u = u
+        self.last: str | None = None
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or poutine.util.site_is_subsample(msg):
+            return
+        self.last = msg["name"]
+        site = self.layout.sites.get(msg["name"])
+        if site is None:
+            sites = list(self.layout.sites)
+            raise ValueError(say(f"the latent sites of the first run, {sites}", repr(msg["name"]), "fixed sites"))
+        raw = self.layout.unpack(self.u, site)
+        transform = bijection(msg["fn"].support)
+        value = transform(raw)
+        log_det = transform.log_abs_det_jacobian(raw, value)
+        extra = log_det.dim() - len(msg["fn"].batch_shape)
+        msg["value"] = value
+        msg["done"] = True
+        msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}
