@@ -11,7 +11,7 @@ from pyro_vae.cli.output import show, table, tell, write_columns
 
 __all__ = ["ROUTES", "compare", "evidence", "infer"]
 
-ROUTES = ("guide", "analytic", "quadrature", "map", "laplace", "HMC", "NUTS", "MALA", "RandomWalk", "ChEES")
+ROUTES = ("guide", "analytic", "quadrature", "map", "laplace", "HMC", "NUTS", "MALA", "Barker", "RandomWalk", "ChEES")
 _Samples = Annotated[int, typer.Option(min=2, help="Draws a chain, or draws to score a posterior with.")]
 
 
