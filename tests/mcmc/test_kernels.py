@@ -148,9 +148,13 @@ def test_a_guide_whose_density_at_given_points_is_unknown_is_refused():
             shape = pyro.sample("shape", dist.LogNormal(0.0, 1.0), infer={"is_auxiliary": True})
             pyro.sample("rate", dist.Gamma(1.0 + shape, 2.0))
 
+    def narrow(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("rate", dist.Uniform(torch.full_like(x, 3.0), 4.0))
+
     x = torch.tensor([0.0, 3.0])
     settings = {"kernel": pv.IndependenceMH(), "initial": {"rate": torch.ones(2)}, "num_samples": 5}
     with pytest.raises(ValueError, match=r"also \['shape'\]"):
         pv.mcmc(positive, x, guide=noisy, **settings)
     with pytest.raises(ValueError, match="the guide can propose"):
-        pv.mcmc(positive, x, guide=dist.Uniform(torch.full((2, 1), 3.0), 4.0).to_event(1), **settings)
+        pv.mcmc(positive, x, guide=narrow, **settings)

@@ -98,5 +98,5 @@ def _log_q(sampler: GuideSampler, u: Tensor) -> Tensor:
             remedy = "initial=None, or a guide over the latent sites alone"
             raise ValueError(say("a guide whose density at the initial points is known", f"also {more}", remedy))
         terms = [target.reduce(site, site["fn"].log_prob(values[name])) for name, site in sites.items()]
-        densities.append(torch.stack(terms).sum(0))
+        densities.append(torch.stack(terms).sum(0).expand(target.num_data))
     return torch.stack(densities) + target.log_jacobian(u)
