@@ -18,7 +18,7 @@ from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Info, Kernel, Metric, State, Tuning
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.memory import check_memory
-from pyro_vae.inference.mcmc.start import guide_metric, starting_points
+from pyro_vae.inference.mcmc.start import guide_metric, initial_points
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
 from pyro_vae.progress import progress_bar
@@ -99,7 +99,7 @@ def mcmc(
     started = time.perf_counter()
     density = LogDensity(target, compile=plan.steps >= _COMPILE_FROM if compile is None else compile)
     sampler = None if guide is None else GuideSampler(target, guide)
-    u = _initial(target, initial, plan.num_chains, sampler)
+    u = initial_points(target, initial, plan.num_chains, sampler)
     informed = sampler is not None and kernel.adapt_mass_matrix
     metric = guide_metric(sampler, dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
     state = kernel.start(u, density, sampler, given=initial is not None)
@@ -207,36 +207,6 @@ def _sample(kernel: Kernel, density: LogDensity, state: State, tuning: Tuning, p
                 raise
     step_size = None if kernel.target_accept_prob is None else kernel.reported_step_size(tuning)
     return _Kept(draws[:, :kept], acceptance, diverging[:, :kept], step_size, exchanges.mean())
-
-
-def _initial(
-    target: Target, initial: Tensor | dict[str, Tensor] | None, num_chains: int, guide: GuideSampler | None
-) -> Tensor:
-    """Return the points to start from, ``(C, N, L)``: those that were given, if their density is finite."""
-    if initial is None:
-        return starting_points(target, num_chains, guide)
-    shape = (num_chains, target.num_data, target.latent_dim)
-    if isinstance(initial, dict):
-        u = _packed(target, initial).expand(shape).clone()
-    elif isinstance(initial, Tensor) and tuple(initial.shape) == shape:
-        u = initial.detach().clone()
-    else:
-        got = f"{tuple(initial.shape)}" if isinstance(initial, Tensor) else type(initial).__name__
-        raise ValueError(say(f"initial of shape {shape}, or a dictionary by site", got, "target.pack(values)"))
-    if not bool(torch.isfinite(target.log_joint(u)).all()):
-        raise ValueError(say("initial points of finite density", "an infinite or undefined one", "initial=None"))
-    return u
-
-
-@torch.no_grad()
-def _packed(target: Target, values: dict[str, Tensor]) -> Tensor:
-    """One value a site as u ``(N, L)``; shapes are checked here, since Pyro's word for it is a page of them."""
-    expected = {name: tuple(site["value"].shape) for name, site in target.trace(target.origin).items()}
-    for name, value in values.items():
-        if name in target.sites and tuple(value.shape) != expected[name]:
-            got = f"{tuple(value.shape)}"
-            raise ValueError(say(f"initial[{name!r}] of shape {expected[name]}", got, "one value for every datum"))
-    return target.pack(values)
 
 
 @torch.no_grad()
