@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.inference.exact.quadrature import QuadraturePosterior as QuadraturePosterior
     from pyro_vae.inference.exact.quadrature import quadrature as quadrature
     from pyro_vae.inference.mcmc.draws import Draws as Draws
+    from pyro_vae.inference.mcmc.kernels.barker import Barker as Barker
     from pyro_vae.inference.mcmc.kernels.base import Kernel as Kernel
     from pyro_vae.inference.mcmc.kernels.chees import ChEES as ChEES
     from pyro_vae.inference.mcmc.kernels.gibbs import GaussianGibbs as GaussianGibbs
@@ -99,6 +100,7 @@ _HOMES = {
     "analytic": "pyro_vae.inference.exact.analytic",
     "MeanFieldPosterior": "pyro_vae.inference.variational.coordinate_ascent",
     "coordinate_ascent": "pyro_vae.inference.variational.coordinate_ascent",
+    "Barker": "pyro_vae.inference.mcmc.kernels.barker",
     "ChEES": "pyro_vae.inference.mcmc.kernels.chees",
     "Draws": "pyro_vae.inference.mcmc.draws",
     "GaussianGibbs": "pyro_vae.inference.mcmc.kernels.gibbs",

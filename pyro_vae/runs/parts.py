@@ -95,6 +95,7 @@ KERNELS: Mapping[str, Part] = {
     "HMC": Part(f"{_M}.hmc:HMC"),
     "NUTS": Part(f"{_M}.nuts:NUTS"),
     "MALA": Part(f"{_M}.mala:MALA"),
+    "Barker": Part(f"{_M}.barker:Barker"),
     "RandomWalk": Part(f"{_M}.random_walk:RandomWalk"),
     "ChEES": Part(f"{_M}.chees:ChEES"),
     "ParallelTempering": Part(f"{_M}.tempering:ParallelTempering"),

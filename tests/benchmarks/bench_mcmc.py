@@ -144,8 +144,8 @@ def kernels(model, guide, draws):
     print("| --- | --- | --- | --- |")
     x = rows(100)
     for kernel in (
-        pv.HMC(), pv.HMC(full_mass=True), pv.ChEES(), pv.NUTS(), pv.MALA(), pv.RandomWalk(full_mass=True), pv.Gibbs(),
-        pv.IndependenceMH(), pv.ParallelTempering(),
+        pv.HMC(), pv.HMC(full_mass=True), pv.ChEES(), pv.NUTS(), pv.MALA(), pv.Barker(),
+        pv.RandomWalk(full_mass=True), pv.Gibbs(), pv.IndependenceMH(), pv.ParallelTempering(),
     ):  # fmt: skip
         proposal = guide if isinstance(kernel, pv.IndependenceMH) else None
         found, ess = ours(model, x, kernel=kernel, guide=proposal, num_samples=draws)

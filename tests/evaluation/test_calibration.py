@@ -11,6 +11,7 @@ from torch import nn
 import pyro_vae as pv
 from pyro_vae.evaluation.posterior.calibration import calibrate, ecdf_band
 from pyro_vae.evaluation.simulation import simulate
+from tests.table_of_kernels import KERNELS
 
 
 @pytest.fixture
@@ -79,22 +80,11 @@ class Linear(pv.guides.Guide):
         return dist.MultivariateNormal(loc, scale_tril=self.factor * self.exact[0].scale_tril.expand(len(x), 2, 2))
 
 
-KERNELS = {
-    "HMC": pv.HMC,
-    "ChEES": pv.ChEES,
-    "NUTS": pv.NUTS,
-    "MALA": pv.MALA,
-    "RandomWalk": pv.RandomWalk,
-    "Gibbs": pv.Gibbs,
-    "ParallelTempering": lambda: pv.ParallelTempering(num_temperatures=3),
-}
-
-
-@pytest.mark.parametrize("name", KERNELS)
-def test_kernels_are_calibrated(model, name):
-    slow = name in {"NUTS", "Gibbs"}
-    x = torch.zeros(60 if slow else 150, 4)
-    found = calibrate(model, x, KERNELS[name](), num_draws=11 if slow else 19, warmup_steps=30 if slow else 200)
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in KERNELS.items() if not case.guided])
+def test_kernels_are_calibrated(model, case):
+    x = torch.zeros(60 if case.slow else 150, 4)
+    settings = {"num_draws": 11, "warmup_steps": 30} if case.slow else {"num_draws": 19, "warmup_steps": 200}
+    found = calibrate(model, x, case.build(), **settings)
     assert found.calibrated(0.002), str(found)
 
 
@@ -112,7 +102,7 @@ class Drifting(pv.HMC):
     def step(self, state, density, tuning):
         moved, info = super().step(state, density, tuning)
         u = moved.u + 0.2
-        return self.init(u, density), info
+        return self.start(u, density), info
 
 
 def test_a_kernel_that_is_wrong_is_caught(model):

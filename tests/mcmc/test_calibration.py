@@ -14,6 +14,7 @@ from scipy import stats
 
 import pyro_vae as pv
 from pyro_vae.inference.mcmc.kernels.base import State, accept
+from tests.table_of_kernels import KERNELS
 
 DATA, BINS = 200, 10
 FALSE_ALARM = 1e-4
@@ -71,28 +72,11 @@ def guide(x):
         pyro.sample("mean", dist.Normal(x.mean(-1) * 0.7, 0.7))
 
 
-# thinning is odd where a kernel alternates between two kinds of step: both kinds must be seen
-KERNELS = {
-    "HMC": (pv.HMC, 4, None),
-    "ChEES": (pv.ChEES, 4, None),
-    "NUTS": (pv.NUTS, 1, None),
-    "MALA": (pv.MALA, 15, None),
-    "RandomWalk": (pv.RandomWalk, 25, None),
-    "Gibbs": (pv.Gibbs, 4, None),
-    "IndependenceMH": (pv.IndependenceMH, 25, guide),
-    "ParallelTempering": (lambda: pv.ParallelTempering(num_temperatures=3), 5, None),
-}
-
-
 @pytest.mark.parametrize("name", KERNELS)
 def test_ranks_are_uniform(name):
-    build, thinning, proposal = KERNELS[name]
-    for site, p in p_values(build(), thinning=thinning, guide=proposal).items():
-        assert p > FALSE_ALARM, site
-
-
-def test_ranks_of_exact_conditionals_are_uniform():
-    for site, p in p_values(pv.GaussianGibbs(), thinning=25, model=linear).items():
+    case = KERNELS[name]
+    model, proposal = (linear if case.gaussian else curved), (guide if case.guided else None)
+    for site, p in p_values(case.build(), thinning=case.thinning, guide=proposal, model=model).items():
         assert p > FALSE_ALARM, site
 
 
@@ -102,18 +86,18 @@ def test_ranks_of_exact_conditionals_are_uniform():
 class TakesMarginalForConditional(pv.GaussianGibbs):
     """Draws each coordinate with the variance that it has if the others are not known."""
 
-    def begin(self, target, guide):
-        super().begin(target, guide)
-        marginal = torch.linalg.inv(self._precision).diagonal(dim1=-2, dim2=-1)
-        self._precision = self._precision.clone()
-        self._precision.diagonal(dim1=-2, dim2=-1).copy_(1 / marginal)
+    def start(self, u, density, guide=None, *, given=False):
+        state = super().start(u, density)
+        precision = state.run.clone()
+        precision.diagonal(dim1=-2, dim2=-1).copy_(1 / torch.linalg.inv(precision).diagonal(dim1=-2, dim2=-1))
+        return state._replace(run=precision)
 
 
 class ForgetsTheGuidesDensity(pv.IndependenceMH):
     """Accepts proposals of the guide as if all were equally likely to be proposed."""
 
     def step(self, state, density, tuning):
-        u, log_q = self._draw(state.u)
+        u, log_q = state.run.sample(len(state.u))
         proposal = State(u, density.value(u), state.grad, log_q[..., None])
         return accept(state, proposal, proposal.log_density - state.log_density)
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from tests.table_of_kernels import KERNELS
+from tests.truth import linear_gaussian
 
 
 @pytest.fixture
@@ -50,6 +52,21 @@ def test_pyros_interface_runs_a_data_plate(small):
         pv.infer.MCMC(pv.HMC(), num_samples=10)
     predictive = pyro.infer.Predictive(model, mcmc.get_samples())
     assert predictive(num_data=5)["x"].shape == (20, 5, 6)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_kernel_gives_pyros_interface_what_mcmc_gives(name):
+    model, _, _ = linear_gaussian(2, 4)
+    x = model.sample(3)["x"]
+    build = KERNELS[name].build
+    own = {"proposal": dist.Normal(torch.zeros(3, 2), 1.0).to_event(1)} if KERNELS[name].guided else {}
+    settings = {"num_samples": 5, "warmup_steps": 5, "num_chains": 2, "compile": False}
+    pyro.set_rng_seed(1)
+    mcmc = pv.infer.MCMC(build(model, **own), disable_progbar=True, **settings)
+    mcmc.run(x)
+    pyro.set_rng_seed(1)
+    expected = pv.mcmc(model, x, kernel=build(**own), **settings)
+    assert torch.equal(mcmc.get_samples(group_by_chain=True)["z"], expected.samples["z"])
 
 
 def regression(x, y=None):

@@ -73,12 +73,12 @@ def test_a_kernel_without_a_step_says_so(small):
         pv.mcmc(model, x, kernel=Kernel(), **SHORT)
 
 
-@pytest.mark.parametrize("kernel", [pv.HMC, pv.NUTS, pv.MALA, pv.RandomWalk])
+@pytest.mark.parametrize("kernel", [pv.HMC, pv.Kernel])
 @pytest.mark.parametrize("step_size", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_step_size_is_positive(kernel, step_size):
-    with pytest.raises(ValueError, match="a positive step_size"):
+    with pytest.raises(ValueError, match="a positive, finite step_size"):
         kernel(step_size=step_size)
-    with pytest.raises(TypeError, match="step_size to be a number"):
+    with pytest.raises(TypeError, match="finite step_size; got 'small'"):
         kernel(step_size="small")
 
 

@@ -107,7 +107,8 @@ def test_a_transition_is_a_fixed_kernel_for_tempered_densities(small):
 class Spy(pv.HMC):
     """Notes the tuning that each step was given."""
 
-    def begin(self, target, guide):
+    def __init__(self, **settings):
+        super().__init__(**settings)
         self.seen = []
 
     def step(self, state, density, tuning):
@@ -126,7 +127,7 @@ def test_draws_come_from_a_fixed_kernel(small):
     assert any(not torch.equal(tuning.metric.factor, kept[0].metric.factor) for tuning in warm)
 
 
-@pytest.mark.parametrize("kernel", [pv.HMC, pv.MALA, pv.NUTS, pv.RandomWalk])
+@pytest.mark.parametrize("kernel", [pv.HMC, pv.MALA, pv.Barker, pv.NUTS, pv.RandomWalk])
 def test_acceptance_comes_to_its_target(small, kernel):
     model, x = small
     draws = pv.mcmc(model, x, kernel=kernel(), num_samples=200, warmup_steps=300, num_chains=8)
@@ -286,7 +287,7 @@ def test_interrupting_gives_back_what_there_is(small):
 
 def test_a_run_that_cannot_fit_is_refused(small, monkeypatch):
     model, x = small
-    monkeypatch.setattr(memory, "_available", lambda target: 10_000)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 10_000)
     with pytest.raises(MemoryError, match="fewer data at a time"):
         pv.mcmc(model, x, **SHORT)
 

@@ -10,8 +10,7 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.inference.mcmc import diagnostics
-
-SIGMAS = 4.5
+from tests.truth import STANDARD_ERRORS
 
 
 def two_modes(x):
@@ -32,7 +31,7 @@ def test_tempering_weighs_modes_that_hmc_does_not_leave(float64):
     assert float(draws.rhat["z"].max()) < 1.05
     right = (draws.samples["z"][..., 0] > 0).double()
     z = (right.mean((0, 1)) - weight.reshape(-1)) / diagnostics.mcse_mean(right)
-    assert float(z.abs().max()) < SIGMAS
+    assert float(z.abs().max()) < STANDARD_ERRORS
 
 
 # -- exchanges between temperatures --------------------------------------------------------------------------------
@@ -68,7 +67,7 @@ def test_exchanges_are_as_frequent_as_the_densities_say(float64):
     expected = torch.tensor([expected_exchange(*pair) for pair in itertools.pairwise(BETAS)])
     assert draws.exchange.shape == (3, 60)
     z = (draws.exchange.mean(-1) - expected) / (draws.exchange.std(-1) / 60**0.5)
-    assert float(z.abs().max()) < SIGMAS
+    assert float(z.abs().max()) < STANDARD_ERRORS
     assert "exchange" not in draws.verdict
     assert draws.rows([3, 5]).exchange.shape == (3, 2)
 
@@ -87,7 +86,7 @@ def test_exchanges_keep_the_posterior_and_free_ones_do_not(float64, kernel):
     precision = 1 + NOISE**-2
     z_mean = (draws.mean()["z"] - DATUM * NOISE**-2 / precision) / draws.mcse["z"]
     z_std = (draws.std()["z"] - precision**-0.5) / draws.mcse_std["z"]
-    assert (float(torch.cat([z_mean, z_std]).abs().max()) < SIGMAS) == (kernel is pv.ParallelTempering)
+    assert (float(torch.cat([z_mean, z_std]).abs().max()) < STANDARD_ERRORS) == (kernel is pv.ParallelTempering)
 
 
 def test_rare_exchanges_are_reported(float64):

@@ -23,7 +23,7 @@ from pyro_vae.checks import positive_integer, say
 from pyro_vae.evaluation.simulation import simulate
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Kernel
-from pyro_vae.inference.mcmc.run import sample_target
+from pyro_vae.inference.mcmc.run import mcmc
 from pyro_vae.inference.posterior import answer
 from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.program import Program
@@ -144,9 +144,9 @@ def _likelihood_fraction(target: Target, u: Tensor, truth: Tensor) -> Tensor:
 
 def _inferred(target: Target, x: Tensor, posterior: Any, num_draws: int, warmup_steps: int) -> Any:
     if isinstance(posterior, Kernel):
-        return sample_target(
+        return mcmc(
             target,
-            posterior,
+            kernel=posterior,
             num_samples=max(8, math.ceil(num_draws / 4)),
             warmup_steps=warmup_steps,
             num_chains=4,

@@ -144,16 +144,16 @@ def reasonable_step_size(state: State, density: Density, kernel: Kernel, tuning:
     step_size = tuning.step_size
     goal = kernel.target_accept_prob or 0.5
     direction: Tensor | None = None
-    settled = torch.zeros_like(step_size, dtype=torch.bool)
+    crossed = torch.zeros_like(step_size, dtype=torch.bool)
     for _ in range(most):
         acceptance = kernel.try_step(state, density, tuning.but(step_size=step_size)).mean(-2, keepdim=True)
         upward = acceptance > goal
         if direction is None:
             direction = upward
-        settled = settled | (upward != direction)
-        if bool(settled.all()):
+        crossed = crossed | (upward != direction)
+        if bool(crossed.all()):
             break
-        step_size = torch.where(settled, step_size, torch.where(direction, 2 * step_size, 0.5 * step_size))
+        step_size = torch.where(crossed, step_size, torch.where(direction, 2 * step_size, 0.5 * step_size))
     return step_size
 
 
@@ -181,6 +181,7 @@ class Warmup:
 
     @property
     def _tunes_step(self) -> bool:
+        """Whether the kernel has a step size that may be adapted."""
         return self.kernel.adapt_step_size and self.kernel.target_accept_prob is not None
 
     def begin(self, state: State) -> Tuning:
@@ -212,6 +213,7 @@ class Warmup:
         return self.tuning
 
     def _restart(self, state: State) -> None:
+        """Look for a step size under the present metric, and average anew from there."""
         size = reasonable_step_size(state, self.density, self.kernel, self.tuning)
         self.tuning = self.tuning.but(step_size=size)
         self._averaging = DualAveraging(size, self.kernel.target_accept_prob or 0.8)

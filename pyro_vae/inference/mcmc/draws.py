@@ -86,6 +86,7 @@ class Draws:
 
     @cached_property
     def _convergence(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+        """R-hat, bulk and tail effective sample size by site, computed together."""
         return {name: diagnostics.convergence(value) for name, value in self.samples.items()}
 
     @property
@@ -169,20 +170,18 @@ class Draws:
         every = checks.positive_integer(every, "every")
         samples = {name: value[:, every - 1 :: every] for name, value in self.samples.items()}
         diverging = None if self.diverging is None else self.diverging[:, every - 1 :: every]
-        return self._replaced(samples=samples, diverging=diverging)
+        return replace(self, samples=samples, diverging=diverging)
 
     def rows(self, index: Any) -> Draws:
         """Return the draws of the posteriors at ``index`` (anything that indexes a tensor's first dimension)."""
-        return self._replaced(
+        return replace(
+            self,
             samples={name: value[:, :, index] for name, value in self.samples.items()},
             diverging=None if self.diverging is None else self.diverging[:, :, index],
             acceptance=self.acceptance[:, index],
             step_size=None if self.step_size is None else self.step_size[..., index],
             exchange=None if self.exchange is None else self.exchange[:, index],
         )
-
-    def _replaced(self, **changes: Any) -> Draws:
-        return replace(self, **changes)
 
     # -- other forms ---------------------------------------------------------------------------------------------
 
@@ -236,5 +235,6 @@ class Draws:
 
 
 def _listed(rows: Tensor, most: int = 8) -> str:
+    """Name the first few of some posteriors, and count the others."""
     shown = ", ".join(str(int(row)) for row in rows[:most])
     return shown if len(rows) <= most else f"{shown} and {len(rows) - most:,} more"

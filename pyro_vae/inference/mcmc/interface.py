@@ -12,7 +12,7 @@ from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Kernel
-from pyro_vae.inference.mcmc.run import sample_target
+from pyro_vae.inference.mcmc.run import mcmc
 from pyro_vae.inference.target.legality import DEFAULT_PLATE, PlateError
 from pyro_vae.inference.target.target import Target
 
@@ -96,9 +96,9 @@ class MCMC:
                 raise
             target = Target(model, arguments, plate=None)
         initial = None if self.initial_params is None else _start(target, self.initial_params, self.num_chains)
-        self._draws = sample_target(
+        self._draws = mcmc(
             target,
-            self.kernel,
+            kernel=self.kernel,
             num_samples=self.num_samples,
             warmup_steps=self.warmup_steps,
             num_chains=self.num_chains,

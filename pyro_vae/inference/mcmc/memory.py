@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import torch
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.target import Target
+from pyro_vae.memory import available_memory
 
 __all__ = ["check_memory", "estimate_memory"]
 
@@ -45,8 +44,8 @@ def check_memory(target: Target, num_chains: int, num_samples: int) -> None:
         MemoryError: saying how much is needed, and how much there is.
     """
     needed = estimate_memory(target, num_chains, num_samples)
-    free = _available(target)
-    if free is not None and needed > free:
+    free = available_memory(target.origin.device)
+    if needed > free:
         raise MemoryError(
             say(
                 f"at most {free / 1e9:.1f} GB (what is free)",
@@ -54,20 +53,3 @@ def check_memory(target: Target, num_chains: int, num_samples: int) -> None:
                 "fewer data at a time, fewer chains, or thinning",
             )
         )
-
-
-def _available(target: Target) -> int | None:
-    tensors = [arg for arg in target.args if isinstance(arg, torch.Tensor)]
-    if tensors and tensors[0].is_cuda:
-        return int(torch.cuda.mem_get_info(tensors[0].device)[0])
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable"):
-                    return 1024 * int(line.split()[1])
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError, AttributeError):
-        return None

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.progress import progress_bar
 
 __all__ = ["pyro_mcmc"]
 
@@ -75,7 +76,7 @@ def pyro_mcmc(
     axes, N = _data_axes(model, arguments, plate)
     started = time.perf_counter()
     runs: list[list[Any]] = []
-    with _quiet(), _one_thread(), _frozen(model), _bar(N * num_chains, progress) as bar:
+    with _quiet(), _one_thread(), _frozen(model), progress_bar(N * num_chains, "Pyro MCMC", show=progress) as bar:
         for n in range(N):
             row = _row(arguments, n, N) if axes else arguments
             runs.append([])
@@ -104,7 +105,7 @@ def _kept(run: MCMC, kernel: Any, axes: dict[str, int]) -> dict[tuple[str, str],
     """One chain's draws by site ``(S, *event)``, the axis of the single datum dropped, and its statistics."""
     values = {("site", name): value for name, value in run.get_samples().items()}
     if axes:
-        values = {(kind, name): value.squeeze(axes[name]) for (kind, name), value in values.items()}
+        values = {(group, name): value.squeeze(axes[name]) for (group, name), value in values.items()}
     reference = next(iter(values.values()))
     report = run.diagnostics()
     diverging = torch.zeros(reference.shape[0], dtype=torch.bool)
@@ -137,6 +138,7 @@ def _data_axes(model: Any, arguments: tuple[Any, ...], plate: str | None) -> tup
 
 
 def _row(arguments: tuple[Any, ...], n: int, N: int) -> tuple[Any, ...]:
+    """The arguments of datum n alone: row n of every tensor that runs over the data."""
     return tuple(a[n : n + 1] if isinstance(a, Tensor) and a.dim() and len(a) == N else a for a in arguments)
 
 
@@ -170,11 +172,3 @@ def _frozen(model: Any) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-@contextmanager
-def _bar(total: int, show: bool) -> Iterator[Any]:
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, disable=not show, desc="Pyro MCMC") as bar:
-        yield bar

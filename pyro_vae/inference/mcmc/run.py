@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,21 +14,23 @@ from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.adaptation import Warmup
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.draws import Draws
-from pyro_vae.inference.mcmc.kernels.base import Kernel, Metric, Tuning
+from pyro_vae.inference.mcmc.kernels.base import Info, Kernel, Metric, State, Tuning
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.memory import check_memory
-from pyro_vae.inference.mcmc.start import guide_metric, starting_points
+from pyro_vae.inference.mcmc.start import guide_metric, initial_points
 from pyro_vae.inference.posterior import GuideSampler
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.target.target import Target, as_target
+from pyro_vae.progress import progress_bar
 
-__all__ = ["mcmc", "sample_target"]
+__all__ = ["mcmc"]
 
 _COMPILE_FROM = 300  # steps from which compilation, about a second, pays
 
 
 def mcmc(
-    model: Any,
-    x: Tensor | tuple[Any, ...],
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
     *,
     kernel: Kernel | None = None,
     num_samples: int = 500,
@@ -52,6 +52,7 @@ def mcmc(
 
     Args:
         model: any Pyro program that ``torch.vmap`` can vectorise; called as ``model(x)``, or ``model(*x)`` for a tuple.
+            A :class:`pyro_vae.Target` stands for a program with its data and plate.
         x: the data; dimension 0 runs over data.
         kernel: how to move; ``HMC()`` if not given.
         num_samples: S, draws kept a chain.
@@ -61,7 +62,7 @@ def mcmc(
         guide: a Pyro program over the latent sites, such as ``pv.guides.DiagonalGaussian``, or a distribution of
             ``batch_shape (N,)``. Chains start from it, and its covariance is the first mass matrix. It changes where
             chains start and how soon they are tuned, not what they converge to; but chains that all start from one
-            narrow guide cannot see a mode that it misses, and R-hat will not tell.
+            narrow guide cannot see a mode that it misses, and R-hat will not show it.
         initial: where to start, u ``(C, N, L)`` on the unconstrained scale, or one value a site as in the model.
         thinning: keep every so many-th draw; ``num_samples * thinning`` steps are taken.
         compile: compile the gradient; if not given, for runs of 300 steps or more. A program that cannot be compiled
@@ -84,39 +85,8 @@ def mcmc(
         torch.Size([4, 100, 10, 2])
     """
     kernel = HMC() if kernel is None else kernel
-    theirs = getattr(kernel, "model", None)
-    if theirs is not None and theirs is not model:
-        raise ValueError(say("one model", "another one in the kernel", f"kernel=pv.{type(kernel).__name__}()"))
-    return sample_target(
-        Target(model, x, plate=plate),
-        kernel,
-        num_samples=num_samples,
-        warmup_steps=warmup_steps,
-        num_chains=num_chains,
-        guide=guide,
-        initial=initial,
-        thinning=thinning,
-        compile=compile,
-        progress=progress,
-    )
-
-
-def sample_target(
-    target: Target,
-    kernel: Kernel,
-    *,
-    num_samples: int,
-    warmup_steps: int | None,
-    num_chains: int,
-    guide: Any = None,
-    initial: Tensor | dict[str, Tensor] | None = None,
-    thinning: int = 1,
-    compile: bool | None = None,
-    progress: bool = False,
-) -> Draws:
-    """Sample a target: :func:`mcmc` for a program that has already been seen as densities."""
-    if not isinstance(kernel, Kernel):
-        raise TypeError(say("a kernel", type(kernel).__name__, "kernel=pv.HMC()"))
+    target = as_target(model, x, plate=plate)
+    _check_kernel(kernel, target)
     plan = _Plan(
         num_samples=checks.positive_integer(num_samples, "num_samples"),
         warmup_steps=checks.positive_integer(
@@ -129,11 +99,11 @@ def sample_target(
     started = time.perf_counter()
     density = LogDensity(target, compile=plan.steps >= _COMPILE_FROM if compile is None else compile)
     sampler = None if guide is None else GuideSampler(target, guide)
-    u = _initial(target, initial, plan.num_chains, sampler)
+    u = initial_points(target, initial, plan.num_chains, sampler)
     informed = sampler is not None and kernel.adapt_mass_matrix
     metric = guide_metric(sampler, dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
-    kernel.begin(target, sampler)
-    kept = _sample(kernel, density, u, kernel.first_tuning(u, metric), plan, progress=progress)
+    state = kernel.start(u, density, sampler, given=initial is not None)
+    kept = _sample(kernel, density, state, kernel.first_tuning(u, metric), plan, progress=progress)
     return Draws(
         _constrained(target, kept.u),
         acceptance=kept.acceptance / kept.u.shape[1],
@@ -150,8 +120,18 @@ def sample_target(
     )
 
 
+def _check_kernel(kernel: Any, target: Target) -> None:
+    """Refuse what is no kernel, and a kernel that was given another model."""
+    if not isinstance(kernel, Kernel):
+        raise TypeError(say("a kernel", type(kernel).__name__, "kernel=pv.HMC()"))
+    if kernel.model is not None and kernel.model is not target.model:
+        raise ValueError(say("one model", "another one in the kernel", "a kernel without model"))
+
+
 @dataclass(frozen=True)
 class _Plan:
+    """How long a run is."""
+
     num_samples: int
     warmup_steps: int
     num_chains: int
@@ -159,11 +139,14 @@ class _Plan:
 
     @property
     def steps(self) -> int:
+        """Of every chain, warm-up included."""
         return self.warmup_steps + self.num_samples * self.thinning
 
 
 @dataclass(frozen=True)
 class _Kept:
+    """What is left of a run."""
+
     u: Tensor  # (C, S, N, L)
     acceptance: Tensor  # (C, N), summed over draws
     diverging: Tensor  # (C, S, N)
@@ -189,24 +172,25 @@ class _Exchanges:
         return self.total / self.count if isinstance(self.total, Tensor) else None
 
 
-def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan: _Plan, *, progress: bool) -> _Kept:
-    C, N, L = u.shape
+def _sample(kernel: Kernel, density: LogDensity, state: State, tuning: Tuning, plan: _Plan, *, progress: bool) -> _Kept:
+    """Warm up, fix the tuning, and keep draws; after Ctrl-C, those kept until then."""
+    C, N, L = kernel.draw(state).shape
     S = plan.num_samples
-    draws = u.new_empty(C, S, N, L)
-    diverging = torch.zeros(C, S, N, dtype=torch.bool, device=u.device)
-    acceptance = u.new_zeros(C, N)
-    state = kernel.init(u, density)
+    draws = state.u.new_empty(C, S, N, L)
+    diverging = torch.zeros(C, S, N, dtype=torch.bool, device=draws.device)
+    acceptance = draws.new_zeros(C, N)
     warmup = Warmup(kernel, density, plan.warmup_steps, tuning)
     exchanges = _Exchanges()
     kept = 0
-    with _bar(plan.steps, type(kernel).__name__, progress) as bar:
+    with progress_bar(plan.steps, type(kernel).__name__, show=progress) as bar:
+        shows = _Progress(bar)
         try:
             tuning = warmup.begin(state)
             for step in range(1, plan.warmup_steps + 1):
                 before = state
                 state, info = kernel.step(before, density, tuning)
                 tuning = warmup.update(step, before, state, info)
-                bar.update(info, "warm-up")
+                shows.update(info, "warm-up")
             tuning = warmup.end()
             for step in range(S * plan.thinning):
                 state, info = kernel.step(state, density, tuning)
@@ -217,41 +201,12 @@ def _sample(kernel: Kernel, density: LogDensity, u: Tensor, tuning: Tuning, plan
                 if (step + 1) % plan.thinning == 0:
                     draws[:, kept] = kernel.draw(state)
                     kept += 1
-                bar.update(info, "sampling")
+                shows.update(info, "sampling")
         except KeyboardInterrupt:
             if not kept:
                 raise
     step_size = None if kernel.target_accept_prob is None else kernel.reported_step_size(tuning)
     return _Kept(draws[:, :kept], acceptance, diverging[:, :kept], step_size, exchanges.mean())
-
-
-def _initial(
-    target: Target, initial: Tensor | dict[str, Tensor] | None, num_chains: int, guide: GuideSampler | None
-) -> Tensor:
-    if initial is None:
-        return starting_points(target, num_chains, guide)
-    shape = (num_chains, target.num_data, target.latent_dim)
-    if isinstance(initial, dict):
-        u = _packed(target, initial).expand(shape).clone()
-    elif isinstance(initial, Tensor) and tuple(initial.shape) == shape:
-        u = initial.detach().clone()
-    else:
-        got = f"{tuple(initial.shape)}" if isinstance(initial, Tensor) else type(initial).__name__
-        raise ValueError(say(f"initial of shape {shape}, or a dictionary by site", got, "target.pack(values)"))
-    if not bool(torch.isfinite(target.log_joint(u)).all()):
-        raise ValueError(say("initial points of finite density", "an infinite or undefined one", "initial=None"))
-    return u
-
-
-@torch.no_grad()
-def _packed(target: Target, values: dict[str, Tensor]) -> Tensor:
-    """One value a site as u ``(N, L)``; shapes are checked here, since Pyro's word for it is a page of them."""
-    expected = {name: tuple(site["value"].shape) for name, site in target.trace(target.origin).items()}
-    for name, value in values.items():
-        if name in target.sites and tuple(value.shape) != expected[name]:
-            got = f"{tuple(value.shape)}"
-            raise ValueError(say(f"initial[{name!r}] of shape {expected[name]}", got, "one value for every datum"))
-    return target.pack(values)
 
 
 @torch.no_grad()
@@ -270,7 +225,8 @@ class _Progress:
         self.bar = bar
         self.diverged = 0
 
-    def update(self, info: Any, stage: str) -> None:
+    def update(self, info: Info, stage: str) -> None:
+        """Take one step's outcome."""
         if self.bar.disable:
             return
         self.bar.update()
@@ -279,11 +235,3 @@ class _Progress:
             self.bar.set_postfix_str(
                 f"{stage}, acceptance {float(info.acceptance.mean()):.2f}, divergences {self.diverged}", refresh=False
             )
-
-
-@contextmanager
-def _bar(total: int, name: str, show: bool) -> Iterator[_Progress]:
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total, disable=not show, desc=name) as bar:
-        yield _Progress(bar)

@@ -12,9 +12,49 @@ from pyro_vae.inference.mcmc.kernels.base import Metric
 from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.target import Target
 
-__all__ = ["guide_metric", "starting_points"]
+__all__ = ["guide_metric", "initial_points", "starting_points"]
 
 _TRIES = 100
+
+
+def initial_points(
+    target: Target, initial: Tensor | dict[str, Tensor] | None, num_chains: int, guide: GuideSampler | None
+) -> Tensor:
+    """Return the points to start from, ``(C, N, L)``: those that the user named, or :func:`starting_points`.
+
+    Args:
+        target: the densities.
+        initial: u ``(C, N, L)``, or one value a site as in the model, for all chains; None for neither.
+        num_chains: C.
+        guide: where to draw from if none is named.
+
+    Raises:
+        ValueError: for other shapes or sites, or points of infinite density.
+    """
+    if initial is None:
+        return starting_points(target, num_chains, guide)
+    shape = (num_chains, target.num_data, target.latent_dim)
+    if isinstance(initial, dict):
+        u = _packed(target, initial).expand(shape).clone()
+    elif isinstance(initial, Tensor) and tuple(initial.shape) == shape:
+        u = initial.detach().clone()
+    else:
+        got = f"{tuple(initial.shape)}" if isinstance(initial, Tensor) else type(initial).__name__
+        raise ValueError(say(f"initial of shape {shape}, or a dictionary by site", got, "target.pack(values)"))
+    if not bool(torch.isfinite(target.log_joint(u)).all()):
+        raise ValueError(say("initial points of finite density", "an infinite or undefined one", "initial=None"))
+    return u
+
+
+@torch.no_grad()
+def _packed(target: Target, values: dict[str, Tensor]) -> Tensor:
+    """One value a site as u ``(N, L)``; shapes are checked here, since Pyro's word for it is a page of them."""
+    expected = {name: tuple(site["value"].shape) for name, site in target.trace(target.origin).items()}
+    for name, value in values.items():
+        if name in target.sites and tuple(value.shape) != expected[name]:
+            got = f"{tuple(value.shape)}"
+            raise ValueError(say(f"initial[{name!r}] of shape {expected[name]}", got, "one value for every datum"))
+    return target.pack(values)
 
 
 def starting_points(target: Target, num_chains: int, guide: GuideSampler | None = None) -> Tensor:

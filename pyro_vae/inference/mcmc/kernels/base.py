@@ -6,7 +6,6 @@ data. Leading dimensions, where there are any, are temperatures.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from pyro_vae import checks
 from pyro_vae.checks import say
 
 __all__ = ["Density", "Info", "Kernel", "Metric", "State", "Tuning", "ValueAndGrad", "accept"]
@@ -22,7 +22,13 @@ ValueAndGrad = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class Density(Protocol):
-    """The log density that a kernel leaves invariant; see :class:`pyro_vae.inference.mcmc.density.LogDensity`."""
+    """The log density that a kernel leaves invariant; see :class:`pyro_vae.inference.mcmc.density.LogDensity`.
+
+    Attributes:
+        target: the :class:`pyro_vae.Target` that it is of.
+    """
+
+    target: Any
 
     def value(self, u: Tensor) -> Tensor:
         """Return log p(u), ``(..., N)`` for u ``(..., N, L)``."""
@@ -32,21 +38,27 @@ class Density(Protocol):
         """Return log p(u) ``(..., N)`` and its gradient ``(..., N, L)``."""
         ...
 
+    def parts_and_grads(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return log p(u) and log p(x|u), each ``(..., N)``, and their gradients, for tempering."""
+        ...
+
 
 class State(NamedTuple):
-    """Where the chains are.
+    """Where the chains are, and what else belongs to one run of a kernel.
 
     Attributes:
         u: ``(..., C, N, L)``, unconstrained.
         log_density: log p(u), ``(..., C, N)``, in nats.
         grad: its gradient, ``(..., C, N, L)``; zero-sized for a kernel without gradients.
         memory: what else a kernel carries along with u, ``(..., C, N, any)``.
+        run: what a kernel keeps of the run for all chains together, of any type; ``accept`` passes it on.
     """
 
     u: Tensor
     log_density: Tensor
     grad: Tensor
     memory: Tensor | None = None
+    run: Any = None
 
 
 class Info(NamedTuple):
@@ -109,11 +121,13 @@ class Tuning:
         step_size: one a posterior, pooled over its chains, ``(..., 1, N)``.
         metric: the believed covariances.
         trajectory: length of HMC's trajectories in whitened units (standard deviations).
+        optimiser: the state of the optimiser of what the kernel adapts itself, if it has one.
     """
 
     step_size: Tensor
     metric: Metric
     trajectory: float = 0.0
+    optimiser: Any = None
 
     def but(self, **changes: Any) -> Tuning:
         """Return a copy with some fields changed."""
@@ -123,9 +137,9 @@ class Tuning:
 class Kernel:
     """Base class of Markov kernels that leave p(u) invariant.
 
-    To write one, subclass it and define ``step``, in pure tensor code over ``(..., C, N, L)``; the run loop starts the
-    chains, adapts ``tuning.step_size`` towards ``target_accept_prob`` and ``tuning.metric`` to the posteriors'
-    covariances during warm-up, and keeps both fixed afterwards:
+    To write one, subclass it and define ``step``, in pure tensor code over ``(..., C, N, L)``; set the class's defaults
+    of the settings below. The run loop starts the chains, adapts ``tuning.step_size`` towards ``target_accept_prob``
+    and ``tuning.metric`` to the posteriors' covariances during warm-up, and keeps both fixed afterwards:
 
         >>> class RandomWalk(Kernel):
         ...     uses_gradient = False
@@ -133,7 +147,7 @@ class Kernel:
         ...     def step(self, state, density, tuning):
         ...         noise = tuning.metric.spread(torch.randn_like(state.u))
         ...         proposal = state.u + tuning.step_size[..., None] * noise
-        ...         log_density = density.value(proposal)
+        ...         log_density = density.value(proposal)  # with the gradient: *density.value_and_grad(proposal)
         ...         moved = State(proposal, log_density, state.grad)
         ...         return accept(state, moved, log_density - state.log_density)
         >>> import pyro_vae as pv
@@ -141,16 +155,30 @@ class Kernel:
         >>> pv.mcmc(model, torch.ones(2, 3), kernel=RandomWalk(), num_samples=50, warmup_steps=50, compile=False)
         Draws(z: (4, 50, 2, 1); 4 chains of 50 draws)
 
+    A kernel object is settings alone: any number of runs may use it at once. What a run needs beyond u is made by
+    ``start`` and handed on in the state (``memory`` for each chain, ``run`` for all), or in the tuning where warm-up
+    adapts it (``adapt``). An ``__init__`` of one's own passes ``model`` and settings on to this one.
+
+    To test it, add one line to ``tests/table_of_kernels.py``; to name it for everyone, one to ``pyro_vae/__init__.py``
+    and ``pyro_vae/runs/parts.py``.
+
+    Args:
+        model: the Pyro program, in Pyro's manner; leave it out for :func:`pyro_vae.mcmc`.
+        step_size: where adaptation starts, in standard deviations of the metric; this and the others: the class's
+            default if not given.
+        adapt_step_size: adapt the step size during warm-up.
+        adapt_mass_matrix: adapt the metric during warm-up.
+        full_mass: a dense metric in place of a diagonal one; worth it for correlated posteriors and small L.
+        target_accept_prob: the acceptance probability to aim at.
+
     Attributes:
-        model: the Pyro program, if it was given to the kernel as Pyro's kernels take it.
         uses_gradient: whether the state carries the gradient.
-        target_accept_prob: what the step size aims at; None for a kernel without step size.
-        step_size: the step size to start from.
-        adapt_step_size: whether warm-up changes the step size.
-        adapt_mass_matrix: whether warm-up changes the metric.
-        full_mass: a dense metric.
+        target_accept_prob: None for a kernel without step size.
         trajectory: HMC's first trajectory length.
         replicas: how many copies of a chain move with it, such as temperatures.
+
+    Raises:
+        TypeError, ValueError: for numbers outside their range.
     """
 
     model: Any = None
@@ -163,8 +191,38 @@ class Kernel:
     trajectory: float = 0.0
     replicas: int = 1
 
-    def init(self, u: Tensor, density: Density) -> State:
-        """Return the state at u."""
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        step_size: float | None = None,
+        adapt_step_size: bool | None = None,
+        adapt_mass_matrix: bool | None = None,
+        full_mass: bool | None = None,
+        target_accept_prob: float | None = None,
+    ) -> None:
+        self.model = model
+        if step_size is not None:
+            self.step_size = checks.positive_number(step_size, "step_size")
+        if target_accept_prob is not None:
+            if not 0 < target_accept_prob < 1:
+                got, remedy = f"{target_accept_prob}", "target_accept_prob=0.8"
+                raise ValueError(say("target_accept_prob between 0 and 1", got, remedy))
+            self.target_accept_prob = target_accept_prob
+        switches = {
+            "adapt_step_size": adapt_step_size, "adapt_mass_matrix": adapt_mass_matrix, "full_mass": full_mass
+        }  # fmt: skip
+        vars(self).update({name: value for name, value in switches.items() if value is not None})
+
+    def start(self, u: Tensor, density: Density, guide: Any = None, *, given: bool = False) -> State:
+        """Return the state at u, with all that a run of this kernel needs.
+
+        Args:
+            u: ``(C, N, L)``.
+            density: the log density of the run.
+            guide: draws of the run's guide with their density, if there is one.
+            given: whether the user chose these points; else a kernel may start elsewhere.
+        """
         if self.uses_gradient:
             return State(u, *density.value_and_grad(u))
         return State(u, density.value(u), u.new_zeros(0))
@@ -177,17 +235,14 @@ class Kernel:
         """Return the acceptance probability ``(..., C, N)`` of one short step, for finding a first step size."""
         return self.step(state, density, tuning)[1].acceptance
 
-    def adapt(self, tuning: Tuning, before: State, info: Info) -> Tuning:
-        """Adapt what is the kernel's own, after a step of warm-up; the step size and metric are adapted elsewhere."""
-        return tuning
-
-    def begin(self, target: Any, guide: Any) -> None:
-        """Prepare for a run on ``target``, with draws of a guide if there is one; drop what ``adapt`` remembers."""
-
     def first_tuning(self, u: Tensor, metric: Metric) -> Tuning:
         """Return the tuning to start from, for chains at u ``(C, N, L)``."""
         step_size = torch.full((1, u.shape[-2]), float(self.step_size), dtype=u.dtype, device=u.device)
         return Tuning(step_size, metric, self.trajectory)
+
+    def adapt(self, tuning: Tuning, before: State, info: Info) -> Tuning:
+        """Adapt what is the kernel's own, after a step of warm-up; the step size and metric are adapted elsewhere."""
+        return tuning
 
     def report(self, info: Info) -> Info:
         """Return the part of what a step reports that ``Draws`` shows, ``(C, N)``."""
@@ -219,30 +274,6 @@ def accept(state: State, proposal: State, log_ratio: Tensor, *, threshold: float
         torch.where(taken, proposal.log_density, state.log_density),
         torch.where(wide, proposal.grad, state.grad) if state.grad.numel() else state.grad,
         None if proposal.memory is None or state.memory is None else torch.where(wide, proposal.memory, state.memory),
+        state.run,
     )
     return moved, Info(log_ratio.clamp(max=0).exp(), log_ratio < -threshold)
-
-
-def check_positive(value: float, name: str, *, example: float = 1.0) -> float:
-    """Return ``value`` if it is a positive, finite number.
-
-    Raises:
-        TypeError: if it is no number.
-        ValueError: if it is not positive and finite.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(say(f"{name} to be a number", f"{value!r}", f"{name}={example}"))
-    if not 0 < value < math.inf:
-        raise ValueError(say(f"a positive {name}", f"{value}", f"{name}={example}"))
-    return value
-
-
-def check_probability(value: float, name: str) -> float:
-    """Return ``value`` if it lies strictly between 0 and 1.
-
-    Raises:
-        ValueError: if it does not.
-    """
-    if not 0 < value < 1:
-        raise ValueError(say(f"{name} between 0 and 1", f"{value}", f"{name}=0.8"))
-    return value

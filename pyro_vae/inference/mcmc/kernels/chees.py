@@ -7,16 +7,46 @@ Carlo".
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.kernels.base import Info, Metric, State, Tuning
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
 
-__all__ = ["ChEES"]
+__all__ = ["Adam", "ChEES"]
+
+
+class Adam(NamedTuple):
+    """The moments of a gradient that Adam keeps (Kingma & Ba 2015), of one number.
+
+    Attributes:
+        t: steps taken.
+        first: running mean of the gradient.
+        second: running mean of its square.
+
+    Example:
+        >>> step, _ = Adam().climb(3.0, learning_rate=0.1)
+        >>> round(step, 6)  # the first step is as long as the learning rate
+        0.1
+    """
+
+    t: int = 0
+    first: float = 0.0
+    second: float = 0.0
+
+    def climb(
+        self, gradient: float, *, learning_rate: float, betas: tuple[float, float] = (0.5, 0.95)
+    ) -> tuple[float, Adam]:
+        """Return the step up and the next moments; the moments' weights are short, since a warm-up is."""
+        t = self.t + 1
+        first = betas[0] * self.first + (1 - betas[0]) * gradient
+        second = betas[1] * self.second + (1 - betas[1]) * gradient**2
+        scale = math.sqrt(second / (1 - betas[1] ** t)) + 1e-8
+        return learning_rate * first / (1 - betas[0] ** t) / scale, Adam(t, first, second)
 
 
 class ChEES(HMC):
@@ -26,16 +56,20 @@ class ChEES(HMC):
 
     .. math:: \mathrm{ChEES} = \tfrac14 E\big[(\|w' - \bar w\|^2 - \|w - \bar w\|^2)^2\big],
 
-    by Adam on log T, along the gradient :math:`t\, (\|w' - \bar w\|^2 - \|w - \bar w\|^2) \langle w' - \bar w, r'
-    \rangle` of a trajectory of length t from w to w', weighted by its acceptance. Here w is the position in standard
-    deviations of the metric, which lets all posteriors share one length; :math:`\bar w` is the mean over a posterior's
-    chains, so at least 4 chains are needed, and a single posterior wants 16 or more.
+    by Adam on log T, along the gradient :math:`T\, (\|w' - \bar w\|^2 - \|w - \bar w\|^2) \langle w' - \bar w, r'
+    \rangle`, weighted by the acceptance of the trajectory from w to w', where it arrives with momentum r'. (The paper
+    has the trajectory's own length in place of its mean T.) Here w is the position in standard deviations of the
+    metric, which lets all posteriors share one length; :math:`\bar w` is the mean over a posterior's chains, so at
+    least 4 chains are needed, and a single posterior wants 16 or more.
 
     Args:
         model: the Pyro program, in Pyro's manner; leave it out for :func:`pyro_vae.mcmc`.
         trajectory_length: where T starts.
         learning_rate: Adam's.
-        **arguments: those of :class:`HMC`, but for ``num_steps``.
+        **settings: those of :class:`HMC`, but for ``num_steps``.
+
+    Raises:
+        ValueError: for numbers outside their range.
 
     Example:
         >>> ChEES(trajectory_length=1.0).trajectory
@@ -43,15 +77,10 @@ class ChEES(HMC):
     """
 
     def __init__(
-        self, model: Any = None, *, trajectory_length: float = 1.0, learning_rate: float = 0.05, **arguments: Any
+        self, model: Any = None, *, trajectory_length: float = 1.0, learning_rate: float = 0.05, **settings: Any
     ) -> None:
-        super().__init__(model, trajectory_length=trajectory_length, **arguments)
-        self.learning_rate = learning_rate
-        self.begin(None, None)
-
-    def begin(self, target: Any, guide: Any) -> None:
-        """Forget the moments of Adam."""
-        self._t, self._first, self._second = 0, 0.0, 0.0
+        super().__init__(model, trajectory_length=trajectory_length, **settings)
+        self.learning_rate = checks.positive_number(learning_rate, "learning_rate", example=0.05)
 
     def first_tuning(self, u: Tensor, metric: Metric) -> Tuning:
         """Refuse a single chain, whose mean over chains says nothing.
@@ -63,7 +92,7 @@ class ChEES(HMC):
             raise ValueError(
                 say("two chains or more, better four, for ChEES", "one", "num_chains=4, or kernel=pv.HMC()")
             )
-        return super().first_tuning(u, metric)
+        return super().first_tuning(u, metric).but(optimiser=Adam())
 
     def adapt(self, tuning: Tuning, before: State, info: Info) -> Tuning:
         """Take one step of Adam on log T."""
@@ -81,16 +110,7 @@ class ChEES(HMC):
         gain = (end - centre_after).square().sum(-1) - (start - centre_before).square().sum(-1)
         slope = gain * ((end - centre_after) * r).sum(-1)
         gradient = float((weight * slope).sum() / weight.sum().clamp(min=1e-6)) * tuning.trajectory
-        return tuning.but(trajectory=self._climb(tuning.trajectory, gradient))
-
-    def _climb(self, trajectory: float, gradient: float, beta: tuple[float, float] = (0.5, 0.95)) -> float:
-        """Adam, ascending on log T; the moments' weights are short, since a warm-up is."""
         if not math.isfinite(gradient):
-            return trajectory
-        self._t += 1
-        self._first = beta[0] * self._first + (1 - beta[0]) * gradient
-        self._second = beta[1] * self._second + (1 - beta[1]) * gradient**2
-        first = self._first / (1 - beta[0] ** self._t)
-        second = self._second / (1 - beta[1] ** self._t)
-        step = self.learning_rate * first / (math.sqrt(second) + 1e-8)
-        return min(max(trajectory * math.exp(step), 0.1), 1000.0)
+            return tuning
+        step, optimiser = tuning.optimiser.climb(gradient, learning_rate=self.learning_rate)
+        return tuning.but(trajectory=min(max(tuning.trajectory * math.exp(step), 0.1), 1000.0), optimiser=optimiser)

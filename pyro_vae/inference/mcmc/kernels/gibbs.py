@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.mcmc.kernels.base import Density, Info, Kernel, State, Tuning, check_positive
+from pyro_vae.inference.mcmc.kernels.base import Density, Info, Kernel, State, Tuning
 
 __all__ = ["GaussianGibbs", "Gibbs"]
 
@@ -46,10 +46,9 @@ class Gibbs(Kernel):
     def __init__(
         self, model: Any = None, *, width: float = 3.0, max_steps_out: int = 16, adapt_mass_matrix: bool = True
     ) -> None:
-        self.model = model
-        self.width = check_positive(width, "width", example=3.0)
+        super().__init__(model, adapt_mass_matrix=adapt_mass_matrix)
+        self.width = checks.positive_number(width, "width", example=3.0)
         self.max_steps_out = checks.positive_integer(max_steps_out, "max_steps_out")
-        self.adapt_mass_matrix = adapt_mass_matrix
 
     def step(self, state: State, density: Density, tuning: Tuning) -> tuple[State, Info]:
         """Update every coordinate of every chain."""
@@ -59,6 +58,7 @@ class Gibbs(Kernel):
         return state, Info(torch.ones_like(state.log_density), torch.zeros_like(state.log_density, dtype=torch.bool))
 
     def _update(self, state: State, density: Density, column: int, width: Tensor) -> State:
+        """Draw one coordinate of every chain from its slice; chains that are done wait for the others."""
         now = state.u[..., column]
         height = state.log_density - torch.empty_like(now).exponential_()
 
@@ -84,10 +84,11 @@ class Gibbs(Kernel):
             low = torch.where(todo & (point < now), point, low)
             high = torch.where(todo & (point >= now), point, high)
             todo = todo & (high - low > 1e-6 * width)  # a slice below the numbers' resolution: stay
-        return State(_with(state.u, column, value), log_density, state.grad)
+        return state._replace(u=_with(state.u, column, value), log_density=log_density)
 
 
 def _step_out(edge: Tensor, width: Tensor, budget: Tensor, height: Tensor, at: Any) -> Tensor:
+    """Move an edge of the slice out by widths until it lies below the height, or the budget of steps is spent."""
     out = budget > 0
     while bool(out.any()):
         out = out & (at(edge) > height)
@@ -98,6 +99,7 @@ def _step_out(edge: Tensor, width: Tensor, budget: Tensor, height: Tensor, at: A
 
 
 def _with(u: Tensor, column: int, value: Tensor) -> Tensor:
+    """Return u with one coordinate replaced."""
     u = u.clone()
     u[..., column] = value
     return u
@@ -131,36 +133,35 @@ class GaussianGibbs(Kernel):
     adapt_mass_matrix = False
 
     def __init__(self, model: Any = None) -> None:
-        self.model = model
-        self._precision = torch.zeros(0)
+        super().__init__(model)
 
-    def begin(self, target: Any, guide: Any) -> None:
-        """Read the precisions off the gradient, and check that it is linear."""
-        origin = torch.zeros_like(target.sample_prior(1)[0])
+    def start(self, u: Tensor, density: Density, guide: Any = None, *, given: bool = False) -> State:
+        """Read the precisions ``(N, L, L)`` off the gradient, check that it is linear, and keep them for the run."""
+        target, origin = density.target, torch.zeros_like(u[0])
         L = origin.shape[-1]
         at_origin = target.value_and_grad(origin)[1]
         unit = torch.eye(L, dtype=origin.dtype, device=origin.device)[:, None, :]
-        moved = target.value_and_grad(origin + unit)[1]  # (L, N, L)
-        self._precision = (at_origin - moved).permute(1, 2, 0)  # (N, L, L)
+        precision = (at_origin - target.value_and_grad(origin + unit)[1]).permute(1, 2, 0)  # from (L, N, L)
         away = torch.full_like(origin, 3.0)
-        expected = at_origin - (self._precision @ away[..., None])[..., 0]
+        expected = at_origin - (precision @ away[..., None])[..., 0]
         got = target.value_and_grad(away)[1]
         tolerance = 1e-3 if origin.dtype == torch.float32 else 1e-6
-        scale = 1 + self._precision.abs().amax()
+        scale = 1 + precision.abs().amax()
         if not bool(((expected - got).abs() < tolerance * scale).all()):
             raise ValueError(
                 say("Gaussian posteriors: a gradient that is linear in u", "one that is not", "kernel=pv.Gibbs()")
             )
+        return super().start(u, density)._replace(run=precision)
 
     def step(self, state: State, density: Density, tuning: Tuning) -> tuple[State, Info]:
         """Draw every coordinate of every chain from its conditional."""
-        u, log_density, grad = state.u.clone(), state.log_density, state.grad.clone()
+        u, log_density, grad, precision = state.u.clone(), state.log_density, state.grad.clone(), state.run
         for column in range(u.shape[-1]):
-            own = self._precision[:, column, column]
+            own = precision[:, column, column]
             move = grad[..., column] / own + torch.randn_like(log_density) / own.sqrt()
             log_density = log_density + grad[..., column] * move - 0.5 * own * move.square()
             u[..., column] += move
-            grad -= self._precision[:, :, column] * move[..., None]
-        return State(u, log_density, grad), Info(
+            grad -= precision[:, :, column] * move[..., None]
+        return state._replace(u=u, log_density=log_density, grad=grad), Info(
             torch.ones_like(log_density), torch.zeros_like(log_density, dtype=torch.bool)
         )

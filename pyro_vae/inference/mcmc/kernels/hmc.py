@@ -21,11 +21,9 @@ from pyro_vae.inference.mcmc.kernels.base import (
     Tuning,
     ValueAndGrad,
     accept,
-    check_positive,
-    check_probability,
 )
 
-__all__ = ["HMC", "hmc_transition", "leapfrog"]
+__all__ = ["HMC", "hmc_transition", "leapfrog", "single_leapfrog"]
 
 
 def leapfrog(
@@ -95,6 +93,12 @@ def hmc_transition(
     return moved, info._replace(end=(end.u, r_end))
 
 
+def single_leapfrog(state: State, density: Density, tuning: Tuning) -> Tensor:
+    """Return the acceptance probability ``(..., C, N)`` of a trajectory of one leapfrog step."""
+    moves = hmc_transition(state, density.value_and_grad, step_size=tuning.step_size, num_steps=1, metric=tuning.metric)
+    return moves[1].acceptance
+
+
 class HMC(Kernel):
     r"""Hamiltonian Monte Carlo, one trajectory length a step for all chains and data, drawn anew at every step.
 
@@ -105,16 +109,12 @@ class HMC(Kernel):
 
     Args:
         model: the Pyro program, in Pyro's manner; leave it out for :func:`pyro_vae.mcmc`.
-        step_size: where adaptation starts, in standard deviations of the metric.
         trajectory_length: T, the mean length of a trajectory in standard deviations; 2 if not given (pi / 2
             decorrelates a Gaussian, and a little more makes up for the jitter).
         num_steps: a fixed number of leapfrog steps in place of T.
-        adapt_step_size: adapt the step size during warm-up.
-        adapt_mass_matrix: adapt the mass matrix during warm-up.
-        full_mass: a dense mass matrix; worth it for correlated posteriors and small L.
-        target_accept_prob: the acceptance probability to aim at.
         jitter: the step size varies uniformly by this fraction to both sides, from step to step and chain to chain; a
             fixed number of steps wants 0.3.
+        **settings: ``step_size``, ``full_mass``, ``target_accept_prob``...: those of :class:`pyro_vae.Kernel`.
 
     Raises:
         ValueError: for numbers outside their range, or both a trajectory length and a number of steps.
@@ -128,28 +128,19 @@ class HMC(Kernel):
         self,
         model: Any = None,
         *,
-        step_size: float = 1.0,
         trajectory_length: float | None = None,
         num_steps: int | None = None,
-        adapt_step_size: bool = True,
-        adapt_mass_matrix: bool = True,
-        full_mass: bool = False,
-        target_accept_prob: float = 0.8,
         jitter: float = 0.2,
+        **settings: Any,
     ) -> None:
+        super().__init__(model, **settings)
         if trajectory_length is not None and num_steps is not None:
             raise ValueError(say("trajectory_length or num_steps", "both", "leaving one out"))
         if not 0 <= jitter < 1:
             raise ValueError(say("a jitter of at least 0 and below 1", f"{jitter}", "jitter=0.2"))
-        self.model = model
-        self.step_size = check_positive(step_size, "step_size")
         length = 2.0 if trajectory_length is None else trajectory_length
-        self.trajectory = check_positive(length, "trajectory_length", example=2.0)
+        self.trajectory = checks.positive_number(length, "trajectory_length", example=2.0)
         self.num_steps = None if num_steps is None else checks.positive_integer(num_steps, "num_steps")
-        self.adapt_step_size = adapt_step_size
-        self.adapt_mass_matrix = adapt_mass_matrix
-        self.full_mass = full_mass
-        self.target_accept_prob = check_probability(target_accept_prob, "target_accept_prob")
         self.jitter = jitter
 
     def step(self, state: State, density: Density, tuning: Tuning) -> tuple[State, Info]:
@@ -164,10 +155,7 @@ class HMC(Kernel):
 
     def try_step(self, state: State, density: Density, tuning: Tuning) -> Tensor:
         """Return the acceptance probability of a single leapfrog step, ``(..., C, N)``."""
-        _, info = hmc_transition(
-            state, density.value_and_grad, step_size=tuning.step_size, num_steps=1, metric=tuning.metric
-        )
-        return info.acceptance
+        return single_leapfrog(state, density, tuning)
 
     def jittered(self, step_size: Tensor, like: Tensor) -> Tensor:
         """Return step sizes varied at random, ``(..., C, N)``."""

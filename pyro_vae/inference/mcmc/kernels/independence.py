@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.kernels.base import Density, Info, Kernel, State, Tuning, accept
 from pyro_vae.inference.posterior import GuideSampler
+from pyro_vae.inference.target.program import evaluating, sample_sites
 
 __all__ = ["IndependenceMH"]
 
@@ -31,7 +34,8 @@ class IndependenceMH(Kernel):
         proposal: a Pyro program over the latent sites, or a distribution of ``batch_shape (N,)``.
 
     Raises:
-        ValueError: at the start of a run, if there is neither a guide nor a proposal.
+        ValueError: at the start of a run, if there is neither a guide nor a proposal; or if points to start from are
+            given at which the proposal has no density.
 
     Example:
         >>> import pyro_vae as pv, pyro.distributions as dist
@@ -47,33 +51,52 @@ class IndependenceMH(Kernel):
     adapt_mass_matrix = False
 
     def __init__(self, model: Any = None, *, proposal: Any = None) -> None:
-        self.model = model
+        super().__init__(model)
         self.proposal = proposal
-        self._sampler: GuideSampler | None = None
 
-    def begin(self, target: Any, guide: Any) -> None:
-        """Take the proposal, or the run's guide."""
-        self._sampler = guide if self.proposal is None else GuideSampler(target, self.proposal)
-        if self._sampler is None:
+    def start(self, u: Tensor, density: Density, guide: Any = None, *, given: bool = False) -> State:
+        """Start every chain from the proposal, or from the points that were given; log q is the state's memory."""
+        sampler = guide if self.proposal is None else GuideSampler(density.target, self.proposal)
+        if sampler is None:
             raise ValueError(
                 say("a guide to propose from", "none", "mcmc(..., guide=guide) or IndependenceMH(proposal=)")
             )
-
-    def init(self, u: Tensor, density: Density) -> State:
-        """Start every chain from the proposal, whose density is then known."""
-        u, log_q = self._draw(u)
-        return State(u, density.value(u), u.new_zeros(0), log_q[..., None])
+        u, log_q = (u, _log_q(sampler, u)) if given else sampler.sample(len(u))
+        if not bool(torch.isfinite(log_q).all()):
+            got = "one at which its density is zero or undefined"
+            raise ValueError(say("initial points that the guide can propose", got, "initial=None"))
+        return State(u, density.value(u), u.new_zeros(0), log_q[..., None], sampler)
 
     def step(self, state: State, density: Density, tuning: Tuning) -> tuple[State, Info]:
         """Propose one point of the guide to every chain."""
-        u, log_q = self._draw(state.u)
+        u, log_q = state.run.sample(len(state.u))
         proposal = State(u, density.value(u), state.grad, log_q[..., None])
         before = log_q if state.memory is None else state.memory[..., 0]
         log_ratio = proposal.log_density - log_q - (state.log_density - before)
         moved, info = accept(state, proposal, log_ratio)
         return moved, info._replace(diverging=torch.zeros_like(info.diverging))
 
-    def _draw(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        if self._sampler is None:
-            raise ValueError(say("a guide to propose from", "none", "kernel.begin(target, guide)"))
-        return self._sampler.sample(like.shape[0])
+
+@torch.no_grad()
+def _log_q(sampler: GuideSampler, u: Tensor) -> Tensor:
+    """Return the guide's log density at points u ``(C, N, L)``, ``(C, N)``: a program is run with its sites put there.
+
+    Raises:
+        ValueError: if the guide samples more than the latent sites, so that this density is an integral.
+    """
+    if sampler.distribution is not None:
+        log_q: Tensor = sampler.distribution.log_prob(u)
+        return log_q
+    target, densities = sampler.target, []
+    for chain in u:
+        values = {name: site["value"] for name, site in target.trace(chain).items() if name in target.sites}
+        with evaluating(sampler.guide), pyro.validation_enabled(False), poutine.block():
+            placed = poutine.condition(sampler.guide, data=values)
+            sites = sample_sites(poutine.trace(placed).get_trace(*target.args))
+        more = [name for name in sites if name not in values]
+        if more:
+            remedy = "initial=None, or a guide over the latent sites alone"
+            raise ValueError(say("a guide whose density at the initial points is known", f"also {more}", remedy))
+        terms = [target.reduce(site, site["fn"].log_prob(values[name])) for name, site in sites.items()]
+        densities.append(torch.stack(terms).sum(0).expand(target.num_data))
+    return torch.stack(densities) + target.log_jacobian(u)

@@ -5,20 +5,9 @@ Source: Roberts & Tweedie 1996; the acceptance rate is that of Roberts & Rosenth
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from pyro_vae.inference.mcmc.kernels.base import (
-    Density,
-    Info,
-    Kernel,
-    State,
-    Tuning,
-    accept,
-    check_positive,
-    check_probability,
-)
+from pyro_vae.inference.mcmc.kernels.base import Density, Info, Kernel, State, Tuning, accept
 
 __all__ = ["MALA"]
 
@@ -35,34 +24,14 @@ class MALA(Kernel):
     It is HMC with one leapfrog step: one gradient a move, and a random walk between moves.
 
     Args:
-        model: the Pyro program, in Pyro's manner; leave it out for :func:`pyro_vae.mcmc`.
-        step_size: where adaptation starts, in standard deviations of the metric.
-        adapt_step_size: adapt the step size during warm-up.
-        adapt_mass_matrix: adapt F during warm-up.
-        full_mass: a triangular F in place of a diagonal one.
-        target_accept_prob: the acceptance probability to aim at.
+        model, **settings: those of :class:`pyro_vae.Kernel`.
 
     Example:
         >>> MALA(step_size=0.5).step_size
         0.5
     """
 
-    def __init__(
-        self,
-        model: Any = None,
-        *,
-        step_size: float = 1.0,
-        adapt_step_size: bool = True,
-        adapt_mass_matrix: bool = True,
-        full_mass: bool = False,
-        target_accept_prob: float = 0.6,
-    ) -> None:
-        self.model = model
-        self.step_size = check_positive(step_size, "step_size")
-        self.adapt_step_size = adapt_step_size
-        self.adapt_mass_matrix = adapt_mass_matrix
-        self.full_mass = full_mass
-        self.target_accept_prob = check_probability(target_accept_prob, "target_accept_prob")
+    target_accept_prob = 0.6
 
     def step(self, state: State, density: Density, tuning: Tuning) -> tuple[State, Info]:
         """Propose one Langevin step in every chain."""

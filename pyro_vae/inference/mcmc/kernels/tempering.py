@@ -15,13 +15,13 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.mcmc.kernels.base import Density, Info, Kernel, Metric, State, Tuning, accept
+from pyro_vae.inference.mcmc.kernels.base import Density, Info, Metric, State, Tuning, accept
 from pyro_vae.inference.mcmc.kernels.hmc import HMC, leapfrog
 
 __all__ = ["ParallelTempering"]
 
 
-class ParallelTempering(Kernel):
+class ParallelTempering(HMC):
     r"""HMC at R temperatures of the likelihood at once, with exchanges between neighbours.
 
     Level k leaves :math:`p(u)\, p(x|u)^{\beta_k}` invariant, from the posterior, :math:`\beta_0 = 1`, to the prior,
@@ -38,7 +38,7 @@ class ParallelTempering(Kernel):
         model: the Pyro program, in Pyro's manner; leave it out for :func:`pyro_vae.mcmc`.
         num_temperatures: R; beta falls from 1 to 0 as the cube of an even grid.
         betas: the inverse temperatures themselves, from 1 down, in place of ``num_temperatures``.
-        **arguments: those of :class:`HMC`.
+        **settings: those of :class:`HMC`.
 
     Raises:
         ValueError: for temperatures that do not fall from 1.
@@ -54,9 +54,9 @@ class ParallelTempering(Kernel):
         *,
         num_temperatures: int = 8,
         betas: Sequence[float] | None = None,
-        **arguments: Any,
+        **settings: Any,
     ) -> None:
-        self.model = model
+        super().__init__(model, **settings)
         R = checks.positive_integer(num_temperatures, "num_temperatures", minimum=2)
         self.betas = tuple((1 - k / (R - 1)) ** 3 for k in range(R)) if betas is None else tuple(betas)
         falls = all(0 <= low < high for high, low in zip(self.betas, self.betas[1:], strict=False))
@@ -65,37 +65,25 @@ class ParallelTempering(Kernel):
                 say("two betas or more that fall from 1 towards 0", f"{self.betas}", "betas=(1.0, 0.3, 0.1, 0.0)")
             )
         self.replicas = len(self.betas)
-        self.inner = HMC(**arguments)
-        self.target_accept_prob = self.inner.target_accept_prob
-        self.adapt_step_size = self.inner.adapt_step_size
-        self.adapt_mass_matrix = self.inner.adapt_mass_matrix
-        self.full_mass = self.inner.full_mass
-        self.step_size = self.inner.step_size
-        self.trajectory = self.inner.trajectory
-        self._even = True
-
-    def begin(self, target: Any, guide: Any) -> None:
-        """Start with the even exchanges."""
-        self._even = True
 
     def first_tuning(self, u: Tensor, metric: Metric) -> Tuning:
         """Return a step size and a metric a temperature."""
-        R = len(self.betas)
-        step_size = torch.full((R, 1, u.shape[-2]), float(self.step_size), dtype=u.dtype, device=u.device)
-        return Tuning(step_size, Metric(metric.factor.expand(R, *metric.factor.shape), metric.dense), self.trajectory)
+        R, one = len(self.betas), super().first_tuning(u, metric)
+        factor = metric.factor.expand(R, *metric.factor.shape)
+        return one.but(step_size=one.step_size.expand(R, 1, -1), metric=Metric(factor, metric.dense))
 
-    def init(self, u: Tensor, density: Density) -> State:
-        """Start every temperature at the same points."""
+    def start(self, u: Tensor, density: Density, guide: Any = None, *, given: bool = False) -> State:
+        """Start every temperature at the same points; ``State.run`` says whether even pairs exchanged last."""
         u = u.expand(len(self.betas), *u.shape).contiguous()
         log_density, grad, memory = self._evaluate(u, density)
-        return State(u, log_density, grad, memory)
+        return State(u, log_density, grad, memory, True)
 
     def step(self, state: State, density: Density, tuning: Tuning) -> tuple[State, Info]:
         """Move every chain at every temperature, and exchange neighbours."""
-        state, info = self._move(state, density, tuning, self.inner.length(tuning, float(torch.rand(()))))
-        self._even = not self._even
-        state, exchange = self._exchange(state, first=0 if self._even else 1)
-        return state, info._replace(exchange=exchange)
+        state, info = self._move(state, density, tuning, self.length(tuning, float(torch.rand(()))))
+        even = not state.run
+        state, exchange = self._exchange(state, first=0 if even else 1)
+        return state._replace(run=even), info._replace(exchange=exchange)
 
     def try_step(self, state: State, density: Density, tuning: Tuning) -> Tensor:
         """Return the acceptance probability of a single leapfrog step, ``(R, C, N)``."""
@@ -114,9 +102,10 @@ class ParallelTempering(Kernel):
         return tuning.step_size[0].reshape(-1)
 
     def _beta(self, like: Tensor) -> Tensor:
+        """Return the inverse temperatures, ``(R, 1, 1)``."""
         return torch.tensor(self.betas, dtype=like.dtype, device=like.device)[:, None, None]
 
-    def _evaluate(self, u: Tensor, density: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _evaluate(self, u: Tensor, density: Density) -> tuple[Tensor, Tensor, Tensor]:
         """The tempered density and gradient at u ``(R, C, N, L)``, and log p(x|u) with its gradient as memory."""
         beta = self._beta(u)
         prior, likelihood, prior_grad, likelihood_grad = density.parts_and_grads(u)
@@ -127,6 +116,7 @@ class ParallelTempering(Kernel):
         return log_density, grad, torch.cat([likelihood[..., None], likelihood_grad], -1)
 
     def _move(self, state: State, density: Density, tuning: Tuning, num_steps: int) -> tuple[State, Info]:
+        """One HMC step at every temperature, whose memory is evaluated along the way."""
         memory = state.memory
 
         def value_and_grad(u: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,7 +124,7 @@ class ParallelTempering(Kernel):
             log_density, grad, memory = self._evaluate(u, density)
             return log_density, grad
 
-        step_size = self.inner.jittered(tuning.step_size, state.log_density)
+        step_size = self.jittered(tuning.step_size, state.log_density)
         r = torch.randn_like(state.u)
         end, r_end = leapfrog(state, r, value_and_grad, step_size=step_size, num_steps=num_steps, metric=tuning.metric)
         log_ratio = end.log_density - state.log_density + 0.5 * (r.square() - r_end.square()).sum(-1)
@@ -184,6 +174,6 @@ def _memory(state: State) -> Tensor:
     """Return log p(x|u) and its gradient, ``(R, C, N, 1 + L)``."""
     if state.memory is None:
         raise ValueError(
-            say("a state that ParallelTempering.init made", "one without memory", "kernel.init(u, density)")
+            say("a state that ParallelTempering.start made", "one without memory", "kernel.start(u, density)")
         )
     return state.memory
