@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["AnalyticPosterior", "analytic"]
 
@@ -30,7 +30,9 @@ class AnalyticPosterior(dist.MultivariateNormal):
 
 
 @torch.no_grad()
-def analytic(model: Program, x: Tensor | tuple[Any, ...], *, plate: str = "data") -> AnalyticPosterior:
+def analytic(
+    model: Program | Target, x: Tensor | tuple[Any, ...] | None = None, *, plate: str | None = "data"
+) -> AnalyticPosterior:
     r"""Return the exact posterior and evidence of a linear-Gaussian program.
 
     For :math:`z \sim N(m, \Lambda^{-1})` and :math:`x | z \sim N(W z + b, \Psi)` with diagonal :math:`\Psi`,
@@ -46,7 +48,7 @@ def analytic(model: Program, x: Tensor | tuple[Any, ...], *, plate: str = "data"
     Args:
         model: a Pyro program.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
-        plate: the data plate.
+        plate: the data plate; None for one posterior of the whole program.
 
     Raises:
         TypeError, ValueError: as :class:`~pyro_vae.inference.target.target.Target`.
@@ -59,7 +61,7 @@ def analytic(model: Program, x: Tensor | tuple[Any, ...], *, plate: str = "data"
         torch.Size([7])
     """
     start = time.perf_counter()
-    target = Target(model, x, plate=plate)
+    target = as_target(model, x, plate=plate)
     origin = target.origin
     prior_mean, prior_precision = _gaussian_prior(target, origin)
     bias, scale, value = _gaussian_likelihood(target, origin)

@@ -14,7 +14,7 @@ from pyro_vae.checks import positive_integer, say
 from pyro_vae.inference.exact.grids import Frame, Grid, QuadraturePosterior, scatter
 from pyro_vae.inference.exact.peaks import Peaks, climb
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
 from pyro_vae.randomness import fork_rng
 
 __all__ = ["QuadraturePosterior", "quadrature"]
@@ -30,8 +30,8 @@ _BLOCK = 2**23  # numbers held at once
 
 @torch.no_grad()
 def quadrature(
-    model: Program,
-    x: Tensor | tuple[Any, ...],
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
     *,
     plate: str | None = "data",
     tolerance: float = 1e-3,
@@ -83,7 +83,7 @@ def quadrature(
         raise TypeError(say("a tolerance in nats", f"{tolerance!r}", "tolerance=1e-3"))
     if not tolerance >= 0:
         raise ValueError(say("a tolerance of at least 0 nats", f"{tolerance}", "tolerance=1e-3"))
-    target = Target(model, x, plate=plate)
+    target = as_target(model, x, plate=plate)
     L = target.latent_dim
     if L > MAX_LATENT_DIM:
         count = f"about {_FINE[2]}**{L} = {float(_FINE[2]) ** L:.0e} evaluations of the model a datum"

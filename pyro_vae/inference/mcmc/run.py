@@ -21,7 +21,8 @@ from pyro_vae.inference.mcmc.kernels.base import Kernel, Metric, Tuning
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.memory import check_memory
 from pyro_vae.inference.mcmc.start import guide_metric, starting_points
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["mcmc", "sample_target"]
 
@@ -29,8 +30,8 @@ _COMPILE_FROM = 300  # steps from which compilation, about a second, pays
 
 
 def mcmc(
-    model: Any,
-    x: Tensor | tuple[Any, ...],
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
     *,
     kernel: Kernel | None = None,
     num_samples: int = 500,
@@ -85,10 +86,11 @@ def mcmc(
     """
     kernel = HMC() if kernel is None else kernel
     theirs = getattr(kernel, "model", None)
-    if theirs is not None and theirs is not model:
+    target = as_target(model, x, plate=plate)
+    if theirs is not None and theirs is not target.model:
         raise ValueError(say("one model", "another one in the kernel", f"kernel=pv.{type(kernel).__name__}()"))
     return sample_target(
-        Target(model, x, plate=plate),
+        target,
         kernel,
         num_samples=num_samples,
         warmup_steps=warmup_steps,

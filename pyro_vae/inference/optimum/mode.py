@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.checks import positive_integer
 from pyro_vae.inference.optimum.climb import ascend, decrement, flat
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
 from pyro_vae.randomness import fork_rng
 
 __all__ = ["LaplacePosterior", "ModePosterior", "laplace", "maximum_a_posteriori"]
@@ -49,8 +49,8 @@ class LaplacePosterior(dist.MultivariateNormal):
 
 
 def maximum_a_posteriori(
-    model: Program,
-    x: Tensor | tuple[Any, ...],
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
     *,
     plate: str | None = "data",
     num_starts: int = 4,
@@ -83,7 +83,7 @@ def maximum_a_posteriori(
         torch.Size([7, 2])
     """
     start = time.perf_counter()
-    target = Target(model, x, plate=plate)
+    target = as_target(model, x, plate=plate)
     u, gradient, hessian = _climb(target, lambda v: target.log_joint(v) - target.log_jacobian(v), num_starts, max_steps)
     posterior = ModePosterior(u, event_dim=1)
     with torch.no_grad():
@@ -94,8 +94,8 @@ def maximum_a_posteriori(
 
 
 def laplace(
-    model: Program,
-    x: Tensor | tuple[Any, ...],
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
     *,
     plate: str | None = "data",
     num_starts: int = 4,
@@ -128,7 +128,7 @@ def laplace(
         torch.Size([7])
     """
     start = time.perf_counter()
-    target = Target(model, x, plate=plate)
+    target = as_target(model, x, plate=plate)
     u, gradient, hessian = _climb(target, target.log_joint, num_starts, max_steps)
     values, vectors = torch.linalg.eigh(-hessian)
     floor = 1e-6 * values.abs().amax(-1, keepdim=True)
