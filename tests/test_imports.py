@@ -36,15 +36,19 @@ MAY_IMPORT = {
     ],
     "infer": ["inference.compiled", "inference.mcmc"],
     "evaluation.simulation": ["inference.target"],
+    "evaluation.tables": [],
+    "evaluation.sites": ["inference.posterior", "inference.target"],
     "evaluation.imputation": [
-        *("inference.guided", "inference.mcmc", "inference.posterior", "inference.target", "model"),
+        *("evaluation.sites", "inference.guided", "inference.mcmc", "inference.posterior", "inference.target", "model"),
     ],
-    "evaluation.evidence": ["evaluation.simulation", "inference.guided", "inference.posterior", *ROUTES],
+    "evaluation.evidence": [
+        *("evaluation.simulation", "evaluation.sites", "inference.guided", "inference.posterior", *ROUTES),
+    ],
     "evaluation.posterior": [
-        *("evaluation.evidence", "evaluation.simulation"),
+        *("evaluation.evidence", "evaluation.simulation", "evaluation.sites", "evaluation.tables"),
         *("inference.guided", "inference.posterior", "inference.variational", *ROUTES),
     ],
-    "evaluation.sweep": ["evaluation.posterior", "inference.variational", *PARTS, *ROUTES],
+    "evaluation.sweep": ["evaluation.posterior", "inference.guided", "inference.variational", *PARTS, *ROUTES],
     "plots": [
         "evaluation.evidence",
         "evaluation.posterior",

@@ -11,7 +11,7 @@ from torch.distributions.transforms import ComposeTransform, IndependentTransfor
 from pyro_vae.inference.posterior import Answer
 from pyro_vae.inference.target.target import Target
 
-__all__ = ["distances", "side_by_side", "site_moments"]
+__all__ = ["distances", "furthest", "joined_moments", "side_by_side", "site_moments"]
 
 
 def side_by_side(target: Target, u: Tensor) -> Tensor:
@@ -52,6 +52,19 @@ def distances(mean: Tensor, std: Tensor, true_mean: Tensor, true_std: Tensor) ->
     """
     fixed = (true_std == 0) & (std == 0) & (mean == true_mean)
     return ((mean - true_mean).abs() / true_std).masked_fill(fixed, 0), (std / true_std).masked_fill(fixed, 1)
+
+
+def joined_moments(target: Target, seen: Answer) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of all named sites' numbers, as :func:`side_by_side` has them, ``(N, M)`` each."""
+    means, stds = zip(*site_moments(target, seen).values(), strict=True)
+    return torch.cat(means, -1), torch.cat(stds, -1)
+
+
+def furthest(mean: Tensor, std: Tensor, true_mean: Tensor, true_std: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest error of a mean and the ratio of standard deviations furthest from 1, ``(N,)`` each."""
+    shift, ratio = distances(mean, std, true_mean, true_std)
+    away = ratio.log().abs().argmax(-1, keepdim=True)
+    return shift.amax(-1), ratio.gather(-1, away).squeeze(-1)
 
 
 def _flat(target: Target, u: Tensor) -> dict[str, Tensor]:

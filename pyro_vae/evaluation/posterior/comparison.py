@@ -165,11 +165,10 @@ def _score(target: Target, posterior: Any, rows: Tensor, truth: _Truth, *, num_s
         bound, bound_error = log_ratio.mean(0), log_ratio.std(0) / math.sqrt(S)
         log_ratio = q.log_q - truth.log_prob(q.u, log_joint)
         kl, kl_error = log_ratio.mean(0), log_ratio.std(0) / math.sqrt(S)
-    shifts, ratios, sites = [nan[:, None]], [nan[:, None]], {}
+    errors = {}
     if truth.sites:
         errors = {name: distances(*own, *truth.sites[name]) for name, own in site_moments(target, q).items()}
-        shifts, ratios = zip(*errors.values(), strict=True)
-        sites = {name: SiteScore(_root_mean_square(shift), _geometric_mean(ratio)) for name, (shift, ratio) in errors.items()}
+    shifts, ratios = zip(*errors.values(), strict=True) if errors else ([nan[:, None]], [nan[:, None]])
     return RouteScore(
         rows=rows,
         mean_error=_root_mean_square(torch.cat(shifts, -1)),
@@ -182,7 +181,9 @@ def _score(target: Target, posterior: Any, rows: Tensor, truth: _Truth, *, num_s
         num_samples=S,
         ess=torch.full_like(nan, float(S) if S > 1 else math.nan) if q.ess is None else q.ess.to(nan),
         seconds=q.seconds,
-        sites=sites,
+        sites={
+            name: SiteScore(_root_mean_square(shift), _geometric_mean(ratio)) for name, (shift, ratio) in errors.items()
+        },
     )
 
 

@@ -86,7 +86,9 @@ class Comparison:
         import pandas as pd
 
         if not per_datum:
-            rows = [{"route": name, **_summary(score), **_summary_of_sites(score)} for name, score in self.scores.items()]
+            rows = [
+                {"route": name, **_summary(score), **_summary_of_sites(score)} for name, score in self.scores.items()
+            ]
             return pd.DataFrame(rows).set_index("route")
         frames = []
         for name, score in self.scores.items():
