@@ -35,12 +35,16 @@ MAY_IMPORT = {
     ],
     "infer": ["inference.compiled", "inference.mcmc"],
     "evaluation.simulation": ["inference.target"],
+    "evaluation.tables": [],
+    "evaluation.sites": ["inference.posterior", "inference.target"],
     "evaluation.imputation": [
-        *("inference.mcmc", "inference.posterior", "inference.target", "model"),
+        *("evaluation.sites", "inference.mcmc", "inference.posterior", "inference.target", "model"),
     ],
-    "evaluation.evidence": ["evaluation.simulation", "inference.posterior", *ROUTES],
+    "evaluation.evidence": [
+        *("evaluation.simulation", "evaluation.sites", "inference.posterior", *ROUTES),
+    ],
     "evaluation.posterior": [
-        *("evaluation.evidence", "evaluation.simulation"),
+        *("evaluation.evidence", "evaluation.simulation", "evaluation.sites", "evaluation.tables"),
         *("inference.posterior", "inference.variational", *ROUTES),
     ],
     "evaluation.sweep": ["evaluation.posterior", "inference.variational", *PARTS, *ROUTES],

@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 
 from pyro_vae import checks
 from pyro_vae.checks import positive_integer, say
+from pyro_vae.evaluation.sites import side_by_side
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import GuideSampler, answer
 from pyro_vae.inference.target.target import Target
@@ -76,4 +77,4 @@ def _draws_of_z(target: Target, posterior: Any, num_samples: int) -> Tensor:
         u = sampler.draw(num_samples)[0] if q is None else q.sample((num_samples,))  # its density is not needed
     if u.shape[-2:] != target.origin.shape:
         return u  # of other data or another model: the caller says so
-    return torch.cat([value.flatten(2) for value in target.constrain(u).values()], -1)
+    return side_by_side(target, u)

@@ -9,29 +9,31 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target.program import evaluating, sample_sites
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.program import Program, evaluating, sample_sites
+from pyro_vae.inference.target.target import Target, as_target
 
-__all__ = ["simulate"]
+__all__ = ["handed", "simulate", "simulated"]
 
 
-@torch.no_grad()
-def simulate(model: Any, x: Tensor, *, plate: str | None = "data") -> tuple[Tensor, Tensor]:
+def simulate(
+    model: Program | Target, x: Tensor | tuple[Any, ...] | None = None, *, plate: str | None = "data"
+) -> tuple[Tensor, Tensor]:
     """Draw (u, x) from a program's joint density, as many as x has rows.
 
     Given the simulated x, the u that made it is one draw of the exact posterior p(u|x): the ground of reverse
     annealing and of simulation-based calibration.
 
     Args:
-        model: a Pyro program with one observed site, called as ``model(x)``.
-        x: data of the shape to simulate, ``(N, *D)``; its values are not used.
+        model: a Pyro program with one observed site, its first argument; or a Target in place of it and x.
+        x: data of the shape to simulate, ``(N, *D)``, whose values are not used; with covariates, a tuple that begins
+            with them.
         plate: the data plate.
 
     Returns:
         Simulated data ``(N, *D)`` and the latents u that made them, ``(N, L)``.
 
     Raises:
-        ValueError: if the program observes several sites.
+        ValueError: if the program observes several sites, or another value than its first argument.
 
     Example:
         >>> import pyro_vae as pv
@@ -40,14 +42,25 @@ def simulate(model: Any, x: Tensor, *, plate: str | None = "data") -> tuple[Tens
         >>> x.shape, u.shape
         (torch.Size([100, 8]), torch.Size([100, 2]))
     """
-    target = Target(model, x, plate=plate)
+    target, u = simulated(as_target(model, x, plate=plate))
+    return target.args[0], u
+
+
+@torch.no_grad()
+def simulated(target: Target) -> tuple[Target, Tensor]:
+    """Return the target of data simulated as a target's are, and the latents u ``(N, L)`` that made them."""
     if len(target.observed) != 1:
         raise ValueError(say("one observed site to simulate", f"{target.observed}", "a program with a single one"))
-    with evaluating(model):
-        trace = sample_sites(poutine.trace(poutine.uncondition(model)).get_trace(x))
-    drawn = trace[target.observed[0]]["value"]
+    x, *covariates = target.args
+    with evaluating(target.model):
+        trace = sample_sites(poutine.trace(poutine.uncondition(target.model)).get_trace(*target.args))
+    drawn = trace[target.observed[0]]["value"].detach()
     if drawn.shape != x.shape:
         got = f"{tuple(drawn.shape)} for x {tuple(x.shape)}"
         raise ValueError(say("an observed site of the shape of x", got, "observing x as it is passed"))
-    u = Target(model, drawn, plate=plate).pack({name: trace[name]["value"] for name in target.sites})
-    return drawn.detach(), u.detach()
+    return Target(target.model, (drawn, *covariates), plate=target.plate), target.layout.pack(trace).detach()
+
+
+def handed(target: Target) -> Any:
+    """What a function of the data is called with: x alone, or x and its covariates as a tuple, as routes take them."""
+    return target.args[0] if len(target.args) == 1 else target.args

@@ -9,19 +9,19 @@ __all__ = ["one", "panels"]
 
 def one(width: float, height: float) -> tuple[Any, Any]:
     """Return a figure of that size in inches, and its one pair of axes."""
-    from matplotlib.figure import Figure as NewFigure
-
-    figure = NewFigure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
+    figure, axes = panels(1, 1, cell=(width, height), margin=0)
+    return figure, axes[0]
 
 
-def panels(count: int, columns: int) -> tuple[Any, list[Any]]:
-    """Return a figure of so many panels, at most ``columns`` a row, and the axes of each."""
+def panels(
+    count: int, columns: int, *, cell: tuple[float, float] = (3.6, 3.4), margin: float = 0.4
+) -> tuple[Any, list[Any]]:
+    """Return a figure of so many panels, at most ``columns`` a row, and the axes of each; sizes in inches."""
     from matplotlib.figure import Figure as NewFigure
 
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure = NewFigure(figsize=(3.6 * columns, 3.4 * rows + 0.4), layout="constrained")
+    figure = NewFigure(figsize=(cell[0] * columns, cell[1] * rows + margin), layout="constrained")
     axes_of = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in axes_of[count:]:
         axes.axis("off")

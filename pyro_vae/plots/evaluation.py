@@ -79,11 +79,8 @@ def calibration_ranks(found: Calibration, *, title: str = "Calibration by simula
         found: what ``calibrate`` returned.
         title: of the figure.
     """
-    from matplotlib.figure import Figure as NewFigure
-
     N, L = found.ranks.shape
-    figure = NewFigure(figsize=(9.0, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = canvas.panels(2, 2, cell=(4.5, 3.8), margin=0)
     place, low, high = ecdf_band(N)
     right.fill_between(place, low - place, high - place, color="0.9")
     bins = torch.linspace(-0.5, found.num_draws + 0.5, 21)

@@ -14,7 +14,7 @@ from pyro_vae.checks import say
 from pyro_vae.inference.exact.quadrature import QuadraturePosterior
 from pyro_vae.inference.posterior import Answer, answer
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
 from pyro_vae.inference.variational.fit import History
 from pyro_vae.plots import canvas
 
@@ -38,7 +38,7 @@ def learning_curve(history: History, *, title: str = "Learning") -> Figure:
     epochs = range(1, len(history.train_elbo) + 1)
     axes.plot(epochs, history.train_elbo, color=_COLOURS[1], label="training")
     if history.validation_elbo:
-        axes.plot(epochs, history.validation_elbo, color=_COLOURS[0], label="held out")
+        axes.plot(epochs, history.validation_elbo, color=_COLOURS[0], label="validation")
         axes.axvline(history.best_epoch + 1, color="0.6", lw=0.8, ls=":", label="best")
     scores = history.validation_elbo or history.train_elbo
     low = min(scores[len(scores) // 10 :])  # the first epochs would flatten the rest
@@ -120,41 +120,37 @@ def images(
         columns: images a row.
         title: of the figure.
     """
-    from matplotlib.figure import Figure as NewFigure
-
-    columns = min(columns, len(x))
-    rows = -(-len(x) // columns)
-    figure = NewFigure(figsize=(columns * 0.9, rows * 1.05 + 0.3), layout="constrained")
-    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    figure, panels = canvas.panels(len(x), columns, cell=(0.9, 1.05), margin=0.3)
+    for i, axes in enumerate(panels):
         axes.axis("off")
-        if i < len(x):
-            axes.imshow(x[i].reshape(image_shape).detach().cpu().numpy(), cmap="gray_r")
-            if captions is not None:
-                axes.set_title(captions[i], fontsize=8)
+        axes.imshow(x[i].reshape(image_shape).detach().cpu().numpy(), cmap="gray_r")
+        if captions is not None:
+            axes.set_title(captions[i], fontsize=8)
     figure.suptitle(title)
     return figure
 
 
 @torch.no_grad()
 def posterior_contours(
-    model: Program,
-    x: Tensor,
-    posteriors: Mapping[str, Any],
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
+    posteriors: Mapping[str, Any] | None = None,
     *,
     truth: QuadraturePosterior,
     rows: Sequence[int],
-    plate: str = "data",
+    plate: str | None = "data",
     num_points: int = 160,
     columns: int = 3,
 ) -> Figure:
     """Draw each route over the exact posterior density, for a few data of a two-dimensional model.
 
-    Shades are the exact density; lines hold 50 % and 95 % of a route's mass; chains are drawn as points.
+    Shades are the exact density; lines hold 50 % and 95 % of a route's mass; chains are drawn as points. The plane is
+    that of the latent site itself where it is real, else of the unconstrained u, as its labels say.
 
     Args:
-        model: a Pyro program.
-        x: data ``(N, D)``.
-        posteriors: by name, as for ``compare``.
+        model: a Pyro program, or a Target in place of it and x.
+        x: data ``(N, *D)``, or the program's arguments as a tuple.
+        posteriors: by name, as for ``compare``; None for the exact density alone.
         truth: the result of ``quadrature`` on x.
         rows: which data to draw.
         plate: the data plate.
@@ -164,18 +160,19 @@ def posterior_contours(
     Raises:
         ValueError: if the latent dimension is not two.
     """
-    target = Target(model, x, plate=plate)
+    target = as_target(model, x, plate=plate)
     _must_be_plane(target.latent_dim)
     index = checks.rows(rows, target.num_data)
     grid, extents = _planes(truth.mean[index], truth.variance[index].sqrt(), num_points)  # (G, n, 2)
     exact = target.rows(index).log_joint(grid) - truth.log_evidence[index]
+    letter = "z" if target.plain else "u"
     figure, panels = canvas.panels(len(index), columns)
     for i, axes in enumerate(panels):
         image = exact[:, i].exp().reshape(num_points, num_points).T.cpu().numpy()
         axes.imshow(image, origin="lower", extent=extents[i], cmap="Greys", aspect="auto")
-        axes.set(title=f"datum {int(index[i])}", xlabel="$z_1$", ylabel="$z_2$")
+        axes.set(title=f"datum {int(index[i])}", xlabel=f"${letter}_1$", ylabel=f"${letter}_2$")
     handles = []
-    for number, (name, value) in enumerate(posteriors.items()):
+    for number, (name, value) in enumerate((posteriors or {}).items()):
         posterior, covered = value if isinstance(value, tuple) else (value, range(target.num_data))
         covered = checks.rows(covered, target.num_data, f"rows of {name!r}")
         place = {int(row): k for k, row in enumerate(covered)}
@@ -188,7 +185,7 @@ def posterior_contours(
                 _draw_route(axes, seen, k, grid[:, i], colour)
     for axes, extent in zip(panels, extents, strict=True):
         axes.set(xlim=extent[:2], ylim=extent[2:])
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)), frameon=False)
     return figure
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import pyro_vae as pv
-from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.mcmc.adaptation import Warmup
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.kernels.base import Metric
 from pyro_vae.inference.mcmc.kernels.chees import Adam
 from pyro_vae.inference.mcmc.kernels.independence import _log_q
+from pyro_vae.inference.posterior import GuideSampler
 from tests.table_of_kernels import KERNELS
 from tests.truth import linear_gaussian
 

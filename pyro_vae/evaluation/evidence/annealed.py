@@ -18,11 +18,14 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import among, positive_integer
-from pyro_vae.evaluation.evidence.path import Path
+from pyro_vae.evaluation.evidence.importance import log_mean_exp
+from pyro_vae.evaluation.evidence.method import Estimate, EvidenceMethod, Settings
+from pyro_vae.evaluation.evidence.path import AnnealingPath
 from pyro_vae.evaluation.evidence.pilot import Schedule, gaussian_start, pilot
+from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.target import Target
 
-__all__ = ["Annealed", "Schedule", "anneal", "begun", "gaussian_start", "pilot", "reverse_anneal"]
+__all__ = ["Annealed", "Annealing", "Schedule", "anneal", "gaussian_start", "pilot", "resolve_start", "reverse_anneal"]
 
 _COMPILE_FROM = 1000  # gradients: fewer do not repay Inductor's seconds
 
@@ -43,12 +46,44 @@ class Annealed:
     acceptance: Tensor
 
 
-def begun(target: Target, start: Any) -> Any:
+def resolve_start(target: Target, start: Any) -> Any:
     """Return the start that the word "chains" stands for, :func:`gaussian_start`; any other start as it is."""
     if not isinstance(start, str):
         return start
     among(start, ("chains",), "start")
     return gaussian_start(target)
+
+
+class Annealing(EvidenceMethod):
+    """Annealed importance sampling, in blocks of data that fit; what "auto" takes where nothing better is possible.
+
+    A start given as a distribution cannot be cut by rows, so then all data run together.
+    """
+
+    name = "ais"
+
+    def estimate(self, target: Target, posterior: Any, settings: Settings) -> Estimate:
+        """Return the log of the mean weight of all chains, its jackknife error, the weights and the final states."""
+        start, C, T = settings.start, settings.num_chains, settings.num_temperatures
+        size = target.num_data
+        if target.per_datum and (start is None or isinstance(start, str)):
+            size = max(1, size * 4 * block_size(target) // C)
+        chains = []
+        for rows in torch.arange(target.num_data).split(size):
+            part = target.rows(rows) if len(rows) < target.num_data else target
+            origin = resolve_start(part, start)
+            plan = pilot(part, origin, num_temperatures=T, num_steps=settings.num_steps)
+            chains.append(anneal(part, plan, origin, num_chains=C))
+        log_weights = torch.cat([run.log_weights for run in chains], -1)
+        words = {None: "the prior", "chains": "a Gaussian fitted to pilot chains"}
+        where = words[start] if start is None or isinstance(start, str) else "the given start"
+        reason = f"{C} chains from {where} over {T} temperatures; a lower bound in expectation"
+        u = torch.cat([run.u for run in chains], 1)
+        return Estimate(*log_mean_exp(log_weights), reason, log_weights, u)
+
+    def attempt(self, target: Target, posterior: Any, settings: Settings) -> Estimate | None:
+        """Return it: annealing is possible for every program."""
+        return self.estimate(target, posterior, settings)
 
 
 def _pays(schedule: Schedule) -> bool:
@@ -83,7 +118,7 @@ def anneal(
         >>> bool((estimate - pv.analytic(model, torch.zeros(3, 5)).log_evidence).abs().max() < 0.2)
         True
     """
-    path = Path(target, start, compile=_pays(schedule) if compile is None else compile)
+    path = AnnealingPath(target, start, compile=_pays(schedule) if compile is None else compile)
     u = path.draw(positive_integer(num_chains, "num_chains", minimum=2)).contiguous()
     ends = path.ends(u)
     beta = schedule.beta
@@ -113,7 +148,7 @@ def reverse_anneal(
         start: q_0 of the forward run.
         compile: as for the forward run.
     """
-    path = Path(target, start, compile=_pays(schedule) if compile is None else compile)
+    path = AnnealingPath(target, start, compile=_pays(schedule) if compile is None else compile)
     u = u.contiguous()
     ends = path.ends(u)
     beta = schedule.beta

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer
-from pyro_vae.evaluation.evidence.annealed import anneal, begun, pilot, reverse_anneal
+from pyro_vae.evaluation.evidence.annealed import anneal, pilot, resolve_start, reverse_anneal
 from pyro_vae.evaluation.evidence.importance import log_mean_exp
-from pyro_vae.evaluation.simulation import simulate
+from pyro_vae.evaluation.simulation import handed, simulated
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["Bracket", "bracket"]
 
@@ -57,8 +57,8 @@ class Bracket:
 
 
 def bracket(
-    model: Program,
-    x: Tensor,
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
     *,
     num_chains: int = 16,
     num_temperatures: int = 200,
@@ -73,8 +73,9 @@ def bracket(
     bracket is on them says how far annealing with these settings can be relied on for real data like them.
 
     Args:
-        model: a Pyro program with one observed site, called as ``model(x)``.
-        x: data of the shape to simulate, ``(N, *D)``; its values are not used.
+        model: a Pyro program with one observed site, its first argument; or a Target in place of it and x.
+        x: data of the shape to simulate, ``(N, *D)``, whose values are not used; with covariates, a tuple that begins
+            with them.
         num_chains: C, in each direction.
         num_temperatures: T.
         num_steps: leapfrog steps between temperatures.
@@ -95,11 +96,10 @@ def bracket(
     """
     began = time.perf_counter()
     C = positive_integer(num_chains, "num_chains", minimum=2)
-    drawn, u = simulate(model, x, plate=plate)
-    target = Target(model, drawn, plate=plate)
+    target, u = simulated(as_target(model, x, plate=plate))
     if callable(start) and not hasattr(start, "posterior") and not isinstance(start, torch.distributions.Distribution):
-        start = start(drawn)
-    start = begun(target, start)
+        start = start(handed(target))
+    start = resolve_start(target, start)
     plan = pilot(target, start, num_temperatures=num_temperatures, num_steps=num_steps)
     lower, lower_error = log_mean_exp(anneal(target, plan, start, num_chains=C).log_weights)
     backward = reverse_anneal(target, plan, u.expand(C, *u.shape), start)
@@ -108,4 +108,4 @@ def bracket(
     resolved = (upper - lower).abs() <= tolerance
     middle = torch.where(resolved, (upper + lower) / 2, math.nan)
     seconds = time.perf_counter() - began
-    return Bracket(lower, upper, lower_error, upper_error, middle, resolved, drawn, u, seconds)
+    return Bracket(lower, upper, lower_error, upper_error, middle, resolved, target.args[0], u, seconds)

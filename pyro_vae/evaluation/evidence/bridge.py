@@ -6,16 +6,41 @@ tutorial on bridge sampling", appendix A for the error.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.evaluation.evidence.importance import gaussian_of
+from pyro_vae.evaluation.evidence.method import Estimate, EvidenceMethod, Settings
 from pyro_vae.inference.mcmc.diagnostics import ess_mean
+from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.posterior import answer
 from pyro_vae.inference.target.blocks import log_joint_in_blocks
 from pyro_vae.inference.target.target import Target
 
-__all__ = ["bridge"]
+__all__ = ["Bridge", "bridge"]
+
+
+class Bridge(EvidenceMethod):
+    """Bridge sampling from the draws of chains; unresolved where these did not converge."""
+
+    name = "bridge"
+
+    def estimate(self, target: Target, posterior: Any, settings: Settings) -> Estimate:
+        """Return the bridge's estimate with its error, infinite where chains did not converge."""
+        if not isinstance(posterior, Draws):
+            raise TypeError(say("Draws for bridge sampling", type(posterior).__name__, "posterior=pv.mcmc(model, x)"))
+        value, error = bridge(target, answer(target, posterior).u.unflatten(0, (posterior.num_chains, -1)))
+        doubtful = ~posterior.converged(max_rhat=1.05, min_ess=100.0)
+        reason = f"{int(doubtful.sum())} of {len(doubtful)} posteriors have chains that did not converge"
+        return Estimate(value, error.masked_fill(doubtful, math.inf), f"from draws of {posterior.kernel}; {reason}")
+
+    def attempt(self, target: Target, posterior: Any, settings: Settings) -> Estimate | None:
+        """Return it if the posterior is Draws."""
+        return self.estimate(target, posterior, settings) if isinstance(posterior, Draws) else None
 
 
 @torch.no_grad()

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import among, say
-from pyro_vae.evaluation.evidence.annealed import anneal, begun, pilot
-from pyro_vae.evaluation.evidence.bridge import bridge
-from pyro_vae.evaluation.evidence.importance import importance_weights, log_mean_exp
-from pyro_vae.inference.exact.analytic import analytic
-from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM, quadrature
-from pyro_vae.inference.mcmc.draws import Draws
-from pyro_vae.inference.target.blocks import block_size
+from pyro_vae.checks import among, positive_number, say
+from pyro_vae.evaluation.evidence.annealed import Annealing
+from pyro_vae.evaluation.evidence.bridge import Bridge
+from pyro_vae.evaluation.evidence.exact import Analytic, Quadrature
+from pyro_vae.evaluation.evidence.importance import Elbo, Importance
+from pyro_vae.evaluation.evidence.method import EvidenceMethod, Settings
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
 
-__all__ = ["Evidence", "evidence"]
+__all__ = ["METHODS", "Evidence", "evidence"]
 
-METHODS = ("analytic", "quadrature", "elbo", "importance", "ais", "bridge")
+# In the order in which "auto" asks them; EvidenceMethod's docstring says how to write another.
+_CLASSES: tuple[type[EvidenceMethod], ...] = (Analytic, Quadrature, Bridge, Annealing, Importance, Elbo)
+METHODS = {method.name: method() for method in _CLASSES}
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,26 @@ class Evidence:
     log_weights: Tensor | None = field(default=None, repr=False)
     u: Tensor | None = field(default=None, repr=False)
 
+    @classmethod
+    def of(cls, known: Any, num_data: int) -> Evidence:
+        """Return what knows log p(x) of so many data as an Evidence: one, or the result of ``quadrature``, say.
+
+        Raises:
+            TypeError: if it has no ``log_evidence``.
+            ValueError: if it is of another number of data.
+        """
+        value = getattr(known, "log_evidence", None)
+        if not isinstance(value, Tensor):
+            raise TypeError(say("what has log_evidence", type(known).__name__, "the result of pv.evidence(model, x)"))
+        if value.shape != (num_data,):
+            got = f"{tuple(value.shape)}"
+            raise ValueError(say(f"the evidence of {num_data} data", got, "pv.evidence(model, x) of this x"))
+        if isinstance(known, cls):
+            return known
+        name = type(known).__name__.removesuffix("Posterior").lower()
+        error = getattr(known, "error_bound", torch.zeros_like(value))
+        return cls(value, error, name, value.isfinite(), "given")
+
     def __str__(self) -> str:
         N, good = len(self.resolved), int(self.resolved.sum())
         mean = f"{float(self.log_evidence[self.resolved].mean()):.3f} nats per datum" if good else "unresolved"
@@ -65,8 +85,8 @@ class Evidence:
 
 
 def evidence(
-    model: Program,
-    x: Tensor | tuple[Any, ...],
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
     posterior: Any = None,
     *,
     method: str = "auto",
@@ -88,7 +108,7 @@ def evidence(
     squared error, is negligible. Their errors are by the jackknife.
 
     Args:
-        model: a Pyro program.
+        model: a Pyro program, or a Target in place of it and x.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
         posterior: what to draw from: a guide, a distribution over u, Draws; Laplace's approximation if None.
         method: which route.
@@ -114,82 +134,16 @@ def evidence(
     began = time.perf_counter()
     if method != "auto":
         among(method, METHODS, "method")
-    if not tolerance > 0:
-        raise ValueError(say("a positive tolerance", f"{tolerance}", "tolerance=0.1"))
-    target = Target(model, x, plate=plate)
-    found = _exact(target, method)
-    extra: dict[str, Any] = {}
-    if found is None:
-        chosen = method if method != "auto" else "bridge" if isinstance(posterior, Draws) else "ais"
-        if chosen == "bridge":
-            found = _bridge(target, posterior)
-        elif chosen == "ais":
-            value, error, extra = annealed_evidence(
-                target, start, num_chains=num_chains, num_temperatures=num_temperatures, num_steps=num_steps
-            )
-            origin = {None: "the prior", "chains": "a Gaussian fitted to pilot chains"}
-            where = origin[start] if start is None or isinstance(start, str) else "the given start"
-            reason = f"{num_chains} chains from {where} over {num_temperatures} temperatures"
-            found = "ais", value, error, reason + "; a lower bound in expectation"
-        else:
-            w = importance_weights(target, posterior, num_samples=num_samples)
-            value, error = (w.elbo, w.elbo_error) if chosen == "elbo" else (w.log_evidence, w.log_evidence_error)
-            # a heavy tail hides its own error: with k-hat above 0.7 the standard error is not to be believed
-            error = torch.where((w.pareto_k > 0.7) & (chosen == "importance"), math.inf, error)
-            found = chosen, value, error, f"{num_samples} draws of the posterior; a lower bound in expectation"
-    name, value, error, reason = found
-    resolved = (error <= tolerance) & value.isfinite() & (name != "elbo")
-    return Evidence(value, error, name, resolved, reason, time.perf_counter() - began, **extra)
-
-
-_Found = tuple[str, Tensor, Tensor, str]
-
-
-def _exact(target: Target, method: str) -> _Found | None:
-    if method in {"auto", "analytic"} and target.plate is not None:
-        try:
-            closed = analytic(target.model, target.args, plate=target.plate)
-        except (ValueError, TypeError, RuntimeError):
-            if method == "analytic":
-                raise
-        else:
-            zero = torch.zeros_like(closed.log_evidence)
-            return "analytic", closed.log_evidence, zero, "the program is linear-Gaussian"
-    if method == "quadrature" or (method == "auto" and target.latent_dim <= MAX_LATENT_DIM):
-        grid = quadrature(target.model, target.args, plate=target.plate)
-        return "quadrature", grid.log_evidence, grid.error_bound, f"{target.latent_dim} latent dimensions: integrated"
-    return None
-
-
-def _bridge(target: Target, posterior: Any) -> _Found:
-    if not isinstance(posterior, Draws):
-        raise TypeError(say("Draws for bridge sampling", type(posterior).__name__, "posterior=pv.mcmc(model, x)"))
-    samples = posterior.samples
-    if not target.per_datum:
-        samples = {name: value.squeeze(2) for name, value in samples.items()}
-    value, error = bridge(target, target.unconstrain(samples))
-    doubtful = ~posterior.converged(max_rhat=1.05, min_ess=100.0)
-    reason = f"{int(doubtful.sum())} of {len(doubtful)} posteriors have chains that did not converge"
-    return "bridge", value, torch.where(doubtful, math.inf, error), f"from draws of {posterior.kernel}; {reason}"
-
-
-def annealed_evidence(
-    target: Target, start: Any = "chains", *, num_chains: int = 16, num_temperatures: int = 100, num_steps: int = 3
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return annealing's log p(x), its error, and its weights and final states, in blocks of data that fit.
-
-    A start given as a distribution cannot be cut by rows, so then all data run together.
-    """
-    size = target.num_data
-    if target.per_datum and (start is None or isinstance(start, str)):
-        size = max(1, size * 4 * block_size(target) // num_chains)
-    chains = []
-    for first in range(0, target.num_data, size):
-        rows = range(first, min(first + size, target.num_data))
-        part = target if len(rows) == target.num_data else target.rows(list(rows))
-        origin = begun(part, start)
-        plan = pilot(part, origin, num_temperatures=num_temperatures, num_steps=num_steps)
-        chains.append(anneal(part, plan, origin, num_chains=num_chains))
-    log_weights = torch.cat([run.log_weights for run in chains], -1)
-    value, error = log_mean_exp(log_weights)
-    return value, error, {"log_weights": log_weights, "u": torch.cat([run.u for run in chains], 1)}
+    positive_number(tolerance, "tolerance", example=0.1)
+    target = as_target(model, x, plate=plate)
+    settings = Settings(num_samples, num_chains, num_temperatures, num_steps, start)
+    if method == "auto":
+        tried = ((how, how.attempt(target, posterior, settings)) for how in METHODS.values())
+        how, found = next((how, found) for how, found in tried if found is not None)
+    else:
+        how = METHODS[method]
+        found = how.estimate(target, posterior, settings)
+    value, error = found.log_evidence, found.standard_error
+    resolved = (error <= tolerance) & value.isfinite() & (not how.bound)
+    seconds = time.perf_counter() - began
+    return Evidence(value, error, how.name, resolved, found.reason, seconds, found.log_weights, found.u)

@@ -17,13 +17,16 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer
+from pyro_vae.evaluation.evidence.method import Estimate, EvidenceMethod, Settings
+from pyro_vae.evaluation.evidence.moments import WeightedMoments
+from pyro_vae.evaluation.sites import side_by_side
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.optimum.mode import laplace
 from pyro_vae.inference.posterior import GuideSampler, answer
 from pyro_vae.inference.target import blocks
 from pyro_vae.inference.target.target import Target
 
-__all__ = ["Weights", "importance_weights", "log_mean_exp", "pareto_k", "proposal"]
+__all__ = ["Elbo", "Importance", "Weights", "importance_weights", "log_mean_exp", "pareto_k", "proposal"]
 
 _GROUPS = 100  # groups of the jackknife
 
@@ -39,10 +42,11 @@ class Weights:
         log_evidence_error: its standard error, by the jackknife over groups of draws.
         ess: effective number of draws, (sum w)^2 / sum w^2.
         pareto_k: shape of the weights' tail; above 0.7 the re-weighted estimates are not to be relied on.
-        mean: re-weighted posterior mean of u, ``(N, L)``.
-        std: re-weighted posterior standard deviation of u, ``(N, L)``.
-        own_mean: mean of the draws themselves, ``(N, L)``.
-        own_std: standard deviation of the draws themselves, ``(N, L)``.
+        mean: re-weighted posterior mean of the named sites' numbers, side by side in the program's order, ``(N, M)``;
+            M is L unless a site's support has more numbers than degrees of freedom (a simplex).
+        std: their re-weighted posterior standard deviation, ``(N, M)``.
+        own_mean: mean of the draws themselves, ``(N, M)``.
+        own_std: standard deviation of the draws themselves, ``(N, M)``.
         num_samples: K.
     """
 
@@ -72,7 +76,7 @@ def proposal(target: Target, posterior: Any) -> GuideSampler:
         ValueError: if it is a point mass, which has no density to weigh by, or of other data.
     """
     if posterior is None:
-        posterior = laplace(target.model, target.args, plate=target.plate)
+        posterior = laplace(target)
     if isinstance(posterior, Draws):
         posterior = gaussian_of(answer(target, posterior).u)
     return GuideSampler(target, posterior)
@@ -92,7 +96,7 @@ def importance_weights(target: Target, posterior: Any = None, *, num_samples: in
     r"""Weigh K draws of a posterior, in blocks so that memory does not grow with K.
 
     .. math:: \mathrm{ELBO} = \tfrac1K \sum_k \log w_k, \quad \log \hat p(x) = \log \tfrac1K \sum_k w_k, \quad
-       \hat\mu = \frac{\sum_k w_k u_k}{\sum_k w_k}
+       \hat\mu = \frac{\sum_k w_k z_k}{\sum_k w_k}
 
     No tensor holds more than :math:`2^{22}` numbers a layer of the width of a datum (or one draw of all data, where
     that is more). The k-hat is that of the first draws that fit into as many numbers.
@@ -112,10 +116,10 @@ def importance_weights(target: Target, posterior: Any = None, *, num_samples: in
         True
     """
     K = positive_integer(num_samples, "num_samples", minimum=2)
-    sums = _Sums(target, K)
+    tally = _Tally(target, K)
     for u, log_w in weighted_blocks(target, proposal(target, posterior), K):
-        sums.add(u.double(), log_w.double())
-    return sums.result()
+        tally.add(side_by_side(target, u), log_w.double())
+    return tally.result()
 
 
 def weighted_blocks(target: Target, sampler: GuideSampler, num_samples: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -126,68 +130,73 @@ def weighted_blocks(target: Target, sampler: GuideSampler, num_samples: int) -> 
         yield u, target.log_joint(u) - log_q
 
 
-class _Sums:
-    """Running sums over blocks of weights, in float64, relative to the largest weight so far."""
+class _Tally:
+    """What K weights say, gathered over blocks: sums by group for the jackknife, three sets of running moments."""
 
     def __init__(self, target: Target, num_samples: int) -> None:
-        N, L = target.origin.shape
-        zero = target.origin.new_zeros(N, dtype=torch.float64)
-        wide = target.origin.new_zeros(N, L, dtype=torch.float64)
         self.K, self.done = num_samples, 0
         self.groups = min(num_samples, _GROUPS)
-        self.log_sums = zero.expand(self.groups, N).clone().fill_(-math.inf)
-        self.top, self.square = zero - math.inf, zero  # largest log w; sum of w^2 relative to it
-        self.first, self.second = wide, wide  # sums of w u and w u^2 relative to it
-        self.log_mean, self.log_scatter = zero, zero  # of log w (Chan, Golub & LeVeque 1979)
-        self.own_first, self.own_second = wide, wide
+        self.log_sums = target.origin.new_full((self.groups, target.num_data), -math.inf, dtype=torch.float64)
+        self.reweighted, self.own, self.log_w = WeightedMoments(), WeightedMoments(), WeightedMoments()
         self.kept: list[Tensor] = []
-        self.centre: Tensor | None = None
 
-    def add(self, u: Tensor, log_w: Tensor) -> None:
-        k = len(u)
-        if self.centre is None:
-            self.centre = u.mean(0)  # keeps the sums of squares from cancelling
-        u = u - self.centre
-        member = torch.arange(self.done, self.done + k, device=u.device) * self.groups // self.K
+    def add(self, z: Tensor, log_w: Tensor) -> None:
+        k = len(z)
+        member = torch.arange(self.done, self.done + k, device=z.device) * self.groups // self.K
         for group in range(int(member[0]), int(member[-1]) + 1):
             self.log_sums[group] = torch.logaddexp(self.log_sums[group], log_w[member == group].logsumexp(0))
-        top = torch.maximum(self.top, log_w.amax(0))
-        old = (self.top - top).nan_to_num(nan=0.0).exp()
-        w = (log_w - top).nan_to_num(nan=-math.inf).exp()
-        self.square = self.square * old.square() + w.square().sum(0)
-        self.first = self.first * old[:, None] + torch.einsum("kn,knl->nl", w, u)
-        self.second = self.second * old[:, None] + torch.einsum("kn,knl->nl", w, u.square())
-        self.top = top
-        mean = log_w.mean(0)
-        shift, total = mean - self.log_mean, self.done + k
-        self.log_scatter = self.log_scatter + (log_w - mean).square().sum(0) + shift.square() * self.done * k / total
-        self.log_mean = self.log_mean + shift * k / total
-        self.own_first, self.own_second = self.own_first + u.sum(0), self.own_second + u.square().sum(0)
-        if self.done == 0 or self.done * u.shape[1] < blocks.NUMBERS:
+        self.reweighted.add(z, log_w)
+        self.own.add(z)
+        self.log_w.add(log_w[..., None])
+        if self.done == 0 or self.done * z.shape[1] < blocks.NUMBERS:
             self.kept.append(log_w)
-        self.done = total
+        self.done += k
 
     def result(self) -> Weights:
-        K = self.K
+        K, w = self.K, self.reweighted
         counts = torch.bincount(torch.arange(K) * self.groups // K, minlength=self.groups).to(self.log_sums)
         log_evidence, error = log_mean_exp(self.log_sums, counts)
-        total = (self.log_sums.logsumexp(0) - self.top).exp()
-        centre = self.first.new_zeros(()) if self.centre is None else self.centre
-        mean, own = self.first / total[:, None], self.own_first / K
-        spread = (self.own_second / K - own.square()) * K / (K - 1)
         return Weights(
-            elbo=self.log_mean,
-            elbo_error=(self.log_scatter / (K - 1) / K).sqrt(),
+            elbo=self.log_w.mean[:, 0],
+            elbo_error=(self.log_w.scatter[:, 0] / (K - 1) / K).sqrt(),
             log_evidence=log_evidence,
             log_evidence_error=error,
-            ess=total.square() / self.square,
+            ess=w.total.square() / w.square,
             pareto_k=pareto_k(torch.cat(self.kept)),
-            mean=mean + centre,
-            std=(self.second / total[:, None] - mean.square()).clamp_min(0).sqrt(),
-            own_mean=own + centre,
-            own_std=spread.clamp_min(0).sqrt(),
+            mean=w.mean,
+            std=(w.scatter / w.total[:, None]).sqrt(),
+            own_mean=self.own.mean,
+            own_std=(self.own.scatter / (K - 1)).sqrt(),
             num_samples=K,
         )
+
+
+class Importance(EvidenceMethod):
+    """The log of the mean weight; unresolved where k-hat is above 0.7, for a heavy tail hides its own error."""
+
+    name = "importance"
+
+    def estimate(self, target: Target, posterior: Any, settings: Settings) -> Estimate:
+        """Return the importance-weighted bound with its jackknife error."""
+        w = importance_weights(target, posterior, num_samples=settings.num_samples)
+        error = w.log_evidence_error.masked_fill(w.pareto_k > 0.7, math.inf)
+        return Estimate(w.log_evidence, error, _reason(w))
+
+
+class Elbo(EvidenceMethod):
+    """The mean log weight: a bound, never the evidence."""
+
+    name = "elbo"
+    bound = True
+
+    def estimate(self, target: Target, posterior: Any, settings: Settings) -> Estimate:
+        """Return the ELBO with its standard error."""
+        w = importance_weights(target, posterior, num_samples=settings.num_samples)
+        return Estimate(w.elbo, w.elbo_error, _reason(w))
+
+
+def _reason(w: Weights) -> str:
+    return f"{w.num_samples} draws of the posterior; a lower bound in expectation"
 
 
 def log_mean_exp(log_sums: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:

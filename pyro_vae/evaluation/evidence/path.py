@@ -14,7 +14,7 @@ from pyro_vae.inference.mcmc.kernels.hmc import hmc_transition
 from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.target import Target
 
-__all__ = ["Ends", "Move", "Path"]
+__all__ = ["AnnealingPath", "Ends", "Move"]
 
 _JITTER = 0.2
 
@@ -47,7 +47,7 @@ class Move(NamedTuple):
     num_steps: int
 
 
-class Path:
+class AnnealingPath:
     """From a start q_0 to the joint.
 
     Args:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyro_vae.checks import positive_integer
 from pyro_vae.evaluation.evidence.importance import gaussian_of
-from pyro_vae.evaluation.evidence.path import Move, Path
+from pyro_vae.evaluation.evidence.path import AnnealingPath, Move
 from pyro_vae.inference.mcmc.kernels.base import Metric
 from pyro_vae.inference.target.target import Target
 
@@ -53,7 +53,7 @@ class Schedule:
 class _Pilot:
     """Chains that walk the path once, learning as they go."""
 
-    def __init__(self, path: Path, num_chains: int, num_steps: int) -> None:
+    def __init__(self, path: AnnealingPath, num_chains: int, num_steps: int) -> None:
         self.path, self.num_steps = path, positive_integer(num_steps, "num_steps")
         self.most = math.pi / 2 / self.num_steps  # a trajectory never passes a quarter of a period
         self.factor = path.factor()
@@ -74,7 +74,7 @@ class _Pilot:
         self.log_step = wanted.clamp(-12, math.log(self.most))
 
 
-def _rough(path: Path, num_temperatures: int) -> Tensor:
+def _rough(path: AnnealingPath, num_temperatures: int) -> Tensor:
     power = 4.0 if path.sampler is None else 2.0  # the likelihood bites early, the more so the wider the start
     return torch.linspace(0, 1, num_temperatures + 1).to(path.target.origin) ** power
 
@@ -101,7 +101,7 @@ def pilot(
         TypeError: if the start has no density function.
     """
     T = positive_integer(num_temperatures, "num_temperatures", minimum=2)
-    path = Path(target, start)
+    path = AnnealingPath(target, start)
     walk = _Pilot(path, num_chains, num_steps)
     beta = _rough(path, max(20, T // 2))
     steps, scales, spreads = [], [], []
@@ -172,7 +172,7 @@ def gaussian_start(
         >>> bool(((start.mean - exact.mean).abs() < 0.5 * exact.variance.sqrt()).all())
         True
     """
-    path = Path(target, None)
+    path = AnnealingPath(target, None)
     walk = _Pilot(path, num_chains, num_steps)
     for b in _rough(path, positive_integer(num_temperatures, "num_temperatures", minimum=2)):
         walk.step(b)

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
+from pyro_vae.evaluation.sites import furthest, joined_moments, side_by_side
 from pyro_vae.inference.posterior import Answer, answer
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["Agreement", "agreement", "mmd", "nearest_neighbour_test", "sliced_wasserstein"]
 
@@ -22,16 +23,16 @@ class Agreement:
     """Two posteriors p (the reference) and q of N data; every tensor is ``(N,)``.
 
     Attributes:
-        mean_shift: distance of the means in p's standard deviations, the largest over latent numbers.
-        std_ratio: q's standard deviation over p's, the one furthest from 1.
+        mean_shift: distance of the means in p's standard deviations, the largest over the numbers of the named sites.
+        std_ratio: q's standard deviation over p's, the one furthest from 1 over the same numbers.
         kl: KL(q || p) in nats where both have densities, else NaN.
         kl_error: its standard error.
-        sliced_wasserstein: sliced 2-Wasserstein distance, in p's standard deviations.
-        mmd: squared maximum mean discrepancy, unbiased, Gaussian kernel of the median distance.
+        sliced_wasserstein: sliced 2-Wasserstein distance over u, in p's standard deviations of u.
+        mmd: squared maximum mean discrepancy over u, unbiased, Gaussian kernel of the median distance.
         mmd_p_value: share of relabellings with as large an MMD.
         accuracy: of a nearest-neighbour classifier that tells p's draws from q's; 0.5 if it cannot.
         accuracy_p_value: share of relabellings as well told apart.
-        coverage: share of q's central credible intervals of mass ``level``, over latent numbers and p's draws, that
+        coverage: share of q's central credible intervals of mass ``level``, over the sites' numbers and p's draws, that
             hold p's draws; below the level, q is too narrow or beside p.
         level: nominal mass of those intervals.
     """
@@ -58,15 +59,15 @@ class Agreement:
 
 @torch.no_grad()
 def agreement(
-    model: Program,
-    x: Tensor | tuple[Any, ...],
-    p: Any,
-    q: Any,
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
+    p: Any = None,
+    q: Any = None,
     *,
     num_samples: int = 400,
     num_permutations: int = 200,
     level: float = 0.9,
-    plate: str = "data",
+    plate: str | None = "data",
 ) -> Agreement:
     """Measure how far q is from p, for every datum.
 
@@ -74,14 +75,14 @@ def agreement(
     that is fewer.
 
     Args:
-        model: the Pyro program that both are posteriors of.
+        model: the Pyro program that both are posteriors of, or a Target in place of it and x.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
         p: the reference: a guide, a distribution over u, or Draws.
         q: the other one.
         num_samples: draws of each to compare.
         num_permutations: relabellings behind a p-value.
         level: mass of the credible intervals.
-        plate: the data plate.
+        plate: the data plate; None for one posterior of the whole program.
 
     Raises:
         TypeError, ValueError: for what is no posterior of these data.
@@ -98,11 +99,9 @@ def agreement(
     S = positive_integer(num_samples, "num_samples", minimum=20)
     if not 0 < level < 1:
         raise ValueError(say("a level between 0 and 1", f"{level}", "level=0.9"))
-    target = Target(model, x, plate=plate)
+    target = as_target(model, x, plate=plate)
     first, second = (answer(target, posterior, num_samples=max(S, 1000)) for posterior in (p, q))
-    shift = ((second.mean - first.mean).abs() / first.std).amax(-1)
-    log_ratio = (second.std / first.std).log()
-    ratio = log_ratio.gather(-1, log_ratio.abs().argmax(-1, keepdim=True)).squeeze(-1).exp()
+    shift, ratio = furthest(*joined_moments(target, second), *joined_moments(target, first))
     kl, kl_error = _kl(first, second)
     a, b = _independent(first, S), _independent(second, S)
     n = min(len(a), len(b))
@@ -110,8 +109,9 @@ def agreement(
     discrepancy, discrepancy_p = mmd(a, b, num_permutations=num_permutations)
     accuracy, accuracy_p = nearest_neighbour_test(a, b, num_permutations=num_permutations)
     tail = (1 - level) / 2
-    low, high = (second.u.quantile(prob, dim=0) for prob in (tail, 1 - tail))
-    inside = ((first.u >= low) & (first.u <= high)).to(shift.dtype).mean((0, -1))
+    theirs, ours = side_by_side(target, first.u), side_by_side(target, second.u)
+    low, high = (ours.quantile(prob, dim=0) for prob in (tail, 1 - tail))
+    inside = ((theirs >= low) & (theirs <= high)).to(shift.dtype).mean((0, -1))
     swd = sliced_wasserstein(a, b)
     return Agreement(
         shift, ratio, kl, kl_error, swd, discrepancy, discrepancy_p, accuracy, accuracy_p, inside, level

@@ -10,7 +10,6 @@ Coogan, Hezaveh & Perreault-Levasseur 2023 (TARP); Modrák et al. 2023 (the log-
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from dataclasses import dataclass
@@ -20,14 +19,14 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
-from pyro_vae.evaluation.simulation import simulate
+from pyro_vae.evaluation.simulation import handed, simulated
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Kernel
 from pyro_vae.inference.mcmc.run import mcmc
 from pyro_vae.inference.posterior import answer
 from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["Calibration", "calibrate", "ecdf_band", "tarp"]
 
@@ -77,19 +76,19 @@ class Calibration:
         return frame.assign(tarp_fraction=self.fraction.cpu().numpy(), likelihood_fraction=likelihood)
 
     def __str__(self) -> str:
-        out = io.StringIO()
         words = "no sign of miscalibration" if self.calibrated() else "miscalibrated"
-        print(f"{words} over {len(self.ranks)} simulated data", end="; ", file=out)
         worst = int(self.p_value.argmin())
-        print(f"ranks: smallest p {float(self.p_value[worst]):.3g} (latent {worst})", end="; ", file=out)
-        print(f"TARP: p {self.tarp_p_value:.3g}; log-likelihood: p {self.likelihood_p_value:.3g}", end="", file=out)
-        return out.getvalue()
+        return (
+            f"{words} over {len(self.ranks)} simulated data; "
+            f"ranks: smallest p {float(self.p_value[worst]):.3g} (latent {worst}); "
+            f"TARP: p {self.tarp_p_value:.3g}; log-likelihood: p {self.likelihood_p_value:.3g}"
+        )
 
 
 def calibrate(
-    model: Program,
-    x: Tensor,
-    posterior: Any,
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
+    posterior: Any = None,
     *,
     num_draws: int = 99,
     warmup_steps: int = 200,
@@ -98,18 +97,20 @@ def calibrate(
     """Check a way of inference by simulation: ranks of the truth, and expected coverage at random points.
 
     Args:
-        model: a Pyro program with one observed site, called as ``model(x)``.
-        x: data of the shape to simulate, ``(N, *D)``: N is the number of simulations; its values are not used.
+        model: a Pyro program with one observed site, its first argument, whose latents lie in the data plate; or a
+            Target in place of it and x.
+        x: data of the shape to simulate, ``(N, *D)``, whose values are not used: N is the number of simulations; with
+            covariates, a tuple that begins with them.
         posterior: the way of inference: a guide; a kernel of this package (MCMC of all simulations at once); or a
-            function of the simulated data that returns a guide, a distribution or Draws, such as
-            ``lambda x: pv.laplace(model, x)``.
+            function of the simulated data (with covariates, of the tuple) that returns a guide, a distribution or
+            Draws, such as ``lambda x: pv.laplace(model, x)``.
         num_draws: S, draws to rank the truth among; of chains, evenly spaced ones, ten steps apart for a kernel.
         warmup_steps: of a kernel.
         plate: the data plate.
 
     Raises:
         TypeError: if the posterior is none of these.
-        ValueError: if there are fewer than 20 simulations.
+        ValueError: if there are fewer than 20 simulations, as of a whole program, whose posterior is one.
 
     Example:
         >>> import pyro_vae as pv
@@ -120,12 +121,13 @@ def calibrate(
     """
     began = time.perf_counter()
     S = positive_integer(num_draws, "num_draws", minimum=9)
-    if len(x) < 20:
-        raise ValueError(say("at least 20 simulations, the rows of x", f"{len(x)}", "torch.zeros(1000, D)"))
-    drawn, truth = simulate(model, x, plate=plate)
-    target = Target(model, drawn, plate=plate)
+    given = as_target(model, x, plate=plate)
+    if given.num_data < 20:
+        got = f"{given.num_data}" if given.per_datum else "one posterior of the whole program"
+        raise ValueError(say("at least 20 simulations, the rows of x", got, "torch.zeros(1000, D)"))
+    target, truth = simulated(given)
     with torch.no_grad():
-        u = _draws(target, _inferred(target, drawn, posterior, S, warmup_steps), S)  # (S, N, L)
+        u = _draws(target, _inferred(target, posterior, S, warmup_steps), S)  # (S, N, L)
     below = (u < truth).sum(0) + (torch.rand_like(truth) * ((u == truth).sum(0) + 1)).floor().long()  # ties at random
     p = _uniformity(((below.double() + torch.rand(below.shape).to(truth.device)) / (S + 1)).cpu())
     fraction = tarp(u, truth)
@@ -142,7 +144,8 @@ def _likelihood_fraction(target: Target, u: Tensor, truth: Tensor) -> Tensor:
     return (smaller + torch.rand_like(own)) / (len(u) + 1)
 
 
-def _inferred(target: Target, x: Tensor, posterior: Any, num_draws: int, warmup_steps: int) -> Any:
+def _inferred(target: Target, posterior: Any, num_draws: int, warmup_steps: int) -> Any:
+    """What a way of inference says of the target's data."""
     if isinstance(posterior, Kernel):
         return mcmc(
             target,
@@ -158,7 +161,7 @@ def _inferred(target: Target, x: Tensor, posterior: Any, num_draws: int, warmup_
     if not callable(posterior) or isinstance(posterior, torch.distributions.Distribution | Draws):
         expected = "a guide, a kernel, or a function of the simulated data"
         raise TypeError(say(expected, type(posterior).__name__, "lambda x: pv.laplace(model, x)"))
-    return posterior(x)
+    return posterior(handed(target))
 
 
 def _draws(target: Target, posterior: Any, num_draws: int) -> Tensor:

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import positive_integer, say
+from pyro_vae.inference.posterior import named_posterior
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.target.target import Target, as_target
 from pyro_vae.inference.variational.objectives.weighted import kl_per_dimension
 
 __all__ = ["Collapse", "CollapseWarning", "collapse"]
@@ -63,7 +66,13 @@ class Collapse:
 
 @torch.no_grad()
 def collapse(
-    model: Any, guide: Any, x: Tensor, *, num_samples: int = 16, threshold: float = 0.01, max_data: int = 1000
+    model: Program | Target,
+    guide: Any,
+    x: Tensor | tuple[Any, ...] | None = None,
+    *,
+    num_samples: int = 16,
+    threshold: float = 0.01,
+    max_data: int = 1000,
 ) -> Collapse:
     r"""Measure the posterior collapse of a guide.
 
@@ -75,9 +84,9 @@ def collapse(
     Source: Burda, Grosse & Salakhutdinov 2016, section 5.2 (active units); Hoffman & Johnson 2016 (information).
 
     Args:
-        model: a ``Model``; its prior gives the KL.
-        guide: a ``Guide``, or anything with ``posterior(x)``.
-        x: data ``(N, *D)``.
+        model: a ``Model``, whose prior gives the KL, or any Pyro program; or a Target in place of it and x.
+        guide: a ``Guide``, or anything with ``posterior(x)``; it is looked at in evaluation mode.
+        x: data ``(N, *D)``, or the program's arguments as a tuple.
         num_samples: draws a datum for the mutual information.
         threshold: of the variance of the posterior mean, in units of z squared.
         max_data: rows used for the mutual information, whose cost grows with their square.
@@ -101,9 +110,13 @@ def collapse(
     positive_integer(num_samples, "num_samples")
     if not callable(getattr(guide, "posterior", None)):
         raise TypeError(say("a guide with posterior(x)", type(guide).__name__, "pyro_vae.guides.DiagonalGaussian"))
-    if len(checks.tensor(x)) < 2:
-        raise ValueError(say("at least two data", f"{len(x)}", "a larger x"))
-    q = guide.posterior(x)
+    if isinstance(model, Target):
+        model, args = model.model, as_target(model, x).args
+    else:  # guide and prior alone are looked at: data that the likelihood has no density for are none of its business
+        args = x if isinstance(x, tuple) else (x,)
+    if len(checks.tensor(args[0])) < 2:
+        raise ValueError(say("at least two data", f"{len(args[0])}", "a larger x"))
+    q = named_posterior(guide, args)
     mean, variance, noise = _moments(q)
     information = _information(mean[:max_data], variance[:max_data], num_samples)
     result = Collapse(_kl(model, q, mean), information, (mean.var(0) - noise).clamp_min(0), threshold)

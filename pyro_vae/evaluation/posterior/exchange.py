@@ -13,19 +13,19 @@ from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
 from pyro_vae.inference.target.blocks import block_size, log_joint_in_blocks
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["to_arviz"]
 
 
 @torch.no_grad()
 def to_arviz(
-    model: Program,
-    x: Tensor | tuple[Any, ...],
-    posterior: Any,
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
+    posterior: Any = None,
     *,
     num_samples: int = 1000,
-    plate: str = "data",
+    plate: str | None = "data",
 ) -> Any:
     """Return any posterior as ArviZ' InferenceData (DataTree from ArviZ 1 on).
 
@@ -34,7 +34,7 @@ def to_arviz(
     (``lp``, log p(x, u); divergences of chains) and ``observed_data``.
 
     Args:
-        model: the Pyro program.
+        model: the Pyro program, or a Target in place of it and x.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
         posterior: a guide, a distribution over u (one chain of independent draws), or Draws.
         num_samples: draws of what is not Draws.
@@ -51,7 +51,7 @@ def to_arviz(
         (1, 10, 3)
     """
     S = positive_integer(num_samples, "num_samples")
-    target = Target(model, x, plate=plate)
+    target = as_target(model, x, plate=plate)
     u = answer(target, posterior, num_samples=S).u
     chains = posterior.num_chains if isinstance(posterior, Draws) else 1
     u = u.reshape(chains, -1, *u.shape[1:])  # (C, S, N, L)
@@ -61,7 +61,8 @@ def to_arviz(
     log_likelihood = {name: torch.cat([part[name] for part in by_site]) for name in target.observed}
     if isinstance(posterior, Draws) and posterior.diverging is not None:
         statistics["diverging"] = posterior.diverging
-    observed = {name: target.trace(target.origin)[name]["value"] for name in target.observed}
+    trace = target.trace(target.origin)
+    observed = {name: trace[name]["value"] for name in target.observed}
     return _from_groups(
         {
             "posterior": target.constrain(u),
@@ -69,7 +70,7 @@ def to_arviz(
             "sample_stats": statistics,
             "observed_data": observed,
         },
-        plate if target.per_datum else None,
+        target.plate if target.per_datum else None,
     )
 
 

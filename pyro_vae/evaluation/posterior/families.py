@@ -10,11 +10,11 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from pyro_vae.checks import among, positive_integer, say
-from pyro_vae.inference.posterior import named_posterior
+from pyro_vae.inference.posterior import GuideSampler, named_posterior
 from pyro_vae.inference.target.target import Target
+from pyro_vae.scales import FLOOR, raw_scale, to_scale
 
 __all__ = ["Family", "best_in_family", "family_of"]
 
@@ -66,42 +66,35 @@ def best_in_family(
     return average
 
 
-def family_of(guide: Any, start: Any, target: Target, family: str = "auto") -> tuple[str, Family, Tensor]:
+def family_of(sampler: GuideSampler, family: str = "auto") -> tuple[str, Family, Tensor]:
     """Return a guide's family: its name, its maker, and the guide's own parameters in it, ``(N, P)``.
 
     Args:
-        guide: a guide of this package, or a distribution over u.
-        start: its distribution, ``batch_shape (N,)``.
-        target: the densities.
+        sampler: the guide as draws of u.
         family: "diagonal", "full", "own", or "auto" for the first that fits.
 
     Raises:
+        TypeError: if the guide names no distribution, and "diagonal" or "full" is not asked for.
         ValueError: if "own" is asked for a guide without a network, or the name is unknown.
     """
     among(family, ("auto", "diagonal", "full", "own"), "family")
-    network = getattr(guide, "network", None)
+    network = getattr(sampler.guide, "network", None)
+    if sampler.distribution is None and family in {"auto", "own"}:
+        expected = "a guide that names its distribution, or a distribution over u"
+        remedy = 'pyro_vae.guides.DiagonalGaussian, or family="full"'
+        raise TypeError(say(expected, type(sampler.guide).__name__, remedy))
     if family == "auto":
-        family = _natural(start, network)
+        family = _natural(sampler.distribution, network)
     if family == "own":
         if not isinstance(network, nn.Module):
-            raise ValueError(say('a guide with a network for family="own"', type(guide).__name__, 'family="full"'))
-        with torch.no_grad():
-            parameters = network(target.args[0]).detach()  # covariates are not looked at by a guide's network
-        free = copy.deepcopy(guide).requires_grad_(False)
-        free.network = _Free()
-
-        def own(phi: Tensor) -> Any:
-            free.network.value = phi
-            return named_posterior(free, target.args)
-
-        return "own", own, parameters
-    mean, tril = _gaussian(start, target)
+            got = type(sampler.guide).__name__
+            raise ValueError(say('a guide with a network for family="own"', got, 'family="full"'))
+        return "own", *_own(sampler, network)
+    mean, tril = _gaussian(sampler)
     if family == "diagonal":
-        raw = _inverse_softplus(tril.square().sum(-1).sqrt())
-        return family, _diagonal, torch.cat([mean, raw], -1)
-    rows, columns = torch.tril_indices(target.latent_dim, target.latent_dim, -1)
-    raw = _inverse_softplus(tril.diagonal(dim1=-2, dim2=-1))
-    return family, _full, torch.cat([mean, raw, tril[:, rows, columns]], -1)
+        return family, _diagonal, torch.cat([mean, _raw(tril.square().sum(-1).sqrt())], -1)
+    rows, columns = torch.tril_indices(tril.shape[-1], tril.shape[-1], -1)
+    return family, _full, torch.cat([mean, _raw(tril.diagonal(dim1=-2, dim2=-1)), tril[:, rows, columns]], -1)
 
 
 def _natural(start: Any, network: Any) -> str:
@@ -113,41 +106,62 @@ def _natural(start: Any, network: Any) -> str:
     return "own" if isinstance(network, nn.Module) else "full"
 
 
+def _own(sampler: GuideSampler, network: nn.Module) -> tuple[Family, Tensor]:
+    """All that a guide can say if its network could return anything, and what the network does return."""
+    free = copy.deepcopy(sampler.guide).requires_grad_(False)
+    free.network = _Free(copy.deepcopy(network))
+    args = sampler.target.args
+    with torch.no_grad():
+        named_posterior(free, args)
+
+    def own(phi: Tensor) -> Any:
+        free.network.value = phi
+        return named_posterior(free, args)
+
+    return own, free.network.value
+
+
 class _Free(nn.Module):
-    """Stands in for a guide's network: returns parameters of each datum's own."""
+    """Stands in for a guide's network: at the first call what it returns, then parameters of each datum's own."""
 
     value: Tensor
 
-    def forward(self, *_: Any) -> Tensor:
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Any) -> Tensor:
+        if not hasattr(self, "value"):
+            self.value = self.network(*inputs)
         return self.value
 
 
 def _diagonal(phi: Tensor) -> Any:
     mean, raw = phi.chunk(2, -1)
-    return dist.Normal(mean, softplus(raw) + 1e-6).to_event(1)
+    return dist.Normal(mean, to_scale(raw)).to_event(1)
 
 
 def _full(phi: Tensor) -> Any:
     L = round((-3 + math.sqrt(9 + 8 * phi.shape[-1])) / 2)  # 2 L + L (L - 1) / 2 numbers
     mean, raw, below = phi.split([L, L, L * (L - 1) // 2], -1)
-    tril = torch.diag_embed(softplus(raw) + 1e-6)
+    tril = torch.diag_embed(to_scale(raw))
     rows, columns = torch.tril_indices(L, L, -1)
     tril[:, rows, columns] = below
     return dist.MultivariateNormal(mean, scale_tril=tril)
 
 
-def _inverse_softplus(scale: Tensor) -> Tensor:
-    scale = scale.clamp_min(2e-6) - 1e-6
-    return scale + torch.log(-torch.expm1(-scale))
+def _raw(scale: Tensor) -> Tensor:
+    return raw_scale(scale.clamp_min(2 * FLOOR))
 
 
-def _gaussian(q: Any, target: Target) -> tuple[Tensor, Tensor]:
-    """Mean ``(N, L)`` and triangular factor ``(N, L, L)`` of a distribution, from its draws if need be."""
+@torch.no_grad()
+def _gaussian(sampler: GuideSampler) -> tuple[Tensor, Tensor]:
+    """Mean ``(N, L)`` and triangular factor ``(N, L, L)`` of a posterior, from its draws if need be."""
+    q, shape = sampler.distribution, sampler.target.origin.shape
     if isinstance(q, torch.distributions.MultivariateNormal):
-        return q.loc.expand(target.origin.shape), q.scale_tril.expand(*target.origin.shape, target.latent_dim)
+        return q.loc.expand(shape), q.scale_tril.expand(*shape, shape[-1])
     base = q.base_dist if isinstance(q, torch.distributions.Independent) else q
     if isinstance(base, torch.distributions.Normal):
-        return base.loc.expand(target.origin.shape), torch.diag_embed(base.scale.expand(target.origin.shape))
-    with torch.no_grad():
-        u = q.sample((1000,))
+        return base.loc.expand(shape), torch.diag_embed(base.scale.expand(shape))
+    u = sampler.sample(1000)[0]
     return u.mean(0), torch.diag_embed(u.std(0))

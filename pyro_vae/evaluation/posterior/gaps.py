@@ -10,7 +10,6 @@ Source: Cremer, Li & Duvenaud 2018, "Inference suboptimality in variational auto
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from dataclasses import dataclass
@@ -19,13 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import positive_integer
 from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.evaluation.posterior.families import best_in_family, family_of
-from pyro_vae.inference.posterior import named_posterior
+from pyro_vae.evaluation.tables import as_text
+from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
+from pyro_vae.randomness import fork_rng
 
 __all__ = ["Ledger", "gaps"]
 
@@ -107,11 +108,7 @@ class Ledger:
         return table
 
     def __str__(self) -> str:
-        from rich.console import Console
-
-        out = io.StringIO()
-        Console(file=out, width=100, no_color=True).print(self)
-        return out.getvalue().rstrip()
+        return as_text(self, width=100)
 
 
 _ROWS = {
@@ -125,15 +122,15 @@ _ROWS = {
 
 
 def gaps(
-    model: Program,
-    x: Tensor | tuple[Any, ...],
-    guide: Any,
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
+    guide: Any = None,
     *,
     truth: Any = None,
     family: str = "auto",
     num_steps: int = 400,
     num_samples: int = 2000,
-    plate: str = "data",
+    plate: str | None = "data",
 ) -> Ledger:
     """Split the gap of every datum into what the family cannot reach and what amortisation leaves.
 
@@ -142,20 +139,21 @@ def gaps(
     as noise may have it, the guide's stands and the amortisation gap is zero.
 
     Args:
-        model: a Pyro program.
+        model: a Pyro program, or a Target in place of it and x.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
-        guide: a guide of this package, or a Gaussian with ``batch_shape (N,)`` over u.
+        guide: a guide of this package, or a distribution with ``batch_shape (N,)`` over u; where ``family`` is
+            "diagonal" or "full", any guide that is a Pyro program.
         truth: what has ``log_evidence``: the result of ``evidence``, ``quadrature``, ``analytic``; ``evidence`` chooses
             if None.
         family: "diagonal" or "full" Gaussian, or "own": all that the guide can say of a datum if its network could
             return anything (for a flow, its shared weights kept). "auto" takes the first that fits the guide.
         num_steps: of the ascent.
         num_samples: draws to measure the ELBOs on.
-        plate: the data plate.
+        plate: the data plate; None for one posterior of the whole program.
 
     Raises:
-        TypeError: if the guide names no distribution.
-        ValueError: if "own" is asked for a guide without a network.
+        TypeError: if the guide is none, or names no distribution and no Gaussian family is asked for.
+        ValueError: if "own" is asked for a guide without a network; if the guide is a point mass.
 
     Example:
         >>> import pyro_vae as pv
@@ -168,13 +166,12 @@ def gaps(
     """
     began = time.perf_counter()
     positive_integer(num_samples, "num_samples", minimum=2)
-    target = Target(model, x, plate=plate)
-    truth = evidence(model, x, plate=plate) if truth is None else truth
-    value, error, method, resolved = _truth_of(truth)
-    start = guide if isinstance(guide, torch.distributions.Distribution) else _named(target, guide)
-    name, make, parameters = family_of(guide, start, target, family)
+    target = as_target(model, x, plate=plate)
+    sampler = GuideSampler(target, guide)
+    name, make, parameters = family_of(sampler, family)
+    known = evidence(target) if truth is None else Evidence.of(truth, target.num_data)
     best = best_in_family(target, make, parameters, num_steps=num_steps)
-    own, found = _paired(target, start, make(best), num_samples)  # (S, N) each
+    own, found = _paired(sampler, GuideSampler(target, make(best)), num_samples)  # (S, N) each
     gain = found - own
     mean_gain, gain_error = gain.mean(0), gain.std(0) / math.sqrt(num_samples)
     better = mean_gain > 0
@@ -182,51 +179,34 @@ def gaps(
     best_elbo = torch.where(better, found.mean(0), elbo)
     best_error = torch.where(better, found.std(0) / math.sqrt(num_samples), elbo_error)
     return Ledger(
-        log_evidence=value,
-        evidence_error=error,
+        log_evidence=known.log_evidence,
+        evidence_error=known.standard_error,
         elbo=elbo,
         elbo_error=elbo_error,
         best_elbo=best_elbo,
         best_error=best_error,
-        approximation=value - best_elbo,
-        approximation_error=(error.square() + best_error.square()).sqrt(),
+        approximation=known.log_evidence - best_elbo,
+        approximation_error=(known.standard_error.square() + best_error.square()).sqrt(),
         amortisation=mean_gain.clamp_min(0),
         amortisation_error=gain_error,
         family=name,
-        evidence_method=method,
-        resolved=resolved,
+        evidence_method=known.method,
+        resolved=known.resolved,
         seconds=time.perf_counter() - began,
     )
 
 
-def _named(target: Target, guide: Any) -> Any:
-    if not hasattr(guide, "posterior"):
-        expected = "a guide that names its distribution, or a distribution over u"
-        raise TypeError(say(expected, type(guide).__name__, "pyro_vae.guides.DiagonalGaussian"))
-    with torch.no_grad():
-        return named_posterior(guide, target.args)
-
-
 @torch.no_grad()
-def _paired(target: Target, own: Any, best: Any, num_samples: int) -> tuple[Tensor, Tensor]:
-    """Log weights ``(S, N)`` of two distributions on draws made from the same random numbers."""
-    devices = [target.origin.device] if target.origin.is_cuda else []
+def _paired(own: GuideSampler, best: GuideSampler, num_samples: int) -> tuple[Tensor, Tensor]:
+    """Log weights ``(S, N)`` of two posteriors on draws made from the same random numbers."""
     first, second = [], []
-    for start in range(0, num_samples, block_size(target)):
-        shape = (min(block_size(target), num_samples - start),)
-        with torch.random.fork_rng(devices=devices):
-            u = own.sample(shape)
-            first.append(target.log_joint(u) - own.log_prob(u))
-        u = best.sample(shape)
-        second.append(target.log_joint(u) - best.log_prob(u))
+    for part in torch.arange(num_samples).split(block_size(own.target)):
+        with fork_rng():
+            first.append(_log_weights(own, len(part)))
+        second.append(_log_weights(best, len(part)))
     return torch.cat(first), torch.cat(second)
 
 
-def _truth_of(truth: Any) -> tuple[Tensor, Tensor, str, Tensor]:
-    if isinstance(truth, Evidence):
-        return truth.log_evidence, truth.standard_error, truth.method, truth.resolved
-    value = getattr(truth, "log_evidence", None)
-    if value is None:
-        raise TypeError(say("a truth with log_evidence", type(truth).__name__, "truth=pv.evidence(model, x)"))
-    error = getattr(truth, "error_bound", torch.zeros_like(value))
-    return value, error, type(truth).__name__, value.isfinite()
+def _log_weights(sampler: GuideSampler, num_samples: int) -> Tensor:
+    u, log_q = sampler.sample(num_samples)
+    return sampler.target.log_joint(u) - log_q

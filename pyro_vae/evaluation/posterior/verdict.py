@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import say
+from pyro_vae.checks import positive_number, say
 from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.evaluation.evidence.importance import Weights, importance_weights
+from pyro_vae.evaluation.sites import furthest, joined_moments
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.target.target import Target
+from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["DO_NOT_TRUST", "REWEIGHT", "TRUST", "UNDECIDED", "Verdict", "verdict"]
 
@@ -39,8 +41,9 @@ class Verdict:
         reasons: why, in words, one a datum.
         gap: log p(x) of the reference less the ELBO, nats, ``(N,)``: KL(q || p(z|x)).
         missing: log p(x) of the reference less the importance-weighted one, nats, ``(N,)``: what no re-weighting mends.
-        mean_shift: largest distance of q's mean from the re-weighted one, in re-weighted standard deviations, ``(N,)``.
-        std_ratio: q's standard deviation over the re-weighted one, the one furthest from 1, ``(N,)``.
+        mean_shift: largest distance of q's mean from the re-weighted one (or the chains'), in its standard deviations,
+            over the numbers of the named sites, ``(N,)``.
+        std_ratio: q's standard deviation over the re-weighted one (or the chains'), the one furthest from 1, ``(N,)``.
         weights: the importance weights' summary: k-hat, effective draws, and the re-weighted ``mean`` and ``std``.
         reference: how the reference came about.
         seconds: wall time.
@@ -88,16 +91,16 @@ class Verdict:
 
 
 def verdict(
-    model: Program,
-    x: Tensor | tuple[Any, ...],
-    posterior: Any,
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
+    posterior: Any = None,
     *,
     reference: Any = None,
     num_samples: int = 4000,
     max_mean_shift: float = 0.25,
     max_std_ratio: float = 1.25,
     tolerance: float = 0.1,
-    plate: str = "data",
+    plate: str | None = "data",
 ) -> Verdict:
     """Say of every datum whether its posterior can be trusted.
 
@@ -113,7 +116,7 @@ def verdict(
     4. *trust after re-weighting*: otherwise; the re-weighted moments are in ``weights.mean`` and ``weights.std``.
 
     Args:
-        model: a Pyro program.
+        model: a Pyro program, or a Target in place of it and x.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
         posterior: a guide or a distribution over u with ``batch_shape (N,)``.
         reference: what knows the posterior independently: the result of ``evidence`` (annealing from the prior if
@@ -122,7 +125,7 @@ def verdict(
         max_mean_shift: in posterior standard deviations.
         max_std_ratio: largest factor between standard deviations, at least 1.
         tolerance: on the log evidence, nats.
-        plate: the data plate.
+        plate: the data plate; None for one posterior of the whole program.
 
     Raises:
         TypeError: if the posterior is Draws (whose verdict is ``draws.verdict``) or the reference no reference.
@@ -137,46 +140,20 @@ def verdict(
         ['trust', 'trust', 'trust']
     """
     began = time.perf_counter()
-    if isinstance(posterior, Draws):
-        raise TypeError(say("a guide or a distribution to judge", "Draws", "draws.verdict, and draws as reference"))
-    if not max_std_ratio > 1 or not max_mean_shift > 0 or not tolerance > 0:
-        got = f"{max_mean_shift}, {max_std_ratio}, {tolerance}"
-        raise ValueError(say("max_mean_shift > 0, max_std_ratio > 1, tolerance > 0", got, "leaving them out"))
-    target = Target(model, x, plate=plate)
+    if posterior is None or isinstance(posterior, Draws):
+        got, remedy = type(posterior).__name__, "draws.verdict of chains, which serve as reference here"
+        raise TypeError(say("a guide or a distribution to judge", got, remedy))
+    limits = _Limits(max_mean_shift, max_std_ratio, tolerance)
+    target = as_target(model, x, plate=plate)
     w = importance_weights(target, posterior, num_samples=num_samples)
     if reference is None:
         settings: dict[str, Any] = {"method": "ais", "start": None, "num_chains": 24, "num_temperatures": 200}
-        reference = evidence(model, x, **settings, tolerance=2 * tolerance, plate=plate)  # the prior reaches all modes
-    value, error, ready, words = _judge_reference(target, reference)
-    chains = answer(target, reference) if isinstance(reference, Draws) else None
-    mean, std = (w.mean, w.std) if chains is None else (chains.mean, chains.std)
-    noise = w.ess.rsqrt() if chains is None else chains.ess.rsqrt() if chains.ess is not None else 0 * w.ess
-    shift = ((w.own_mean - mean).abs() / std).amax(-1)
-    ratio = (w.own_std / std).log()
-    ratio = ratio.gather(-1, ratio.abs().argmax(-1, keepdim=True)).squeeze(-1).exp()
-    missing = value - w.log_evidence
-    facts = _Facts(
-        ready=ready,
-        gap=value - w.elbo,
-        missing=missing,
-        missing_error=(error.square() + w.log_evidence_error.square()).sqrt(),
-        shift=shift,
-        shift_of_weights=0 * shift if chains is None else ((w.mean - chains.mean).abs() / chains.std).amax(-1),
-        ratio=ratio,
-        k=w.pareto_k,
-        ess=w.ess,
-        noise=noise,
-    )
-    limits = _Limits(max_mean_shift, max_std_ratio, tolerance)
-    decision, reasons = [], []
-    for row in range(target.num_data):
-        f = {name: float(getattr(facts, name)[row]) for name in facts.__dataclass_fields__}
-        doubt = _doubt(f, limits)
-        given, reason = _settled(f, limits) if doubt is None else doubt
-        decision.append(given)
-        reasons.append(reason)
+        reference = evidence(target, **settings, tolerance=2 * tolerance)  # the prior reaches all modes
+    facts, words = _facts(target, w, reference)
+    judged = [_judge(fact, limits) for fact in facts.by_datum()]
+    decision, reasons = [given for given, _ in judged], [reason for _, reason in judged]
     seconds = time.perf_counter() - began
-    return Verdict(decision, reasons, facts.gap, missing, shift, ratio, w, words, seconds)
+    return Verdict(decision, reasons, facts.gap, facts.missing, facts.shift, facts.ratio, w, words, seconds)
 
 
 @dataclass(frozen=True)
@@ -185,56 +162,83 @@ class _Limits:
     std_ratio: float
     tolerance: float
 
+    def __post_init__(self) -> None:
+        positive_number(self.mean_shift, "max_mean_shift", example=0.25)
+        positive_number(self.tolerance, "tolerance", example=0.1)
+        if not self.std_ratio > 1:
+            raise ValueError(say("max_std_ratio above 1", f"{self.std_ratio}", "max_std_ratio=1.25"))
+
 
 @dataclass(frozen=True)
 class _Facts:
-    ready: Tensor
+    """What the verdict rests on, ``(N,)`` each."""
+
+    ready: Tensor  # whether the reference has converged
     gap: Tensor
     missing: Tensor
     missing_error: Tensor
     shift: Tensor
-    shift_of_weights: Tensor
+    shift_of_weights: Tensor  # of the re-weighted mean from the chains'; zero without chains
     ratio: Tensor
     k: Tensor
     ess: Tensor
-    noise: Tensor
+    noise: Tensor  # standard error of the reference's mean, in posterior standard deviations
+
+    def by_datum(self) -> Iterator[dict[str, float]]:
+        """Yield one datum's facts after the other's."""
+        columns = {name: value.tolist() for name, value in vars(self).items()}
+        for row in zip(*columns.values(), strict=True):
+            yield dict(zip(columns, row, strict=True))
 
 
-def _judge_reference(target: Target, reference: Any) -> tuple[Tensor, Tensor, Tensor, str]:
-    """Log p(x) ``(N,)`` of the reference (NaN of chains), its error, whether it can be relied on, and its name."""
-    nan = torch.full_like(target.origin[:, 0], math.nan)
+def _facts(target: Target, w: Weights, reference: Any) -> tuple[_Facts, str]:
+    """Compare q with its own weights and with the reference; say what the reference is."""
+    nan = torch.full_like(w.elbo, math.nan)
     if isinstance(reference, Draws):
-        return nan, 0 * nan, reference.converged(max_rhat=1.02), f"{reference.kernel or 'chains'}"
-    if isinstance(reference, Evidence):
-        return reference.log_evidence, reference.standard_error, reference.resolved, reference.method
-    value = getattr(reference, "log_evidence", None)
-    if not isinstance(value, Tensor):
-        raise TypeError(say("a reference with log_evidence, or Draws", type(reference).__name__, "reference=None"))
-    error = getattr(reference, "error_bound", torch.zeros_like(value))
-    return value, error, value.isfinite(), type(reference).__name__.removesuffix("Posterior").lower()
+        ready, words = reference.converged(max_rhat=1.02), reference.kernel or "chains"
+        known = Evidence(nan, 0 * w.elbo, words, ready, "chains have no evidence")
+        seen = answer(target, reference)
+        mean, std = joined_moments(target, seen)
+        noise = 0 * w.ess if seen.ess is None else seen.ess.rsqrt()
+        off = furthest(w.mean, w.std, mean, std)[0]
+    else:
+        known = Evidence.of(reference, target.num_data)
+        mean, std, noise, off = w.mean, w.std, w.ess.rsqrt(), 0 * w.ess
+    shift, ratio = furthest(w.own_mean, w.own_std, mean, std)
+    missing = known.log_evidence - w.log_evidence
+    error = (known.standard_error.square() + w.log_evidence_error.square()).sqrt()
+    gap = known.log_evidence - w.elbo
+    return _Facts(known.resolved, gap, missing, error, shift, off, ratio, w.pareto_k, w.ess, noise), known.method
 
 
-def _doubt(f: dict[str, float], limits: _Limits) -> tuple[str, str] | None:
-    """Why a datum's posterior is not to be trusted even re-weighted, or not to be judged; None if neither."""
+def _judge(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
+    """The verdict of one datum, by the first rule that applies, and why."""
     sure = limits.tolerance + 3 * f["missing_error"]
-    if not f["ready"]:
-        return UNDECIDED, "the reference itself has not converged"
-    if f["missing"] < -sure and f["k"] <= _MAX_K and f["ess"] >= _MIN_ESS:
-        return UNDECIDED, f"the weights prove {-f['missing']:.2f} nats more evidence than the reference found"
+    moments = f"mean off by {f['shift']:.2f} sd, sd by a factor {f['ratio']:.2f}"
     rules = (
-        (f["missing"] > sure, f"q misses mass: the reference finds {f['missing']:.2f} nats more than q's draws can"),
-        (not f["k"] <= _MAX_K, f"k-hat is {f['k']:.2f}: q's tails are too light to tell how wrong it is"),
-        (not f["ess"] >= _MIN_ESS, f"only {f['ess']:.0f} of q's draws are effective"),
+        (not f["ready"], UNDECIDED, "the reference itself has not converged"),
+        (
+            f["missing"] < -sure and f["k"] <= _MAX_K and f["ess"] >= _MIN_ESS,
+            UNDECIDED,
+            f"the weights prove {-f['missing']:.2f} nats more evidence than the reference found",
+        ),
+        (
+            f["missing"] > sure,
+            DO_NOT_TRUST,
+            f"q misses mass: the reference finds {f['missing']:.2f} nats more than q's draws can",
+        ),
+        (not f["k"] <= _MAX_K, DO_NOT_TRUST, f"k-hat is {f['k']:.2f}: q's tails are too light to say how wrong it is"),
+        (not f["ess"] >= _MIN_ESS, DO_NOT_TRUST, f"only {f['ess']:.0f} of q's draws are effective"),
         (
             f["shift_of_weights"] > limits.mean_shift + 3 * f["noise"],
+            DO_NOT_TRUST,
             f"re-weighted, q's mean is still {f['shift_of_weights']:.2f} sd from the chains'",
         ),
+        (
+            f["shift"] <= limits.mean_shift and 1 / limits.std_ratio <= f["ratio"] <= limits.std_ratio,
+            TRUST,
+            f"{moments}, k-hat {f['k']:.2f}",
+        ),
+        (True, REWEIGHT, f"{moments}; k-hat is {f['k']:.2f}, so re-weighting mends it"),
     )
-    return next(((DO_NOT_TRUST, words) for broken, words in rules if broken), None)
-
-
-def _settled(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
-    moments = f"mean off by {f['shift']:.2f} sd, sd by a factor {f['ratio']:.2f}"
-    if f["shift"] <= limits.mean_shift and 1 / limits.std_ratio <= f["ratio"] <= limits.std_ratio:
-        return TRUST, f"{moments}, k-hat {f['k']:.2f}"
-    return REWEIGHT, f"{moments}; k-hat is {f['k']:.2f}, so re-weighting mends it"
+    return next((given, reason) for applies, given, reason in rules if applies)

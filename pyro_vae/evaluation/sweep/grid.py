@@ -19,22 +19,23 @@ from pyro_vae import checks
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.evaluation.posterior.collapse import CollapseWarning, collapse
 from pyro_vae.evaluation.sweep.table import FIGURES, PARTS, Sweep
-from pyro_vae.guides import Guide, PointMass, Transformed
+from pyro_vae.guides import Guide, Transformed
 from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM, quadrature
+from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.fit import fit
 from pyro_vae.inference.variational.objectives import BetaELBO, ImportanceWeightedELBO
 from pyro_vae.model import Model
+from pyro_vae.progress import progress_bar
+from pyro_vae.randomness import fork_rng
 
 __all__ = ["Sweep", "sweep"]
 
-Data = Tensor | tuple[Tensor, ...]
-
 
 def sweep(
-    x: Data,
+    x: Tensor | tuple[Tensor, ...],
     *,
-    test: Data,
+    test: Tensor | tuple[Tensor, ...],
     priors: Mapping[str, Callable[[Any], Any]],
     likelihoods: Mapping[str, Callable[[], Any]],
     guides: Mapping[str, Callable[[], Any]],
@@ -98,33 +99,65 @@ def sweep(
     for name, grid in grids.items():
         if not grid or not all(callable(make) for make in grid.values()):
             raise ValueError(say(f"at least one {name} by name, each a function", f"{grid!r}", "{'name': lambda: ...}"))
-    train_data, test_data = _tensors(x, "x"), _tensors(test, "test")
+    data = _tensors(x, "x"), _tensors(test, "test")
     positive_integer(num_particles, "num_particles")
-    settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr}
-    made_with = {**settings, "num_particles": num_particles, "num_data": [len(train_data[0]), len(test_data[0])]}
-    made_with["missing"] = missing
-    file = None if path is None else Path(path)
-    done = _finished(file, made_with)
+    options: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "lr": lr,
+        "num_particles": num_particles,
+        "missing": missing,
+    }
+    log = _Log(path, {**options, "num_data": [len(part[0]) for part in data]})
+    runs: list[tuple[Any, ...]] = list(itertools.product(*grids.values(), seeds))
     rows = []
-    bar = _bar(list(itertools.product(*grids.values(), seeds)), progress)
-    for names in bar:
-        bar.set_postfix_str(", ".join(map(str, names)))
-        row = done.get(names)
-        if row is None:
-            makers: list[Any] = [grids[part][name] for part, name in zip(PARTS, names, strict=False)]
-            options: dict[str, Any] = {
-                **settings,
-                "num_particles": num_particles,
-                "compile": compile,
-                "missing": missing,
-            }
-            figures = _run(makers, int(names[-1]), (train_data, test_data), **options)
-            row = {**dict(zip((*PARTS, "seed"), names, strict=True)), **figures}
-            if file is not None:
-                with file.open("a") as stream:
-                    stream.write("\n" * _cut_short(file) + json.dumps({**row, "settings": made_with}) + "\n")
-        rows.append(row)
+    with progress_bar(len(runs), "sweep", show=progress) as bar:
+        for names in runs:
+            bar.set_postfix_str(", ".join(map(str, names)))
+            row = log.done.get(names)
+            if row is None:
+                makers = [grids[part][name] for part, name in zip(PARTS, names, strict=False)]
+                row = dict(zip((*PARTS, "seed"), names, strict=True))
+                row |= _run(makers, int(names[-1]), data, compile=compile, **options)
+                log.append(row)
+            rows.append(row)
+            bar.update()
     return Sweep(rows)
+
+
+class _Log:
+    """A file of JSON lines, one a finished run with its settings; without a path, nothing.
+
+    Attributes:
+        done: the runs that it holds, by the names of their parts and seed; failed ones and lines cut short are not.
+    """
+
+    def __init__(self, path: str | Path | None, settings: dict[str, Any]) -> None:
+        self.path = None if path is None else Path(path)
+        self.settings = settings
+        self.done: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for line in self._text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            theirs = row.pop("settings", None)
+            if theirs != settings:
+                raise ValueError(say(f"{path} to hold runs with {settings}", f"one with {theirs}", "another path"))
+            if not row["error"]:
+                self.done[tuple(row[name] for name in (*PARTS, "seed"))] = row
+
+    def _text(self) -> str:
+        return self.path.read_text() if self.path is not None and self.path.exists() else ""
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Write a run's row, on a line of its own even if an interrupted run left the last one open."""
+        if self.path is not None:
+            text = self._text()
+            with self.path.open("a") as stream:
+                stream.write(
+                    "\n" * bool(text and text[-1] != "\n") + json.dumps({**row, "settings": self.settings}) + "\n"
+                )
 
 
 def _run(
@@ -136,6 +169,7 @@ def _run(
     missing: bool,
     **options: Any,
 ) -> dict[str, Any]:
+    """Train one combination and measure it: the figures of a row, or why there are none."""
     x, test = data
     make_prior, make_likelihood, make_guide, make_objective = makers
     result: dict[str, Any] = dict.fromkeys(FIGURES, math.nan) | {"evidence_by": "", "error": ""}
@@ -145,22 +179,30 @@ def _run(
         model = Model(make_prior(guide), make_likelihood(), missing=missing)
         guide = _on_support(guide, Target(model, tuple(part[:1] for part in x)))
         history = fit(model, guide, x, loss=make_objective(), validation=None, progress=False, **options)
-        with torch.no_grad():
-            elbo = _elbo(model, guide, test)
-            evidence, how = _evidence(model, guide, test, num_particles)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CollapseWarning)
-            units = collapse(model, guide, test[0]).active_units
+        return result | _figures(Target(model, test), guide, num_particles) | {"seconds": history.seconds}
     except (ValueError, TypeError, FloatingPointError, NotImplementedError, RuntimeError) as error:
         return result | {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
-    return result | {
-        "elbo": elbo,
-        "evidence": evidence,
-        "gap": evidence - elbo,
-        "active_units": units,
-        "seconds": history.seconds,
-        "evidence_by": how,
-    }
+
+
+@torch.no_grad()
+def _figures(target: Target, guide: Any, num_particles: int) -> dict[str, Any]:
+    """ELBO, evidence, gap and active units of the test data."""
+    model, test, N = target.model, target.args, target.num_data
+    with fork_rng():
+        point = GuideSampler(target, guide).draw(1)[1] is None
+    elbo = math.nan if point else -BetaELBO(num_particles=16).loss(model, guide, *test) / N
+    if target.latent_dim <= MAX_LATENT_DIM:
+        evidence, by = float(quadrature(target).log_evidence.mean()), "quadrature"
+    elif point:
+        evidence, by = math.nan, "nothing: a point mass gives no bound"
+    else:
+        objective = ImportanceWeightedELBO(num_particles=num_particles)
+        batches = zip(*(part.split(100) for part in test), strict=True)
+        evidence, by = -sum(objective.loss(model, guide, *batch) for batch in batches) / N, f"IWAE-{num_particles}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)
+        units = collapse(target, guide).active_units
+    return {"elbo": elbo, "evidence": evidence, "gap": evidence - elbo, "active_units": units, "evidence_by": by}
 
 
 def _on_support(guide: Any, target: Target) -> Any:
@@ -171,55 +213,6 @@ def _on_support(guide: Any, target: Target) -> Any:
     return Transformed(guide, site.transform)
 
 
-def _is_point(guide: Any) -> bool:
-    return isinstance(getattr(guide, "guide", guide), PointMass)
-
-
-def _elbo(model: Model, guide: Any, test: tuple[Tensor, ...]) -> float:
-    return math.nan if _is_point(guide) else -BetaELBO(num_particles=16).loss(model, guide, *test) / len(test[0])
-
-
-def _evidence(model: Model, guide: Any, test: tuple[Tensor, ...], num_particles: int) -> tuple[float, str]:
-    if Target(model, tuple(part[:1] for part in test)).latent_dim <= MAX_LATENT_DIM:
-        return float(quadrature(model, test).log_evidence.mean()), "quadrature"
-    if _is_point(guide):
-        return math.nan, "nothing: a point mass gives no bound"
-    objective = ImportanceWeightedELBO(num_particles=num_particles)
-    batches = zip(*(part.split(100) for part in test), strict=True)
-    total = sum(objective.loss(model, guide, *batch) for batch in batches)
-    return -total / len(test[0]), f"IWAE-{num_particles}"
-
-
-def _tensors(x: Data, name: str) -> tuple[Tensor, ...]:
+def _tensors(x: Any, name: str) -> tuple[Tensor, ...]:
     parts = x if isinstance(x, tuple) else (x,)
     return tuple(checks.tensor(part, name) for part in parts)
-
-
-def _finished(path: Path | None, made_with: dict[str, Any]) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """The runs that a file holds, by the names of their parts and seed; a line cut short is run again."""
-    done: dict[tuple[Any, ...], dict[str, Any]] = {}
-    if path is None or not path.exists():
-        return done
-    for line in path.read_text().splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        settings = row.pop("settings", None)
-        if settings != made_with:
-            raise ValueError(say(f"{path} to hold runs with {made_with}", f"one with {settings}", "another path"))
-        if not row["error"]:
-            done[tuple(row[name] for name in (*PARTS, "seed"))] = row
-    return done
-
-
-def _cut_short(path: Path) -> bool:
-    """Whether the last line of a file lacks its end, as an interrupted run leaves it."""
-    text = path.read_text()
-    return bool(text) and not text.endswith("\n")
-
-
-def _bar(runs: list[Any], progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(runs, desc="sweep", disable=not progress)

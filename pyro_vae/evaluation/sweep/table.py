@@ -37,7 +37,7 @@ class Sweep:
             return runs
         grouped = runs.groupby(list(PARTS), sort=False)
         table = grouped[list(FIGURES)].agg(["mean", "std"])
-        table.columns = [name if kind == "mean" else f"{name}_std" for name, kind in table.columns]
+        table.columns = [name if which == "mean" else f"{name}_std" for name, which in table.columns]
         table["failed"] = grouped["error"].agg(lambda errors: sum(bool(error) for error in errors))
         return table.reset_index()
 

@@ -51,7 +51,7 @@ def analytic(
     Args:
         model: a Pyro program, or a Target in place of program and data.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
-        plate: the data plate.
+        plate: the data plate; None for one posterior of the whole program.
 
     Raises:
         TypeError, ValueError: as :class:`~pyro_vae.inference.target.target.Target`.

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.kernels.base import Density, Info, Kernel, State, Tuning, accept
 from pyro_vae.inference.posterior import GuideSampler
+from pyro_vae.inference.target.densities import per_datum
 from pyro_vae.inference.target.program import evaluating, sample_sites
 
 __all__ = ["IndependenceMH"]
@@ -97,6 +98,8 @@ def _log_q(sampler: GuideSampler, u: Tensor) -> Tensor:
         if more:
             remedy = "initial=None, or a guide over the latent sites alone"
             raise ValueError(say("a guide whose density at the initial points is known", f"also {more}", remedy))
-        terms = [target.reduce(site, site["fn"].log_prob(values[name])) for name, site in sites.items()]
+        terms = [
+            per_datum(site, site["fn"].log_prob(values[name]), target.layout.plate) for name, site in sites.items()
+        ]
         densities.append(torch.stack(terms).sum(0).expand(target.num_data))
     return torch.stack(densities) + target.log_jacobian(u)
