@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from pyro_vae.likelihoods.base import Likelihood, split_last
+from pyro_vae.scales import to_scale
 
 __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
 
@@ -53,7 +53,7 @@ class NegativeBinomial(Likelihood):
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         log_mean, raw = split_last(self.network(z), 2, "log mean and inverse dispersion")
-        r = softplus(raw) + _FLOOR
+        r = to_scale(raw, floor=_FLOOR)
         return dist.NegativeBinomial(r, logits=_logits(log_mean, library, r)).to_event(1)
 
 
@@ -82,7 +82,7 @@ class ZeroInflatedNegativeBinomial(Likelihood):
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         log_mean, raw, gate = split_last(self.network(z), 3, "log mean, inverse dispersion and gate")
-        r = softplus(raw) + _FLOOR
+        r = to_scale(raw, floor=_FLOOR)
         logits = _logits(log_mean, library, r)
         return dist.ZeroInflatedNegativeBinomial(r, logits=logits, gate_logits=gate).to_event(1)
 

@@ -7,10 +7,10 @@ import math
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.priors.base import Prior
+from pyro_vae.scales import raw_scale, to_scale
 
 __all__ = ["DiagonalNormal", "Laplace", "StandardNormal", "StudentT", "Uniform"]
 
@@ -65,11 +65,11 @@ class DiagonalNormal(Prior):
         super().__init__()
         self.latent_dim = positive_integer(latent_dim, "latent_dim")
         self.loc = nn.Parameter(torch.zeros(self.latent_dim))
-        self.raw_scale = nn.Parameter(torch.full((self.latent_dim,), math.log(math.expm1(1 - _FLOOR))))
+        self.raw_scale = nn.Parameter(torch.full((self.latent_dim,), float(raw_scale(1.0, floor=_FLOOR))))
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
-        return dist.Normal(self.loc, softplus(self.raw_scale) + _FLOOR).to_event(1)
+        return dist.Normal(self.loc, to_scale(self.raw_scale, floor=_FLOOR)).to_event(1)
 
 
 class Laplace(Prior):
@@ -95,7 +95,7 @@ class Laplace(Prior):
         super().__init__()
         self.latent_dim = positive_integer(latent_dim, "latent_dim")
         self.register_buffer("loc", torch.zeros(self.latent_dim))
-        self.register_buffer("scale", torch.full((self.latent_dim,), _positive(scale, "scale")))
+        self.register_buffer("scale", torch.full((self.latent_dim,), positive_number(scale, "scale")))
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
@@ -127,8 +127,8 @@ class StudentT(Prior):
         super().__init__()
         self.latent_dim = positive_integer(latent_dim, "latent_dim")
         self.register_buffer("loc", torch.zeros(self.latent_dim))
-        self.register_buffer("df", torch.full((self.latent_dim,), _positive(df, "df")))
-        self.register_buffer("scale", torch.full((self.latent_dim,), _positive(scale, "scale")))
+        self.register_buffer("df", torch.full((self.latent_dim,), positive_number(df, "df")))
+        self.register_buffer("scale", torch.full((self.latent_dim,), positive_number(scale, "scale")))
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
@@ -174,9 +174,3 @@ class Uniform(Prior):
 
 
 _FLOOR = 1e-3  # under a learnt sigma
-
-
-def _positive(value: float, name: str) -> float:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(say(f"a positive {name}", f"{value}", f"{name}=1.0"))
-    return float(value)

@@ -241,7 +241,7 @@ def test_data_outside_the_support_are_a_sentence(likelihood, x, says):
         (lambda: likelihoods.Gaussian(mlp(1, 3), scale="learnt"), ValueError, "learned"),
         (lambda: likelihoods.Gaussian(mlp(1, 3), scale="learned"), ValueError, "data_dim"),
         (lambda: likelihoods.Laplace(mlp(1, 3), scale=-1.0), ValueError, "positive"),
-        (lambda: likelihoods.StudentT(mlp(1, 3), df=-1.0), ValueError, "degrees of freedom"),
+        (lambda: likelihoods.StudentT(mlp(1, 3), df=-1.0), ValueError, "positive, finite df"),
         (lambda: likelihoods.Categorical(mlp(1, 4), num_categories=3)(torch.zeros(1)), ValueError, "logits"),
         (lambda: likelihoods.Categorical(mlp(1, 4), num_categories=1), ValueError, "at least 2"),
         (lambda: likelihoods.ZeroInflatedNegativeBinomial(mlp(1, 4))(torch.zeros(1)), ValueError, "gate"),
