@@ -1,4 +1,4 @@
-"""Likelihoods of counts: Poisson, negative binomial, zero-inflated negative binomial."""
+"""Likelihoods of counts: Poisson and negative binomial, plain and with extra zeros."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_vae.likelihoods.base import Likelihood, split_last
 from pyro_vae.scales import to_scale
 
-__all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
+__all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial", "ZeroInflatedPoisson"]
 
 
 class Poisson(Likelihood):
@@ -30,6 +30,35 @@ class Poisson(Likelihood):
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         return dist.Poisson(_rate(self.network(z), library)).to_event(1)
+
+
+class ZeroInflatedPoisson(Likelihood):
+    r"""Poisson's law with extra zeros, :math:`p(x_d|z) = g_d 1[x_d = 0] + (1 - g_d) e^{-m_d} m_d^{x_d} / x_d!`.
+
+    The mean of the Poisson part is :math:`m_d = \ell\, e^{f_d(z)}` with library size :math:`\ell`.
+
+    Args:
+        network: maps z ``(..., L)`` to log rates and the logit of g side by side, ``(..., 2 D)``.
+
+    Raises:
+        ValueError: if the network's last dimension is odd.
+
+    Source:
+        Lambert 1992.
+
+    Example:
+        >>> ZeroInflatedPoisson(nn.Linear(2, 10))(torch.zeros(7, 2)).event_shape
+        torch.Size([5])
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
+        """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
+        log_rate, gate = split_last(self.network(z), 2, "log rate and gate")
+        return dist.ZeroInflatedPoisson(_rate(log_rate, library), gate_logits=gate).to_event(1)
 
 
 class NegativeBinomial(Likelihood):

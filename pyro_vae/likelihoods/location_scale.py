@@ -10,10 +10,10 @@ from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.likelihoods.base import Likelihood, split_last
 from pyro_vae.scales import raw_scale, to_scale
 
-__all__ = ["Gaussian", "Laplace", "StudentT"]
+__all__ = ["Gaussian", "Laplace", "LocationScale", "StudentT"]
 
 
-class _LocationScale(Likelihood):
+class LocationScale(Likelihood):
     """A family of location and scale; the scale comes from the network, is learned, or is fixed."""
 
     scale: Tensor
@@ -56,7 +56,7 @@ class _LocationScale(Likelihood):
         return out, self.scale if self.scale_from == "fixed" else to_scale(self.raw_scale, floor=self.min_scale)
 
 
-class Gaussian(_LocationScale):
+class Gaussian(LocationScale):
     r"""Independent real data, :math:`p(x|z) = \prod_d N(x_d; \mu_d(z), \sigma_d^2)`.
 
     Three kinds of sigma:
@@ -90,7 +90,7 @@ class Gaussian(_LocationScale):
         return dist.Normal(*self._location_and_scale(z)).to_event(1)
 
 
-class Laplace(_LocationScale):
+class Laplace(LocationScale):
     r"""Independent real data with heavier tails, :math:`p(x|z) = \prod_d \exp(-|x_d - \mu_d(z)| / b_d) / 2 b_d`.
 
     Args:
@@ -113,7 +113,7 @@ class Laplace(_LocationScale):
         return dist.Laplace(*self._location_and_scale(z)).to_event(1)
 
 
-class StudentT(_LocationScale):
+class StudentT(LocationScale):
     r"""Independent real data with outliers, :math:`p(x|z) = \prod_d t_\nu((x_d - \mu_d(z)) / s_d) / s_d`.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import SigmoidTransform, biject_to, constraints
 from torch.nn.functional import softplus
 
 from pyro_vae.checks import positive_integer, positive_number
@@ -94,6 +94,9 @@ class _Open(constraints.Constraint):
 
     def __str__(self) -> str:
         return "the open interval (0, 1)"
+
+
+biject_to.register(_Open, lambda _: SigmoidTransform())
 
 
 class _OpenBeta(dist.Beta):

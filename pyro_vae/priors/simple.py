@@ -1,4 +1,4 @@
-"""Priors with independent dimensions: normal, Laplace, Student's t, uniform."""
+"""Priors with independent dimensions: normal, Laplace, Cauchy, Student's t, uniform."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.priors.base import Prior
 from pyro_vae.scales import raw_scale, to_scale
 
-__all__ = ["DiagonalNormal", "Laplace", "StandardNormal", "StudentT", "Uniform"]
+__all__ = ["Cauchy", "DiagonalNormal", "Laplace", "StandardNormal", "StudentT", "Uniform"]
 
 
 class StandardNormal(Prior):
@@ -100,6 +100,36 @@ class Laplace(Prior):
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
         return dist.Laplace(self.loc, self.scale).to_event(1)
+
+
+class Cauchy(Prior):
+    r"""The Cauchy prior, :math:`p(z) = \prod_l 1 / (\pi s (1 + z_l^2 / s^2))`: no mean, no variance.
+
+    Args:
+        latent_dim: L.
+        scale: s, where the density is half of that at 0; half of the mass lies within it.
+
+    Raises:
+        TypeError: if ``latent_dim`` is no whole number.
+        ValueError: if a number is not positive.
+
+    Example:
+        >>> Cauchy(1, scale=2.0)().log_prob(torch.zeros(1)).exp()
+        tensor(0.1592)
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, latent_dim: int, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.latent_dim = positive_integer(latent_dim, "latent_dim")
+        self.register_buffer("loc", torch.zeros(self.latent_dim))
+        self.register_buffer("scale", torch.full((self.latent_dim,), positive_number(scale, "scale")))
+
+    def forward(self) -> dist.TorchDistribution:
+        """Return p(z), ``event_shape (L,)``."""
+        return dist.Cauchy(self.loc, self.scale).to_event(1)
 
 
 class StudentT(Prior):
