@@ -106,8 +106,12 @@ class Rows:
 
     def tensor_split(self, sections: int) -> list[Rows]:
         """Return the rows in so many parts, as torch splits a tensor."""
+        return [self.select(part) for part in torch.arange(len(self)).tensor_split(sections)]
+
+    def select(self, rows: Tensor) -> Rows:
+        """Return some of the rows, in this order, still on disk."""
         index = torch.arange(len(self)) if self._index is None else self._index
-        return [Rows(self._values, self._encode, part, device=self.device) for part in index.tensor_split(sections)]
+        return Rows(self._values, self._encode, index[rows.cpu()], device=self.device)
 
 
 def pieces(x: Any) -> Iterator[Any]:

@@ -1,68 +1,21 @@
-"""ELBOs with a weight on the KL term: beta, schedules, free bits."""
+"""ELBOs with a weight on the KL term: beta and free bits."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import say
 from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.objectives.base import Objective, _sample, latent_sites
 
-__all__ = ["BetaELBO", "FreeBitsELBO", "cyclical", "warm_up"]
-
-
-@dataclass(frozen=True)
-class warm_up:  # noqa: N801  called like a function
-    """A weight that rises linearly from 1 / num_steps to 1 over the first ``num_steps`` gradient steps, then stays.
-
-    Example:
-        >>> weight = warm_up(4)
-        >>> [weight(step) for step in range(6)]
-        [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    """
-
-    num_steps: int
-
-    def __post_init__(self) -> None:
-        positive_integer(self.num_steps, "num_steps")
-
-    def __call__(self, step: int) -> float:
-        """Return the weight at a step, counted from 0."""
-        return min(1.0, (step + 1) / self.num_steps)
-
-
-@dataclass(frozen=True)
-class cyclical:  # noqa: N801  called like a function
-    """A weight that rises to 1 over the first ``ramp`` of every period, and stays there for the rest.
-
-    Source:
-        Fu et al. 2019.
-
-    Example:
-        >>> weight = cyclical(4, ramp=0.5)
-        >>> [weight(step) for step in range(6)]
-        [0.5, 1.0, 1.0, 1.0, 0.5, 1.0]
-    """
-
-    period: int
-    ramp: float = 0.5
-
-    def __post_init__(self) -> None:
-        positive_integer(self.period, "period")
-        if not 0 < self.ramp <= 1:
-            raise ValueError(say("a ramp in (0, 1]", f"{self.ramp}", "ramp=0.5"))
-
-    def __call__(self, step: int) -> float:
-        """Return the weight at a step, counted from 0."""
-        return min(1.0, (step % self.period + 1) / (self.ramp * self.period))
+__all__ = ["BetaELBO", "FreeBitsELBO"]
 
 
 class BetaELBO(Objective):
@@ -71,8 +24,9 @@ class BetaELBO(Objective):
     Above 1 it disentangles and compresses, and stays a lower bound; below 1 it is none.
 
     Args:
-        beta: a number, or a schedule: a function of the gradient step (from 0), such as :class:`warm_up` or
-            :class:`cyclical`. Every loss with gradients counts as one step; without gradients the weight is the last.
+        beta: a number, or a schedule: a function of the gradient step (from 0), such as :func:`objectives.warm_up`
+            or :func:`objectives.cyclical`. Every loss with gradients counts as one step; without gradients the weight
+            is the last.
         num_particles: K, how many draws are averaged.
         vectorize_particles: draw all K in one run of the programs.
         max_plate_nesting: how many plates the programs nest; found by a first run if not given.
@@ -84,6 +38,7 @@ class BetaELBO(Objective):
         Higgins et al. 2017, equation 4; Bowman et al. 2016 for the warm-up.
 
     Example:
+        >>> from pyro_vae.inference.variational.objectives import warm_up
         >>> BetaELBO(4.0).weight, BetaELBO(warm_up(100)).weight
         (4.0, 0.01)
     """
