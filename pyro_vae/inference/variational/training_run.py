@@ -20,8 +20,8 @@ from pyro_vae.randomness import fork_rng
 
 __all__ = ["TrainingRun"]
 
-_EPOCHS_TO_SETTLE = 6  # a kind of batch that comes once an epoch has its graph, or none, by then
-_BATCHES_TO_SETTLE = 40  # of one size in a row: the compiler gives later graphs their turn within so many
+_EPOCHS_TO_CONVERGE = 6  # a batch size that comes once an epoch has its graph, or none, by then
+_BATCHES_TO_CONVERGE = 40  # of one size in a row: the compiler gives later graphs their turn within so many
 
 
 class TrainingRun:
@@ -99,12 +99,12 @@ class TrainingRun:
     def rehearse(self, train: Data, held_out: Data | None, batch_size: int, kl_weights: list[float]) -> None:
         """Bring a graph to where it was after epochs of these KL weights; weights and moments move, and are lost.
 
-        A kind of batch runs on Pyro a few times before its graph is trusted, and the two differ in the last bit. So
-        the first epochs are gone through again, on enough batches of each size to settle.
+        Batches of a size run on Pyro a few times before their graph is trusted, and the two differ in the last bit. So
+        the first epochs are gone through again, on enough batches of each size for its graph to be in use.
         """
         train = _few_batches(train, batch_size)
         held_out = None if held_out is None else _few_batches(held_out, batch_size)
-        for kl_weight in kl_weights[:_EPOCHS_TO_SETTLE]:
+        for kl_weight in kl_weights[:_EPOCHS_TO_CONVERGE]:
             self.epoch(self.binarise(train) if self.binary else train, batch_size, kl_weight=kl_weight)
             if held_out is not None:
                 self.elbo(held_out, batch_size)
@@ -168,10 +168,11 @@ class TrainingRun:
         return [tensor.to(own.device) for tensor, own in zip(best, self._tensors(), strict=True)]
 
     def _tensors(self) -> list[Tensor]:
+        """Parameters and buffers: all that training moves."""
         return [*self._parameters, *(buffer for module in self.modules for buffer in module.buffers())]
 
 
 def _few_batches(data: Data, batch_size: int) -> Data:
     """As many rows as make a few full batches, and the smaller last one."""
     full, rest = divmod(len(data[0]), batch_size)
-    return tuple(part[: min(full, _BATCHES_TO_SETTLE) * batch_size + rest] for part in data)
+    return tuple(part[: min(full, _BATCHES_TO_CONVERGE) * batch_size + rest] for part in data)
