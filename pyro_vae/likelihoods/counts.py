@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.likelihoods.base import Likelihood, split_last
+from pyro_vae.likelihoods.base import OfNetwork, split_last
 from pyro_vae.scales import to_scale
 
 __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial", "ZeroInflatedPoisson"]
 
 
-class Poisson(Likelihood):
+class Poisson(OfNetwork):
     r"""Counts, :math:`x_d|z \sim \mathrm{Poisson}(\ell\, e^{f_d(z)})` with library size :math:`\ell`.
 
     Args:
@@ -23,16 +23,12 @@ class Poisson(Likelihood):
         torch.Size([5])
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         return dist.Poisson(_rate(self.network(z), library)).to_event(1)
 
 
-class ZeroInflatedPoisson(Likelihood):
+class ZeroInflatedPoisson(OfNetwork):
     r"""Poisson's law with extra zeros, :math:`p(x_d|z) = g_d 1[x_d = 0] + (1 - g_d) e^{-m_d} m_d^{x_d} / x_d!`.
 
     The mean of the Poisson part is :math:`m_d = \ell\, e^{f_d(z)}` with library size :math:`\ell`.
@@ -51,17 +47,13 @@ class ZeroInflatedPoisson(Likelihood):
         torch.Size([5])
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         log_rate, gate = split_last(self.network(z), 2, "log rate and gate")
         return dist.ZeroInflatedPoisson(_rate(log_rate, library), gate_logits=gate).to_event(1)
 
 
-class NegativeBinomial(Likelihood):
+class NegativeBinomial(OfNetwork):
     r"""Counts more spread than Poisson's, with mean :math:`m_d = \ell\, e^{f_d(z)}` and variance :math:`m + m^2 / r_d`.
 
     Args:
@@ -75,10 +67,6 @@ class NegativeBinomial(Likelihood):
         torch.Size([5])
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         log_mean, raw = split_last(self.network(z), 2, "log mean and inverse dispersion")
@@ -86,7 +74,7 @@ class NegativeBinomial(Likelihood):
         return dist.NegativeBinomial(r, logits=_logits(log_mean, library, r)).to_event(1)
 
 
-class ZeroInflatedNegativeBinomial(Likelihood):
+class ZeroInflatedNegativeBinomial(OfNetwork):
     r"""A negative binomial with extra zeros, :math:`p(x_d|z) = g_d 1[x_d = 0] + (1 - g_d) \mathrm{NB}(x_d; m_d, r_d)`.
 
     Args:
@@ -103,10 +91,6 @@ class ZeroInflatedNegativeBinomial(Likelihood):
         >>> ZeroInflatedNegativeBinomial(nn.Linear(2, 15))(torch.zeros(7, 2), torch.ones(7)).event_shape
         torch.Size([5])
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""

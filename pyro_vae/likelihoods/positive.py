@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_vae.likelihoods.base import Likelihood, split_last
+from pyro_vae.likelihoods.base import OfNetwork, split_last
 from pyro_vae.likelihoods.location_scale import LocationScale
 from pyro_vae.scales import to_scale
 
 __all__ = ["Exponential", "Gamma", "LogNormal"]
 
 
-class Exponential(Likelihood):
+class Exponential(OfNetwork):
     r"""Waiting times, :math:`p(x|z) = \prod_d e^{-x_d / m_d} / m_d` with mean :math:`m_d = e^{f_d(z)}`.
 
     Args:
@@ -24,16 +24,12 @@ class Exponential(Likelihood):
         torch.Size([5])
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return the distribution of x given z."""
         return dist.Exponential(_bounded_exp(-self.network(z))).to_event(1)
 
 
-class Gamma(Likelihood):
+class Gamma(OfNetwork):
     r"""Positive data with mean m and shape k, :math:`p(x_d|z) \propto x_d^{k_d - 1} e^{-k_d x_d / m_d}`.
 
     The standard deviation is :math:`m / \sqrt k`; k = 1 is the exponential.
@@ -49,10 +45,6 @@ class Gamma(Likelihood):
         >>> Gamma(nn.Linear(2, 10))(torch.zeros(7, 2)).event_shape
         torch.Size([5])
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return the distribution of x given z."""

@@ -72,7 +72,20 @@ class DiagonalNormal(Prior):
         return dist.Normal(self.loc, to_scale(self.raw_scale, floor=_FLOOR)).to_event(1)
 
 
-class Laplace(Prior):
+class _Centred(Prior):
+    """A family of location 0 and a fixed scale."""
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, latent_dim: int, scale: float) -> None:
+        super().__init__()
+        self.latent_dim = positive_integer(latent_dim, "latent_dim")
+        self.register_buffer("loc", torch.zeros(self.latent_dim))
+        self.register_buffer("scale", torch.full((self.latent_dim,), positive_number(scale, "scale")))
+
+
+class Laplace(_Centred):
     r"""The Laplace prior, :math:`p(z) = \prod_l \exp(-|z_l|/b) / 2b`: sparser than the normal.
 
     Args:
@@ -88,21 +101,15 @@ class Laplace(Prior):
         tensor([1.0000, 1.0000])
     """
 
-    loc: Tensor
-    scale: Tensor
-
     def __init__(self, latent_dim: int, *, scale: float = math.sqrt(0.5)) -> None:
-        super().__init__()
-        self.latent_dim = positive_integer(latent_dim, "latent_dim")
-        self.register_buffer("loc", torch.zeros(self.latent_dim))
-        self.register_buffer("scale", torch.full((self.latent_dim,), positive_number(scale, "scale")))
+        super().__init__(latent_dim, scale)
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
         return dist.Laplace(self.loc, self.scale).to_event(1)
 
 
-class Cauchy(Prior):
+class Cauchy(_Centred):
     r"""The Cauchy prior, :math:`p(z) = \prod_l 1 / (\pi s (1 + z_l^2 / s^2))`: no mean, no variance.
 
     Args:
@@ -118,21 +125,15 @@ class Cauchy(Prior):
         tensor(0.1592)
     """
 
-    loc: Tensor
-    scale: Tensor
-
     def __init__(self, latent_dim: int, *, scale: float = 1.0) -> None:
-        super().__init__()
-        self.latent_dim = positive_integer(latent_dim, "latent_dim")
-        self.register_buffer("loc", torch.zeros(self.latent_dim))
-        self.register_buffer("scale", torch.full((self.latent_dim,), positive_number(scale, "scale")))
+        super().__init__(latent_dim, scale)
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
         return dist.Cauchy(self.loc, self.scale).to_event(1)
 
 
-class StudentT(Prior):
+class StudentT(_Centred):
     r"""Student's t prior, :math:`p(z) = \prod_l t_\nu(z_l / s) / s`: tails heavier than the normal's.
 
     Args:
@@ -149,16 +150,11 @@ class StudentT(Prior):
         tensor([2., 2.])
     """
 
-    loc: Tensor
     df: Tensor
-    scale: Tensor
 
     def __init__(self, latent_dim: int, *, df: float = 5.0, scale: float = 1.0) -> None:
-        super().__init__()
-        self.latent_dim = positive_integer(latent_dim, "latent_dim")
-        self.register_buffer("loc", torch.zeros(self.latent_dim))
+        super().__init__(latent_dim, scale)
         self.register_buffer("df", torch.full((self.latent_dim,), positive_number(df, "df")))
-        self.register_buffer("scale", torch.full((self.latent_dim,), positive_number(scale, "scale")))
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""

@@ -1,6 +1,7 @@
 """SVI: what is learnt, reported, kept and refused."""
 
 import io
+import json
 import math
 from contextlib import nullcontext
 
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 
 import pyro_vae as pv
 from pyro_vae.datasets.rows import Rows
+from pyro_vae.inference.variational.settings import StoppingRule
 from tests.truth import linear_gaussian
 
 QUIET = {"progress": False, "compile": False}
@@ -91,6 +93,18 @@ def test_patience_stops_and_gives_back_the_best_weights():
     assert again == pytest.approx(history.validation_elbo[history.best_epoch], rel=1e-5)
     assert max(history.validation_elbo) == history.validation_elbo[history.best_epoch]
     assert not model.training
+
+
+def test_patience_counts_from_the_best_epoch_and_not_before_the_warm_up_ends():
+    rule = StoppingRule(2, first=2)
+    scores = [5.0, 4.0, 1.0, 0.5, 3.0, 2.0, 3.0]
+    seen = [(rule.see(epoch, score), rule.stopped) for epoch, score in enumerate(scores)]
+    assert [better for better, _ in seen] == [False, False, True, False, True, False, False]
+    assert [stopped for _, stopped in seen] == [False] * 6 + [True]
+    again = StoppingRule(2, first=2)
+    again.load_state_dict(json.loads(json.dumps(rule.state_dict())))
+    assert (again.best_epoch, again.stopped) == (rule.best_epoch, rule.stopped) == (4, True)
+    assert not again.see(7, 2.9)
 
 
 def test_warm_up_scales_the_kl_and_reports_the_elbo():

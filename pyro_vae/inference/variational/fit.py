@@ -129,7 +129,7 @@ def fit(
             compile=compile if run.parallel is None else False,
             planned=epochs * -(-num_data // size),
             custom=optimiser is not None,
-            tell=write_above_bar if progress else _silent,
+            tell=write_above_bar if progress else lambda _: None,
             lr=lr,
             clip_norm=settings.largest_norm,
         )
@@ -160,7 +160,3 @@ def _move(device: torch.device | None, *programs: Program) -> None:
     for program in programs:
         if device is not None and isinstance(program, nn.Module):
             program.to(device)
-
-
-def _silent(message: str) -> None:
-    """Say nothing."""
