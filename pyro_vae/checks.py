@@ -169,23 +169,37 @@ def misfit(error: Exception, module: nn.Module, value: Tensor, *, what: str, nam
     """
     message = str(error).partition("\n")[0]
     dtypes = {str(p.dtype): p.dtype for p in module.parameters() if p.is_floating_point()}
-    if isinstance(error, RuntimeError) and dtypes and value.dtype not in dtypes.values() and "dtype" in message:
+    if isinstance(error, RuntimeError) and dtypes and value.dtype not in dtypes.values():
         dtype = min(dtypes)
         remedy = f"{name}.to({dtype})" + (
             f", or moving the modules to {value.dtype}" if value.is_floating_point() else ""
         )
         return ValueError(say(f"{name} of {dtype}, as {what}'s parameters are", f"{value.dtype}", remedy))
-    if isinstance(error, RuntimeError) and any(word in message for word in ("shape", "size", "dimension")):
+    if isinstance(error, RuntimeError) and not _fits_first_layer(module, value):
         shape = tuple(value.shape)
         remedy = f"a first layer of {shape[-1] if shape else 1}"
         return ValueError(say(f"{what}'s network to take {name} of shape {shape}", message[:200], remedy))
-    if isinstance(error, ValueError) and "invalid values" in message:
+    if isinstance(error, ValueError) and _raised_in(error, "torch.distributions"):
         got = message.partition(" (Tensor")[0].replace("Expected", "an invalid")
         remedy = "covariates in their range (a library size above 0), or finite weights"
         if bool(value.isnan().any()):
             got, remedy = f"NaN in {name}, and {got}", "networks.MaskedInput(network), which sees what is missing"
         return ValueError(say(f"{what} to give a valid distribution", got, remedy))
     return error
+
+
+def _fits_first_layer(module: nn.Module, value: Tensor) -> bool:
+    """Whether the first linear layer, if there is one, takes the last dimension of the value, or a datum laid flat."""
+    widths = (layer.in_features for layer in module.modules() if isinstance(layer, nn.Linear))
+    return next(widths, None) in {None, *value.shape[-1:], math.prod(value.shape[1:])}
+
+
+def _raised_in(error: Exception, package: str) -> bool:
+    """Whether the line that raised is a package's own."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return step is not None and str(step.tb_frame.f_globals.get("__name__")).startswith(package)
 
 
 def same_length(x: Tensor, other: Tensor, name: str, other_name: str) -> None:

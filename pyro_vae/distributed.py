@@ -48,9 +48,9 @@ def agree(value: Any) -> Any:
     """Return what the process of rank 0 passes, on every process; waits for all."""
     if not _together():
         return value
-    held = [value]
-    group.broadcast_object_list(held)
-    return held[0]
+    values = [value]
+    group.broadcast_object_list(values)
+    return values[0]
 
 
 def own_share(x: Any) -> Any:
@@ -85,6 +85,7 @@ def gathered(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _together() -> bool:
+    """Whether this process is one of several."""
     return group.is_available() and group.is_initialized() and group.get_world_size() > 1
 
 
@@ -148,9 +149,9 @@ class Parallel:
 
     def sum(self, value: float, like: Tensor) -> float:
         """Add a number up over all processes."""
-        held = torch.tensor([value], dtype=torch.float64, device=like.device)
-        group.all_reduce(held)
-        return float(held)
+        total = torch.tensor([value], dtype=torch.float64, device=like.device)
+        group.all_reduce(total)
+        return float(total)
 
 
 class _Loss(nn.Module):

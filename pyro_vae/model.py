@@ -15,10 +15,10 @@ from pyro_vae.likelihoods import Likelihood
 from pyro_vae.likelihoods.observed import ObservedEntries
 from pyro_vae.priors import Prior
 
-__all__ = ["Model", "Program"]
+__all__ = ["Model", "RegisteredModule"]
 
 
-class Program(nn.Module):
+class RegisteredModule(nn.Module):
     """A torch module that is also a Pyro program, with parameters of its own in Pyro's parameter store.
 
     Each instance, a copy too, registers under a name of its own, so two models in one process never share
@@ -44,7 +44,7 @@ def _fresh_name(module: nn.Module) -> str:
     return f"{type(module).__name__}.{uuid.uuid4().hex}"
 
 
-class Model(Program):
+class Model(RegisteredModule):
     r"""The latent-variable model :math:`p(x, z) = p(z)\, p(x|z)` as a Pyro program.
 
     ``model(x)`` runs the program with sites ``latent`` and ``observed`` inside the plate ``plate``:

@@ -21,7 +21,7 @@ def to_scale(raw: Tensor, *, floor: float = FLOOR) -> Tensor:
     return softplus(raw) + floor
 
 
-def raw_scale(scale: Tensor, *, floor: float = FLOOR) -> Tensor:
-    """Return the inverse of :func:`to_scale`, without overflow; for scales above the floor."""
-    excess = scale - floor
+def raw_scale(scale: Tensor | float, *, floor: float = FLOOR) -> Tensor:
+    """Return the inverse of :func:`to_scale` for scales above the floor, without overflow; of a number, in double."""
+    excess = torch.as_tensor(scale, dtype=None if isinstance(scale, Tensor) else torch.float64) - floor
     return excess + torch.log(-torch.expm1(-excess))

@@ -1,10 +1,14 @@
 """The one table of parts: a new prior, likelihood, guide or objective is one line here and inherits every test."""
 
+import math
+from functools import partial
+
 import pyro
 import torch
-from torch.distributions import biject_to
+from torch.distributions import constraints
 
 from pyro_vae import guides, likelihoods, objectives, priors
+from pyro_vae.inference.target.supports import bijection, is_real
 from pyro_vae.networks import mlp
 
 DATA_DIM = 2
@@ -34,6 +38,7 @@ PRIORS = {
     "neural spline": lambda L: priors.NeuralSpline(L, hidden=(8,)),
     "Laplace": priors.Laplace,
     "Student's t": priors.StudentT,
+    "Cauchy": priors.Cauchy,
     "uniform": lambda L: priors.Uniform(L, low=-2.0, high=3.0),
 }
 
@@ -42,58 +47,40 @@ def hierarchical(L=1, M=1):
     return priors.HierarchicalNormal(mlp(M, 2 * L), latent_dim=L, top_dim=M)
 
 
-def _real(N, D):
-    return torch.randn(N, D)
-
-
-def _binary(N, D):
-    return torch.bernoulli(torch.full((N, D), 0.4))
-
-
-def _unit(N, D):
-    return 0.02 + 0.96 * torch.rand(N, D)
-
-
-def _counts(N, D):
-    return torch.poisson(torch.full((N, D), 1.5))
-
-
-def _categories(N, D):
-    return torch.randint(3, (N, D)).to(torch.get_default_dtype())
-
-
-def _levels(N, D):
-    return torch.randint(16, (N, D)).to(torch.get_default_dtype())
-
-
-def _mixed(N, D):
-    return torch.cat([torch.randn(N, D - 1), _binary(N, 1)], -1)
-
-
 def _mixed_likelihood(L, D):
     return likelihoods.Mixed([likelihoods.Gaussian(mlp(L, D - 1), scale=0.7), likelihoods.Bernoulli(mlp(L, 1))])
 
 
-LIKELIHOODS = {  # name: (L, D -> likelihood, N, D -> data)
-    "Bernoulli": (lambda L, D: likelihoods.Bernoulli(mlp(L, D)), _binary),
-    "continuous Bernoulli": (lambda L, D: likelihoods.ContinuousBernoulli(mlp(L, D)), _unit),
-    "Beta": (lambda L, D: likelihoods.Beta(mlp(L, 2 * D)), _unit),
-    "Gaussian, network": (lambda L, D: likelihoods.Gaussian(mlp(L, 2 * D)), _real),
-    "Gaussian, learned": (lambda L, D: likelihoods.Gaussian(mlp(L, D), scale="learned", data_dim=D), _real),
-    "Gaussian, fixed": (lambda L, D: likelihoods.Gaussian(mlp(L, D), scale=0.7), _real),
-    "Student's t": (lambda L, D: likelihoods.StudentT(mlp(L, 2 * D), df=3.0), _real),
-    "Student's t, learned": (
-        lambda L, D: likelihoods.StudentT(mlp(L, D), df=None, scale="learned", data_dim=D),
-        _real,
-    ),
-    "Laplace": (lambda L, D: likelihoods.Laplace(mlp(L, 2 * D)), _real),
-    "categorical": (lambda L, D: likelihoods.Categorical(mlp(L, 3 * D), num_categories=3), _categories),
-    "discretised logistic": (lambda L, D: likelihoods.DiscretisedLogistic(mlp(L, 2 * D), levels=16), _levels),
-    "Poisson": (lambda L, D: likelihoods.Poisson(mlp(L, D)), _counts),
-    "negative binomial": (lambda L, D: likelihoods.NegativeBinomial(mlp(L, 2 * D)), _counts),
-    "zero-inflated": (lambda L, D: likelihoods.ZeroInflatedNegativeBinomial(mlp(L, 3 * D)), _counts),
-    "mixed": (_mixed_likelihood, _mixed),
+_MAKERS = {  # name: L, D -> likelihood
+    "Bernoulli": lambda L, D: likelihoods.Bernoulli(mlp(L, D)),
+    "continuous Bernoulli": lambda L, D: likelihoods.ContinuousBernoulli(mlp(L, D)),
+    "Beta": lambda L, D: likelihoods.Beta(mlp(L, 2 * D)),
+    "Gaussian, network": lambda L, D: likelihoods.Gaussian(mlp(L, 2 * D)),
+    "Gaussian, learned": lambda L, D: likelihoods.Gaussian(mlp(L, D), scale="learned", data_dim=D),
+    "Gaussian, fixed": lambda L, D: likelihoods.Gaussian(mlp(L, D), scale=0.7),
+    "Student's t": lambda L, D: likelihoods.StudentT(mlp(L, 2 * D), df=3.0),
+    "Student's t, learned": lambda L, D: likelihoods.StudentT(mlp(L, D), df=None, scale="learned", data_dim=D),
+    "Laplace": lambda L, D: likelihoods.Laplace(mlp(L, 2 * D)),
+    "log-normal": lambda L, D: likelihoods.LogNormal(mlp(L, 2 * D)),
+    "gamma": lambda L, D: likelihoods.Gamma(mlp(L, 2 * D)),
+    "exponential": lambda L, D: likelihoods.Exponential(mlp(L, D)),
+    "categorical": lambda L, D: likelihoods.Categorical(mlp(L, 3 * D), num_categories=3),
+    "discretised logistic": lambda L, D: likelihoods.DiscretisedLogistic(mlp(L, 2 * D), levels=16),
+    "Poisson": lambda L, D: likelihoods.Poisson(mlp(L, D)),
+    "negative binomial": lambda L, D: likelihoods.NegativeBinomial(mlp(L, 2 * D)),
+    "zero-inflated Poisson": lambda L, D: likelihoods.ZeroInflatedPoisson(mlp(L, 2 * D)),
+    "zero-inflated negative binomial": lambda L, D: likelihoods.ZeroInflatedNegativeBinomial(mlp(L, 3 * D)),
+    "mixed": _mixed_likelihood,
 }
+
+
+def _drawn(make, N, D):
+    """Data ``(N, D)`` of a likelihood's own kind: a draw from it at latents of a standard normal."""
+    with torch.no_grad():
+        return make(1, D)(torch.randn(N, 1)).sample().to(torch.get_default_dtype())
+
+
+LIKELIHOODS = {name: (make, partial(_drawn, make)) for name, make in _MAKERS.items()}  # with N, D -> data
 
 
 def _per_datum(family):
@@ -107,11 +94,11 @@ def encoder(*sizes):
 
 def _unconstrained(model):
     """What a refinement over real numbers climbs: the model, or its density through the prior's transform."""
-    if not isinstance(model.prior, priors.Uniform):
+    transform = to_support(model.prior)
+    if transform is None:
         return model
 
     def log_joint(x, u):
-        transform = biject_to(model.prior().support)
         z = transform(u)
         return model.log_joint(x, z) + transform.log_abs_det_jacobian(u, z)
 
@@ -166,11 +153,40 @@ OTHER_OBJECTIVES = {  # Pyro's own, and those with a weight on the KL: lower bou
 }
 
 
+def to_support(prior):
+    """The transform from real numbers to a prior's support; None if that is all real numbers, or of two levels."""
+    one_level = type(prior).draw is priors.Prior.draw
+    return bijection(prior().support) if one_level and not is_real(prior().support) else None
+
+
 def fitting(guide, prior):
     """The guide on the prior's support."""
-    if isinstance(prior, priors.Uniform):
-        return guides.Transformed(guide, biject_to(prior().support))
-    return guide
+    transform = to_support(prior)
+    return guide if transform is None else guides.Transformed(guide, transform)
+
+
+def points(support, dim=1, num=20_001):
+    r"""Every value of a support, or points that fill it: ``(P, dim)``, and the log of each one's weight ``(P,)``.
+
+    Sums over them are integrals by the double-exponential rule (Takahasi & Mori 1974): over real numbers
+    z = sinh(pi/2 sinh t), over all else the bijection of pi/2 sinh t; z to 1e9 and to 1e-9 off the ends.
+    """
+    if support.is_discrete:
+        while hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        low = getattr(support, "lower_bound", 0)
+        high = getattr(support, "upper_bound", 1 if support is constraints.boolean else low + 3999)
+        values = torch.arange(low, high + 1, dtype=torch.get_default_dtype())
+        return values[:, None], torch.zeros(len(values))
+    t = torch.linspace(-3.3, 3.3, num, dtype=torch.float64)
+    u = math.pi / 2 * t.sinh()
+    log_weight = (math.pi / 2 * t.cosh() * (t[1] - t[0])).log()
+    if is_real(support):
+        u, log_weight = u.sinh(), log_weight + u.cosh().log()
+    u, log_weight = (torch.cartesian_prod(*[v] * dim).reshape(-1, dim) for v in (u, log_weight))
+    transform = bijection(support)
+    z = transform(u)
+    return z, log_weight.sum(-1) + transform.log_abs_det_jacobian(u, z)
 
 
 def directional_derivative_error(function, parameters, step=1e-5):

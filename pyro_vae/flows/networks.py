@@ -129,10 +129,10 @@ class FlowNetwork(nn.Module):
     def __setstate__(self, state: tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]) -> None:
         own, parameters, buffers = state
         super().__setstate__({**own, "_modules": self._modules})
-        for kind, tensors in (("_parameters", parameters), ("_buffers", buffers)):
+        for register, tensors in (("_parameters", parameters), ("_buffers", buffers)):
             for path, tensor in tensors.items():
                 home, _, name = path.rpartition(".")
-                getattr(self.transforms.get_submodule(home), kind)[name] = tensor
+                getattr(self.transforms.get_submodule(home), register)[name] = tensor
         self.train(self.training)
 
 

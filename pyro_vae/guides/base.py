@@ -9,14 +9,12 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.checks import misfit, say
-from pyro_vae.model import Program
+from pyro_vae.model import RegisteredModule
 
 __all__ = ["Guide", "check_width", "last_width"]
 
-FLOOR = 1e-6  # under a learnt sigma: keeps log q finite when softplus underflows
 
-
-class Guide(Program):
+class Guide(RegisteredModule):
     """Base class of amortised guides q(z|x).
 
     ``guide(x)`` is a Pyro program: it samples the site ``latent`` inside the plate ``plate``, and returns q, a

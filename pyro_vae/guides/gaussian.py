@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from pyro_vae.checks import positive_integer, say
-from pyro_vae.guides.base import FLOOR, Guide, check_width, last_width
+from pyro_vae.guides.base import Guide, check_width, last_width
+from pyro_vae.scales import to_scale
 
 __all__ = ["DiagonalGaussian", "FullCovarianceGaussian", "LowRankGaussian", "PointMass", "triangle"]
 
@@ -51,7 +51,7 @@ class DiagonalGaussian(Guide):
         """Return q(z|x), ``batch_shape (N,)``, ``event_shape (L,)``."""
         out = check_width(self.network(x), 2 * self.latent_dim, "mu and sigma (2 L)")
         loc, raw = out.chunk(2, -1)
-        return dist.Normal(loc, softplus(raw) + FLOOR).to_event(1)
+        return dist.Normal(loc, to_scale(raw)).to_event(1)
 
 
 class FullCovarianceGaussian(Guide):
@@ -122,7 +122,7 @@ class LowRankGaussian(Guide):
         L, R = self.latent_dim, self.rank
         out = check_width(self.network(x), 2 * L + L * R, "mu, raw d and factor (2 L + L R)")
         loc, raw, factor = out.split([L, L, L * R], -1)
-        diagonal = (softplus(raw) + 1e-3).square()
+        diagonal = to_scale(raw, floor=1e-3).square()
         return dist.LowRankMultivariateNormal(loc, factor.unflatten(-1, (L, R)), diagonal)
 
 
@@ -170,4 +170,4 @@ def triangle(raw: Tensor, latent_dim: int) -> Tensor:
     diagonal, below = raw[..., :L], raw[..., L:]
     rows, columns = torch.tril_indices(L, L, -1, device=raw.device)
     strict = raw.new_zeros(*raw.shape[:-1], L * L).index_copy(-1, rows * L + columns, below).unflatten(-1, (L, L))
-    return strict + torch.diag_embed(softplus(diagonal) + FLOOR)
+    return strict + torch.diag_embed(to_scale(diagonal))

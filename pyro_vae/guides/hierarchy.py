@@ -10,10 +10,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.nn.functional import softplus
 
 from pyro_vae.checks import positive_integer
-from pyro_vae.guides.base import FLOOR, Guide, check_width
+from pyro_vae.guides.base import Guide, check_width
+from pyro_vae.scales import to_scale
 
 __all__ = ["BottomUp", "ChainDistribution", "TopDown"]
 
@@ -72,7 +72,7 @@ class ChainDistribution(dist.TorchDistribution):
 
 def _gaussian(out: Tensor, dim: int) -> dist.TorchDistribution:
     loc, raw = check_width(out, 2 * dim, "mu and raw sigma, side by side").chunk(2, -1)
-    return dist.Normal(loc, softplus(raw) + FLOOR).to_event(1)
+    return dist.Normal(loc, to_scale(raw)).to_event(1)
 
 
 class _TwoLevel(Guide):

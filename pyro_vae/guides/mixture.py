@@ -9,10 +9,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
-from torch.nn.functional import softplus
 
 from pyro_vae.checks import positive_integer
-from pyro_vae.guides.base import FLOOR, Guide, check_width
+from pyro_vae.guides.base import Guide, check_width
+from pyro_vae.scales import to_scale
 
 __all__ = ["MixtureOfGaussians", "ReparameterisedMixture"]
 
@@ -156,4 +156,4 @@ class MixtureOfGaussians(Guide):
         out = check_width(self.network(x), K + 2 * K * L, "logits, means and raw sigmas (K + 2 K L)")
         logits, loc, raw = out.split([K, K * L, K * L], -1)
         loc = loc.unflatten(-1, (K, L)) + self.offset
-        return ReparameterisedMixture(logits, loc, softplus(raw.unflatten(-1, (K, L))) + FLOOR)
+        return ReparameterisedMixture(logits, loc, to_scale(raw.unflatten(-1, (K, L))))

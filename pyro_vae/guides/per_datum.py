@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from pyro_vae.checks import positive_integer, say
-from pyro_vae.guides.base import FLOOR, Guide
+from pyro_vae.guides.base import Guide
 from pyro_vae.guides.gaussian import triangle
+from pyro_vae.scales import raw_scale, to_scale
 
 __all__ = ["PerDatumDiagonalGaussian", "PerDatumFullCovarianceGaussian"]
 
 
 class _PerDatum(Guide):
+    """A location and raw scales of its own for every datum."""
+
     def __init__(self, num_data: int, latent_dim: int, num_parameters: int, latent: str, plate: str) -> None:
         super().__init__(latent=latent, plate=plate)
         self.num_data = positive_integer(num_data, "num_data")
         self.latent_dim = latent_dim
         self.loc = nn.Parameter(torch.zeros(self.num_data, latent_dim))
         raw = torch.zeros(self.num_data, num_parameters)
-        raw[:, :latent_dim] = math.log(math.expm1(1.0))  # starts as N(0, I)
+        raw[:, :latent_dim] = raw_scale(1.0, floor=0.0)  # starts as N(0, I)
         self.raw_scale = nn.Parameter(raw)
 
     def _check(self, x: Tensor) -> None:
@@ -63,7 +63,7 @@ class PerDatumDiagonalGaussian(_PerDatum):
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z), ``batch_shape (N,)``, ``event_shape (L,)``."""
         self._check(x)
-        return dist.Normal(self.loc, softplus(self.raw_scale) + FLOOR).to_event(1)
+        return dist.Normal(self.loc, to_scale(self.raw_scale)).to_event(1)
 
 
 class PerDatumFullCovarianceGaussian(_PerDatum):

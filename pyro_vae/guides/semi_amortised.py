@@ -8,11 +8,11 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from pyro_vae.checks import positive_integer, say
-from pyro_vae.guides.base import FLOOR, Guide
+from pyro_vae.checks import positive_integer, positive_number, say
+from pyro_vae.guides.base import Guide
 from pyro_vae.model import Model
+from pyro_vae.scales import FLOOR, raw_scale, to_scale
 
 __all__ = ["SemiAmortised"]
 
@@ -67,9 +67,7 @@ class SemiAmortised(Guide):
         self.num_particles = positive_integer(num_particles, "num_particles", minimum=2)
         if self.num_particles % 2:
             raise ValueError(say("an even num_particles (antithetic pairs)", f"{num_particles}", "num_particles=8"))
-        if not learning_rate > 0:
-            raise ValueError(say("a positive learning_rate", f"{learning_rate}", "learning_rate=0.1"))
-        self.learning_rate = float(learning_rate)
+        self.learning_rate = positive_number(learning_rate, "learning_rate", example=0.1)
 
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return the refined q(z|x), ``batch_shape (N,)``, ``event_shape (L,)``."""
@@ -77,7 +75,7 @@ class SemiAmortised(Guide):
         normal = getattr(q, "base_dist", None)
         if not isinstance(normal, torch.distributions.Normal):
             raise TypeError(say("a guide with a diagonal Gaussian", type(q).__name__, "guides.DiagonalGaussian"))
-        loc, raw = normal.loc, _raw(normal.scale)
+        loc, raw = normal.loc, raw_scale(normal.scale.clamp_min(FLOOR + 1e-12))
         half = torch.randn(self.num_particles // 2, *loc.shape, dtype=loc.dtype, device=loc.device)
         noise = torch.cat([half, -half])
         start = [loc.detach(), raw.detach()]
@@ -90,20 +88,14 @@ class SemiAmortised(Guide):
                 unit = (mean[i] / (1 - 0.9**step)) / ((square[i] / (1 - 0.999**step)).sqrt() + 1e-8)
                 now[i] = now[i] + self.learning_rate * unit
         loc, raw = loc + (now[0] - start[0]), raw + (now[1] - start[1])
-        return dist.Normal(loc, softplus(raw) + FLOOR).to_event(1)
+        return dist.Normal(loc, to_scale(raw)).to_event(1)
 
     def _gradient(self, x: Tensor, parameters: list[Tensor], noise: Tensor) -> tuple[Tensor, ...]:
         model: Any = self._model[0]
         log_joint = model.log_joint if isinstance(model, Model) else model
         with torch.enable_grad():
             loc, raw = (p.detach().requires_grad_() for p in parameters)
-            scale = softplus(raw) + FLOOR
+            scale = to_scale(raw)
             z = loc + scale * noise  # (num_particles, N, L)
             elbo = log_joint(x, z).sum() / len(noise) + scale.log().sum()
             return torch.autograd.grad(elbo, (loc, raw))
-
-
-def _raw(scale: Tensor) -> Tensor:
-    """The inverse of softplus(raw) + FLOOR, without overflow."""
-    excess = (scale - FLOOR).clamp_min(1e-12)
-    return excess + torch.log(-torch.expm1(-excess))

@@ -1,10 +1,11 @@
 """Likelihoods p(x|z): torch modules whose call on z returns a Pyro distribution over x."""
 
 from pyro_vae.likelihoods.base import Likelihood
-from pyro_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial
+from pyro_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
 from pyro_vae.likelihoods.discrete import Categorical, DiscretisedLogistic, DiscretisedLogisticDistribution
 from pyro_vae.likelihoods.location_scale import Gaussian, Laplace, StudentT
 from pyro_vae.likelihoods.mixed import Mixed, SideBySide
+from pyro_vae.likelihoods.positive import Exponential, Gamma, LogNormal
 from pyro_vae.likelihoods.unit_interval import Bernoulli, Beta, ContinuousBernoulli
 
 __all__ = [
@@ -14,13 +15,17 @@ __all__ = [
     "ContinuousBernoulli",
     "DiscretisedLogistic",
     "DiscretisedLogisticDistribution",
+    "Exponential",
+    "Gamma",
     "Gaussian",
     "Laplace",
     "Likelihood",
+    "LogNormal",
     "Mixed",
     "NegativeBinomial",
     "Poisson",
     "SideBySide",
     "StudentT",
     "ZeroInflatedNegativeBinomial",
+    "ZeroInflatedPoisson",
 ]

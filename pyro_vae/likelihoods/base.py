@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import say
 
-__all__ = ["Likelihood", "split_last"]
+__all__ = ["Likelihood", "OfNetwork", "split_last"]
 
 
 class Likelihood(nn.Module):
@@ -33,6 +33,14 @@ class Likelihood(nn.Module):
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return p(x|z), ``batch_shape (...)``, ``event_shape`` that of one datum."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, z) -> Distribution")
+
+
+class OfNetwork(Likelihood):
+    """Base class of likelihoods whose one argument is a network of z."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
 
 
 def split_last(out: Tensor, parts: int, meaning: str) -> tuple[Tensor, ...]:

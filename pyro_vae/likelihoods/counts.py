@@ -1,18 +1,18 @@
-"""Likelihoods of counts: Poisson, negative binomial, zero-inflated negative binomial."""
+"""Likelihoods of counts: Poisson and negative binomial, plain and with extra zeros."""
 
 from __future__ import annotations
 
 import pyro.distributions as dist
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch import Tensor
 
-from pyro_vae.likelihoods.base import Likelihood, split_last
+from pyro_vae.likelihoods.base import OfNetwork, split_last
+from pyro_vae.scales import to_scale
 
-__all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial"]
+__all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial", "ZeroInflatedPoisson"]
 
 
-class Poisson(Likelihood):
+class Poisson(OfNetwork):
     r"""Counts, :math:`x_d|z \sim \mathrm{Poisson}(\ell\, e^{f_d(z)})` with library size :math:`\ell`.
 
     Args:
@@ -23,16 +23,37 @@ class Poisson(Likelihood):
         torch.Size([5])
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         return dist.Poisson(_rate(self.network(z), library)).to_event(1)
 
 
-class NegativeBinomial(Likelihood):
+class ZeroInflatedPoisson(OfNetwork):
+    r"""Poisson's law with extra zeros, :math:`p(x_d|z) = g_d 1[x_d = 0] + (1 - g_d) e^{-m_d} m_d^{x_d} / x_d!`.
+
+    The mean of the Poisson part is :math:`m_d = \ell\, e^{f_d(z)}` with library size :math:`\ell`.
+
+    Args:
+        network: maps z ``(..., L)`` to log rates and the logit of g side by side, ``(..., 2 D)``.
+
+    Raises:
+        ValueError: if the network's last dimension is odd.
+
+    Source:
+        Lambert 1992.
+
+    Example:
+        >>> ZeroInflatedPoisson(nn.Linear(2, 10))(torch.zeros(7, 2)).event_shape
+        torch.Size([5])
+    """
+
+    def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
+        """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
+        log_rate, gate = split_last(self.network(z), 2, "log rate and gate")
+        return dist.ZeroInflatedPoisson(_rate(log_rate, library), gate_logits=gate).to_event(1)
+
+
+class NegativeBinomial(OfNetwork):
     r"""Counts more spread than Poisson's, with mean :math:`m_d = \ell\, e^{f_d(z)}` and variance :math:`m + m^2 / r_d`.
 
     Args:
@@ -46,18 +67,14 @@ class NegativeBinomial(Likelihood):
         torch.Size([5])
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         log_mean, raw = split_last(self.network(z), 2, "log mean and inverse dispersion")
-        r = softplus(raw) + _FLOOR
+        r = to_scale(raw, floor=_FLOOR)
         return dist.NegativeBinomial(r, logits=_logits(log_mean, library, r)).to_event(1)
 
 
-class ZeroInflatedNegativeBinomial(Likelihood):
+class ZeroInflatedNegativeBinomial(OfNetwork):
     r"""A negative binomial with extra zeros, :math:`p(x_d|z) = g_d 1[x_d = 0] + (1 - g_d) \mathrm{NB}(x_d; m_d, r_d)`.
 
     Args:
@@ -75,14 +92,10 @@ class ZeroInflatedNegativeBinomial(Likelihood):
         torch.Size([5])
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         log_mean, raw, gate = split_last(self.network(z), 3, "log mean, inverse dispersion and gate")
-        r = softplus(raw) + _FLOOR
+        r = to_scale(raw, floor=_FLOOR)
         logits = _logits(log_mean, library, r)
         return dist.ZeroInflatedNegativeBinomial(r, logits=logits, gate_logits=gate).to_event(1)
 

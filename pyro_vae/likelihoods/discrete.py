@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, softplus
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.likelihoods.base import Likelihood, split_last
 
 __all__ = ["Categorical", "DiscretisedLogistic", "DiscretisedLogisticDistribution"]
@@ -141,9 +141,7 @@ class DiscretisedLogistic(Likelihood):
         super().__init__()
         self.network = network
         self.levels = positive_integer(levels, "levels", minimum=2)
-        if not min_scale >= 0:
-            raise ValueError(say("a min_scale of at least 0", f"{min_scale}", "min_scale=0.1"))
-        self.min_scale = float(min_scale)
+        self.min_scale = positive_number(min_scale, "min_scale", example=0.1, zero=True)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return the distribution of x given z."""

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.likelihoods.base import Likelihood, split_last
+from pyro_vae.scales import raw_scale, to_scale
 
-__all__ = ["Gaussian", "Laplace", "StudentT"]
+__all__ = ["Gaussian", "Laplace", "LocationScale", "StudentT"]
 
 
-class _LocationScale(Likelihood):
+class LocationScale(Likelihood):
     """A family of location and scale; the scale comes from the network, is learned, or is fixed."""
 
     scale: Tensor
@@ -31,21 +29,16 @@ class _LocationScale(Likelihood):
     ) -> None:
         super().__init__()
         self.network = network
-        self.min_scale = float(min_scale)
-        if not self.min_scale >= 0:
-            raise ValueError(say("a min_scale of at least 0", f"{min_scale}", "min_scale=1e-3"))
-        self.kind = scale if isinstance(scale, str) else "fixed"
+        self.min_scale = positive_number(min_scale, "min_scale", example=1e-3, zero=True)
+        self.scale_from = scale if isinstance(scale, str) else "fixed"
         if scale == "learned":
             if data_dim is None:
                 raise ValueError(say('data_dim with scale="learned"', "none", "data_dim=x.shape[-1]"))
             if not initial_scale > self.min_scale:
                 got = f"{initial_scale} and min_scale={min_scale}"
                 raise ValueError(say("an initial_scale above min_scale", got, "initial_scale=float(x.std())"))
-            self.raw_scale = nn.Parameter(
-                torch.full(
-                    (positive_integer(data_dim, "data_dim"),), math.log(math.expm1(initial_scale - self.min_scale))
-                )
-            )
+            start = float(raw_scale(initial_scale, floor=self.min_scale))
+            self.raw_scale = nn.Parameter(torch.full((positive_integer(data_dim, "data_dim"),), start))
         elif isinstance(scale, str):
             if scale != "network":
                 raise ValueError(say('scale "network", "learned" or a number', repr(scale), "scale=1.0"))
@@ -57,13 +50,13 @@ class _LocationScale(Likelihood):
 
     def _location_and_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
         out = self.network(z)
-        if self.kind == "network":
+        if self.scale_from == "network":
             loc, raw = split_last(out, 2, "location and raw scale")
-            return loc, softplus(raw) + self.min_scale
-        return out, self.scale if self.kind == "fixed" else softplus(self.raw_scale) + self.min_scale
+            return loc, to_scale(raw, floor=self.min_scale)
+        return out, self.scale if self.scale_from == "fixed" else to_scale(self.raw_scale, floor=self.min_scale)
 
 
-class Gaussian(_LocationScale):
+class Gaussian(LocationScale):
     r"""Independent real data, :math:`p(x|z) = \prod_d N(x_d; \mu_d(z), \sigma_d^2)`.
 
     Three kinds of sigma:
@@ -97,7 +90,7 @@ class Gaussian(_LocationScale):
         return dist.Normal(*self._location_and_scale(z)).to_event(1)
 
 
-class Laplace(_LocationScale):
+class Laplace(LocationScale):
     r"""Independent real data with heavier tails, :math:`p(x|z) = \prod_d \exp(-|x_d - \mu_d(z)| / b_d) / 2 b_d`.
 
     Args:
@@ -120,7 +113,7 @@ class Laplace(_LocationScale):
         return dist.Laplace(*self._location_and_scale(z)).to_event(1)
 
 
-class StudentT(_LocationScale):
+class StudentT(LocationScale):
     r"""Independent real data with outliers, :math:`p(x|z) = \prod_d t_\nu((x_d - \mu_d(z)) / s_d) / s_d`.
 
     Args:
@@ -151,14 +144,12 @@ class StudentT(_LocationScale):
         initial_scale: float = 1.0,
     ) -> None:
         super().__init__(network, scale=scale, data_dim=data_dim, min_scale=min_scale, initial_scale=initial_scale)
-        if df is not None and not (df > 0 and math.isfinite(df)):
-            raise ValueError(say("positive degrees of freedom, or None to learn them", f"{df}", "df=4.0"))
-        self.df = df
+        self.df = None if df is None else positive_number(df, "df", example=4.0)
         if df is None:
-            self.raw_df = nn.Parameter(torch.tensor(math.log(math.expm1(3.0))))
+            self.raw_df = nn.Parameter(torch.tensor(float(raw_scale(3.0, floor=0.0))))
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return the distribution of x given z."""
         loc, scale = self._location_and_scale(z)
-        df = 1 + softplus(self.raw_df) if self.df is None else torch.as_tensor(self.df).to(loc)
+        df = 1 + to_scale(self.raw_df, floor=0.0) if self.df is None else torch.as_tensor(self.df).to(loc)
         return dist.StudentT(df, loc, scale).to_event(1)

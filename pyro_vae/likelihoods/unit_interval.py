@@ -8,11 +8,12 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import SigmoidTransform, biject_to, constraints
 from torch.nn.functional import softplus
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import positive_integer, positive_number
 from pyro_vae.likelihoods.base import Likelihood, split_last
+from pyro_vae.scales import to_scale
 
 __all__ = ["Bernoulli", "Beta", "ContinuousBernoulli"]
 
@@ -95,6 +96,9 @@ class _Open(constraints.Constraint):
         return "the open interval (0, 1)"
 
 
+biject_to.register(_Open, lambda _: SigmoidTransform())
+
+
 class _OpenBeta(dist.Beta):
     """torch's Beta, whose density is zero or infinite at 0 and 1, on the open interval."""
 
@@ -127,13 +131,11 @@ class Beta(Likelihood):
     def __init__(self, network: nn.Module, *, min_concentration: float = 1.0) -> None:
         super().__init__()
         self.network = network
-        if not min_concentration >= 0:
-            raise ValueError(say("a min_concentration of at least 0", f"{min_concentration}", "min_concentration=1.0"))
-        self.min_concentration = float(min_concentration)
+        self.min_concentration = positive_number(min_concentration, "min_concentration", zero=True)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return the distribution of x given z."""
         raw_mean, raw = split_last(self.network(z), 2, "mean and concentration")
         mean = 1e-4 + (1 - 2e-4) * torch.sigmoid(raw_mean)
-        concentration = softplus(raw) + self.min_concentration
+        concentration = to_scale(raw, floor=self.min_concentration)
         return _OpenBeta(mean * concentration, (1 - mean) * concentration).to_event(1)

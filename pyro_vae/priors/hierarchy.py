@@ -6,10 +6,10 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.priors.base import Prior
+from pyro_vae.scales import to_scale
 
 __all__ = ["HierarchicalNormal"]
 
@@ -57,7 +57,7 @@ class HierarchicalNormal(Prior):
             expected = f"a network whose last dimension is {2 * self.latent_dim}: mu and sigma (2 L)"
             raise ValueError(say(expected, str(out.shape[-1]), f"a last layer of {2 * self.latent_dim}"))
         loc, raw = out.chunk(2, -1)
-        return dist.Normal(loc, softplus(raw) + 1e-3).to_event(1)
+        return dist.Normal(loc, to_scale(raw, floor=1e-3)).to_event(1)
 
     def forward(self) -> dist.TorchDistribution:
         """Refuse: p(z) alone has no closed form.

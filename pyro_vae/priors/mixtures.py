@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from pyro_vae.checks import finite, misfit, positive_integer, say, tensor
+from pyro_vae.checks import finite, misfit, positive_integer, positive_number, say, tensor
 from pyro_vae.priors.base import Prior
+from pyro_vae.scales import raw_scale, to_scale
 
 __all__ = ["GaussianMixture", "VampPrior"]
 
@@ -40,15 +39,14 @@ class GaussianMixture(Prior):
         super().__init__()
         self.latent_dim = positive_integer(latent_dim, "latent_dim")
         K = positive_integer(num_components, "num_components")
-        if not 0 <= spread < math.inf:
-            raise ValueError(say("a spread of at least 0", f"{spread}", "spread=1.0"))
+        spread = positive_number(spread, "spread", zero=True)
         self.logits = nn.Parameter(torch.zeros(K))
         self.loc = nn.Parameter(spread * torch.randn(K, self.latent_dim))
-        self.raw_scale = nn.Parameter(torch.full((K, self.latent_dim), math.log(math.expm1(1 - _FLOOR))))
+        self.raw_scale = nn.Parameter(torch.full((K, self.latent_dim), float(raw_scale(1.0, floor=_FLOOR))))
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
-        components = dist.Normal(self.loc, softplus(self.raw_scale) + _FLOOR).to_event(1)
+        components = dist.Normal(self.loc, to_scale(self.raw_scale, floor=_FLOOR)).to_event(1)
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
 
 

@@ -1,4 +1,4 @@
-"""Priors with independent dimensions: normal, Laplace, Student's t, uniform."""
+"""Priors with independent dimensions: normal, Laplace, Cauchy, Student's t, uniform."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import math
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.priors.base import Prior
+from pyro_vae.scales import raw_scale, to_scale
 
-__all__ = ["DiagonalNormal", "Laplace", "StandardNormal", "StudentT", "Uniform"]
+__all__ = ["Cauchy", "DiagonalNormal", "Laplace", "StandardNormal", "StudentT", "Uniform"]
 
 
 class StandardNormal(Prior):
@@ -65,14 +65,27 @@ class DiagonalNormal(Prior):
         super().__init__()
         self.latent_dim = positive_integer(latent_dim, "latent_dim")
         self.loc = nn.Parameter(torch.zeros(self.latent_dim))
-        self.raw_scale = nn.Parameter(torch.full((self.latent_dim,), math.log(math.expm1(1 - _FLOOR))))
+        self.raw_scale = nn.Parameter(torch.full((self.latent_dim,), float(raw_scale(1.0, floor=_FLOOR))))
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
-        return dist.Normal(self.loc, softplus(self.raw_scale) + _FLOOR).to_event(1)
+        return dist.Normal(self.loc, to_scale(self.raw_scale, floor=_FLOOR)).to_event(1)
 
 
-class Laplace(Prior):
+class _Centred(Prior):
+    """A family of location 0 and a fixed scale."""
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, latent_dim: int, scale: float) -> None:
+        super().__init__()
+        self.latent_dim = positive_integer(latent_dim, "latent_dim")
+        self.register_buffer("loc", torch.zeros(self.latent_dim))
+        self.register_buffer("scale", torch.full((self.latent_dim,), positive_number(scale, "scale")))
+
+
+class Laplace(_Centred):
     r"""The Laplace prior, :math:`p(z) = \prod_l \exp(-|z_l|/b) / 2b`: sparser than the normal.
 
     Args:
@@ -88,21 +101,39 @@ class Laplace(Prior):
         tensor([1.0000, 1.0000])
     """
 
-    loc: Tensor
-    scale: Tensor
-
     def __init__(self, latent_dim: int, *, scale: float = math.sqrt(0.5)) -> None:
-        super().__init__()
-        self.latent_dim = positive_integer(latent_dim, "latent_dim")
-        self.register_buffer("loc", torch.zeros(self.latent_dim))
-        self.register_buffer("scale", torch.full((self.latent_dim,), _positive(scale, "scale")))
+        super().__init__(latent_dim, scale)
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
         return dist.Laplace(self.loc, self.scale).to_event(1)
 
 
-class StudentT(Prior):
+class Cauchy(_Centred):
+    r"""The Cauchy prior, :math:`p(z) = \prod_l 1 / (\pi s (1 + z_l^2 / s^2))`: no mean, no variance.
+
+    Args:
+        latent_dim: L.
+        scale: s, where the density is half of that at 0; half of the mass lies within it.
+
+    Raises:
+        TypeError: if ``latent_dim`` is no whole number.
+        ValueError: if a number is not positive.
+
+    Example:
+        >>> Cauchy(1, scale=2.0)().log_prob(torch.zeros(1)).exp()
+        tensor(0.1592)
+    """
+
+    def __init__(self, latent_dim: int, *, scale: float = 1.0) -> None:
+        super().__init__(latent_dim, scale)
+
+    def forward(self) -> dist.TorchDistribution:
+        """Return p(z), ``event_shape (L,)``."""
+        return dist.Cauchy(self.loc, self.scale).to_event(1)
+
+
+class StudentT(_Centred):
     r"""Student's t prior, :math:`p(z) = \prod_l t_\nu(z_l / s) / s`: tails heavier than the normal's.
 
     Args:
@@ -119,16 +150,11 @@ class StudentT(Prior):
         tensor([2., 2.])
     """
 
-    loc: Tensor
     df: Tensor
-    scale: Tensor
 
     def __init__(self, latent_dim: int, *, df: float = 5.0, scale: float = 1.0) -> None:
-        super().__init__()
-        self.latent_dim = positive_integer(latent_dim, "latent_dim")
-        self.register_buffer("loc", torch.zeros(self.latent_dim))
-        self.register_buffer("df", torch.full((self.latent_dim,), _positive(df, "df")))
-        self.register_buffer("scale", torch.full((self.latent_dim,), _positive(scale, "scale")))
+        super().__init__(latent_dim, scale)
+        self.register_buffer("df", torch.full((self.latent_dim,), positive_number(df, "df")))
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
@@ -174,9 +200,3 @@ class Uniform(Prior):
 
 
 _FLOOR = 1e-3  # under a learnt sigma
-
-
-def _positive(value: float, name: str) -> float:
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(say(f"a positive {name}", f"{value}", f"{name}=1.0"))
-    return float(value)

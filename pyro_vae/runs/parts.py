@@ -49,7 +49,7 @@ _O, _M = "pyro_vae.inference.variational.objectives", "pyro_vae.inference.mcmc.k
 PRIORS: Mapping[str, Part] = {
     name: Part(f"{_P}:{name}")
     for name in (
-        *("StandardNormal", "DiagonalNormal", "Laplace", "StudentT", "GaussianMixture"),
+        *("StandardNormal", "DiagonalNormal", "Laplace", "Cauchy", "StudentT", "GaussianMixture"),
         *("RealNVP", "NICE", "MaskedAutoregressive", "NeuralSpline"),
     )
 }
@@ -60,8 +60,12 @@ LIKELIHOODS: Mapping[str, Part] = {
     "Gaussian": Part(f"{_L}:Gaussian", lambda D, scale="network", **_: 2 * D if scale == "network" else D),
     "Laplace": Part(f"{_L}:Laplace", lambda D, scale="network", **_: 2 * D if scale == "network" else D),
     "StudentT": Part(f"{_L}:StudentT", lambda D, scale="network", **_: 2 * D if scale == "network" else D),
+    "LogNormal": Part(f"{_L}:LogNormal", lambda D, scale="network", **_: 2 * D if scale == "network" else D),
+    "Gamma": Part(f"{_L}:Gamma", lambda D, **_: 2 * D),
+    "Exponential": Part(f"{_L}:Exponential", lambda D, **_: D),
     "Poisson": Part(f"{_L}:Poisson", lambda D, **_: D),
     "NegativeBinomial": Part(f"{_L}:NegativeBinomial", lambda D, **_: 2 * D),
+    "ZeroInflatedPoisson": Part(f"{_L}:ZeroInflatedPoisson", lambda D, **_: 2 * D),
     "ZeroInflatedNegativeBinomial": Part(f"{_L}:ZeroInflatedNegativeBinomial", lambda D, **_: 3 * D),
     "DiscretisedLogistic": Part(f"{_L}:DiscretisedLogistic", lambda D, **_: 2 * D),
     "Categorical": Part(f"{_L}:Categorical", lambda D, num_categories=2, **_: D * num_categories),

@@ -9,7 +9,6 @@ import math
 
 import pytest
 import torch
-from torch.distributions import biject_to
 
 import pyro_vae as pv
 from pyro_vae import guides, objectives, priors
@@ -23,6 +22,7 @@ from tests.table_of_parts import (
     TWO_LEVEL_GUIDES,
     fitting,
     hierarchical,
+    points,
 )
 
 N, D, K, REPEATS = 3, 2, 8, 100
@@ -70,13 +70,8 @@ def check_bounds(log_w, log_joint, log_q):
 
 def on_grid(model, q, x):
     """log p(x, z) and log q(z|x) at points z, each with the log of the point's weight, (P, N)."""
-    t = torch.linspace(-5.5, 5.5, 2001, dtype=torch.float64)
-    z = torch.sinh(t).to(x)[:, None, None]  # to +-120, for a t prior's tails
-    weight = torch.cosh(t).log() + math.log(float(t[1] - t[0]))
-    if isinstance(model.prior, priors.Uniform):
-        bend = biject_to(model.prior().support)
-        weight = weight + bend.log_abs_det_jacobian(z, bend(z))[:, 0].double()
-        z = bend(z)
+    z, weight = points(model.prior().support, num=2001)
+    z = z.to(x)[:, None]
     log_q = q.log_prob(z.expand(-1, N, 1)).double() + weight[:, None]
     return model.log_joint(x, z).double() + weight[:, None], log_q
 

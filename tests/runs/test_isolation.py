@@ -20,7 +20,7 @@ from pyro_vae.runs.training import load_run, read_recipe, train
 
 
 def _state():
-    return torch.get_default_dtype(), torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state())
+    return torch.get_default_dtype(), torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state())  # noqa: NPY002
 
 
 @contextlib.contextmanager

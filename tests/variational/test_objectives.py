@@ -237,6 +237,62 @@ def test_free_bits_hold_the_kl_at_the_floor():
         assert abs(held - plain - float(expected - N * kl.sum())) < 6 * math.hypot(error, plain_error)
 
 
+def under(program, scale, keep=None):
+    """The program with every site's density scaled, and only the data of ``keep`` counted."""
+
+    def run(x):
+        with pyro.poutine.scale(scale=scale), pyro.poutine.mask(mask=True if keep is None else keep):
+            return program(x)
+
+    return run
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if name != "free bits"])  # a floor under draws' KL
+def test_scale_and_mask_of_sites_are_honoured(name):
+    """With one particle every objective is an ELBO, so scale times that of the data kept; two weights are equal."""
+    model, _, x = pair()
+    guide = Exact(model, x)
+    keep = torch.tensor([True, False, True, True])
+    expected = -0.3 * pv.analytic(model, x).log_evidence[keep].sum()
+    programs = [under(program, 0.3, keep) for program in (model, guide)]
+    found = OBJECTIVES[name](2 if name == "wake-sleep" else 1).loss(*programs, x)
+    assert found == pytest.approx(float(expected), rel=1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("keep", [None, torch.tensor([True, False, True, True])])
+@pytest.mark.parametrize("scale", [0.3, torch.tensor([0.25, 2.0, 0.75, 1.5])])
+def test_free_bits_weigh_closed_form_and_floor_as_pyros_mean_field_elbo_does(keep, scale):
+    model, guide, x = pair(guides.DiagonalGaussian(mlp(D, 2 * L)))
+    programs = [under(program, scale, keep) for program in (model, guide)]
+    losses = []
+    for objective in (objectives.FreeBitsELBO(0.0), pyro.infer.TraceMeanField_ELBO(), objectives.FreeBitsELBO(50.0)):
+        pyro.set_rng_seed(1)
+        losses.append(objective.loss(*programs, x))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-10)
+    weight = scale * torch.ones(N) * (1.0 if keep is None else keep)
+    kl = torch.distributions.kl_divergence(guide.posterior(x).base_dist, model.prior().base_dist).sum(-1)
+    assert losses[2] - losses[0] == pytest.approx(float((weight * (50.0 * L - kl)).sum()), rel=1e-10)
+
+
+def test_kl_warm_up_reaches_the_closed_form_kl():
+    """Trained with a warm-up, free bits of 0 go where Pyro's closed-form ELBO goes, and not where no warm-up does."""
+    ends = []
+    for objective, epochs in (
+        (objectives.FreeBitsELBO(0.0), 20),
+        (pyro.infer.TraceMeanField_ELBO(), 20),
+        (objectives.FreeBitsELBO(0.0), 0),
+    ):
+        pyro.set_rng_seed(4)
+        model, guide, x = pair(guides.DiagonalGaussian(mlp(D, 2 * L)))
+        settings = {"epochs": 5, "lr": 1e-2, "validation": None, "compile": False, "progress": False}
+        pv.fit(model, guide, x, loss=objective, kl_warmup=epochs, **settings)
+        ends.append(torch.cat([p.detach().flatten() for p in guide.parameters()]))
+    torch.testing.assert_close(ends[0], ends[1])
+    assert float((ends[0] - ends[2]).abs().max()) > 1e-3
+
+
 @pytest.mark.parametrize("make", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 def test_works_in_svi_and_in_fit(make):
     model, guide, x = pair()

@@ -1,9 +1,11 @@
 """SVI: what is learnt, reported, kept and refused."""
 
 import io
+import json
 import math
 from contextlib import nullcontext
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -12,7 +14,8 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from tqdm.auto import tqdm
 
 import pyro_vae as pv
-from pyro_vae.inference.variational import fit as variational
+from pyro_vae.datasets.rows import Rows
+from pyro_vae.inference.variational.settings import StoppingRule
 from tests.truth import linear_gaussian
 
 QUIET = {"progress": False, "compile": False}
@@ -90,6 +93,18 @@ def test_patience_stops_and_gives_back_the_best_weights():
     assert again == pytest.approx(history.validation_elbo[history.best_epoch], rel=1e-5)
     assert max(history.validation_elbo) == history.validation_elbo[history.best_epoch]
     assert not model.training
+
+
+def test_patience_counts_from_the_best_epoch_and_not_before_the_warm_up_ends():
+    rule = StoppingRule(2, first=2)
+    scores = [5.0, 4.0, 1.0, 0.5, 3.0, 2.0, 3.0]
+    seen = [(rule.see(epoch, score), rule.stopped) for epoch, score in enumerate(scores)]
+    assert [better for better, _ in seen] == [False, False, True, False, True, False, False]
+    assert [stopped for _, stopped in seen] == [False] * 6 + [True]
+    again = StoppingRule(2, first=2)
+    again.load_state_dict(json.loads(json.dumps(rule.state_dict())))
+    assert (again.best_epoch, again.stopped) == (rule.best_epoch, rule.stopped) == (4, True)
+    assert not again.see(7, 2.9)
 
 
 def test_warm_up_scales_the_kl_and_reports_the_elbo():
@@ -187,9 +202,7 @@ def test_a_loss_that_breaks_names_site_and_epoch_and_keeps_the_last_good_weights
 def test_training_that_breaks_off_leaves_the_last_whole_epoch_and_nothing_else(error, moment, monkeypatch):
     """Weights of a run that ended after two epochs, evaluation mode, no gradient, no bar left open."""
     bars = []
-    monkeypatch.setattr(
-        variational, "_bar", lambda *_: bars.append(tqdm(disable=False, file=io.StringIO())) or bars[-1]
-    )
+    monkeypatch.setattr("tqdm.auto.tqdm", lambda **_: bars.append(tqdm(disable=False, file=io.StringIO())) or bars[-1])
     x, ends = _binary(60), []
     for breaks in (False, True):
         pyro.set_rng_seed(1)
@@ -233,6 +246,26 @@ def test_training_that_breaks_off_leaves_the_last_whole_epoch_and_nothing_else(e
     assert all(torch.equal(one, two) for one, two in zip(*ends, strict=True))
 
 
+def test_rows_on_disk_are_held_out_without_reading_the_file_whole(tmp_path, monkeypatch):
+    """The same bits as from the tensor, also with its share held out, and never more rows in memory than a piece."""
+    x = _binary(400)
+    np.save(tmp_path / "x.npy", x.numpy())
+    monkeypatch.setattr("pyro_vae.datasets.rows._PIECE", 50 * x.shape[1])
+    counts, read = [], Rows._read
+    monkeypatch.setattr(Rows, "_read", lambda self, where: counts.append(len(where)) or read(self, where))
+    on_disk = Rows(np.load(tmp_path / "x.npy", mmap_mode="r"), torch.from_numpy)
+    for validation in (0.25, x[:80]):
+        ends = []
+        for data in (x, on_disk):
+            pyro.set_rng_seed(1)
+            model, guide = _pair()
+            history = pv.fit(model, guide, data, epochs=2, batch_size=50, validation=validation, seed=2, **QUIET)
+            ends.append((history.train_elbo, history.validation_elbo))
+        assert ends[0] == ends[1]
+    assert counts
+    assert max(counts) <= 50
+
+
 def _outside(x):
     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
     with pyro.plate("data", len(x)):
@@ -256,7 +289,7 @@ def _outside_guide(x):
         ({"epochs": 0}, "at least 1"),
         ({"validation": 1.5}, "share of x"),
         ({"validation": torch.full((9, 12), 255.0)}, "support of Bernoulli"),
-        ({"clip_norm": -1.0}, "positive clip_norm"),
+        ({"clip_norm": -1.0}, "positive, finite clip_norm"),
         ({"patience": 0}, "at least 1"),
         ({"kl_warmup": -1}, "at least 0"),
         ({"x": torch.zeros(12)}, "event shape"),
@@ -274,10 +307,10 @@ def _outside_guide(x):
         ({"device": "gpu"}, "a device of this machine; got 'gpu'"),
         ({"device": "cuda:99"}, "a device of this machine; got 'cuda:99'"),
         ({"device": 3}, "a device by name; got 3"),
-        ({"lr": "fast"}, "lr as a number"),
-        ({"lr": math.nan}, "non-negative lr; got nan"),
-        ({"lr": -1.0}, "non-negative lr"),
-        ({"clip_norm": "no"}, "clip_norm as a number"),
+        ({"lr": "fast"}, "non-negative, finite lr; got 'fast'"),
+        ({"lr": math.nan}, "non-negative, finite lr; got nan"),
+        ({"lr": -1.0}, "non-negative, finite lr"),
+        ({"clip_norm": "no"}, "finite clip_norm; got 'no'"),
         ({"validation": "some"}, "share of x"),
         ({"validation": True}, "share of x"),
         ({"optimiser": 3}, "makes an optimiser"),

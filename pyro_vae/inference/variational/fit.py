@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -19,42 +17,15 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.engine import Engine
-from pyro_vae.inference.variational.scores import Scores
+from pyro_vae.inference.variational.settings import Settings
 from pyro_vae.inference.variational.steppers import Data
-from pyro_vae.inference.variational.training_input import (
-    check_guide,
-    check_programs,
-    check_rate,
-    split,
-    training_device,
-)
+from pyro_vae.inference.variational.training_input import check_guide, check_programs, split, training_device
+from pyro_vae.inference.variational.training_loop import History, TrainingLoop
 from pyro_vae.inference.variational.training_run import TrainingRun
 from pyro_vae.inference.variational.training_state import Checkpoint
+from pyro_vae.progress import progress_bar, write_above_bar
 
 __all__ = ["History", "check_guide", "fit"]
-
-
-@dataclass(frozen=True)
-class History:
-    """What a training run recorded.
-
-    Attributes:
-        train_elbo: minus the loss a datum, one value an epoch, nats; at full KL weight also during warm-up.
-        validation_elbo: the same on held-out data; empty without them.
-        best_epoch: the epoch (from 0) with the highest validation ELBO; of the training ELBO without held-out data.
-        stopped_early: whether patience ended the run.
-        seconds: wall time.
-        num_steps: gradient steps taken.
-        engine: what took the steps, and why, in words.
-    """
-
-    train_elbo: list[float] = field(default_factory=list)
-    validation_elbo: list[float] = field(default_factory=list)
-    best_epoch: int = 0
-    stopped_early: bool = False
-    seconds: float = 0.0
-    num_steps: int = 0
-    engine: str = ""
 
 
 def fit(
@@ -140,122 +111,42 @@ def fit(
     if seed is not None:
         pyro.set_rng_seed(checks.positive_integer(seed, "seed", minimum=0))
     loss = Trace_ELBO() if loss is None else loss
-    counts = {"epochs": epochs, "patience": patience}
-    _check_settings(loss, counts, kl_warmup=kl_warmup, lr=lr, clip_norm=clip_norm)
-    _check_makers(optimiser, checkpoint)
+    _check_makers(loss, optimiser, checkpoint)
     where = training_device(device)
     train, held_out = split(x, validation, where, model)
     _move(where, model, guide)
-    batch_size = min(64, len(train[0])) if batch_size is None else batch_size
-    check_programs(model, guide, train, held_out, batch_size=batch_size, plate=plate, binary=dynamic_binarisation)
+    num_data = len(train[0])
+    size = min(64, num_data) if batch_size is None else batch_size
+    settings = Settings(epochs, size, lr, patience, kl_warmup, clip_norm)
+    check_programs(model, guide, train, held_out, batch_size=size, plate=plate, binary=dynamic_binarisation)
     run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
-    parameters = run.parameters(tuple(part[:batch_size] for part in train))
-    scores = Scores(kl_warmup, patience)
-    with _bar(epochs, progress) as bar:
+    parameters = run.parameters(tuple(part[:size] for part in train))
+    with progress_bar(epochs, "SVI", show=progress, unit="epoch") as bar:
         engine = Engine(
             model,
             guide,
             loss,
             compile=compile if run.parallel is None else False,
-            planned=epochs * -(-len(train[0]) // batch_size),
+            planned=epochs * -(-num_data // size),
             custom=optimiser is not None,
-            tell=_say_above_bar if progress else _silent,
+            tell=write_above_bar if progress else lambda _: None,
             lr=lr,
-            clip_norm=math.inf if clip_norm is None else clip_norm,
+            clip_norm=settings.largest_norm,
         )
         engine.drive(run, parameters, optimiser)
         if held_out is not None and dynamic_binarisation:
             held_out = run.binarise(held_out)
         with run.whole_epochs():
-            best = _train(
-                run,
-                scores,
-                train,
-                held_out,
-                checkpoint,
-                epochs=epochs,
-                batch_size=batch_size,
-                lr=lr,
-                bar=bar,
-                start=start,
+            loop = TrainingLoop(
+                run, settings, train, held_out, checkpoint=checkpoint, start=start, adam=optimiser is None
             )
-            if patience is not None:
-                run.restore(best)
-    return History(
-        scores.train,
-        scores.validation,
-        scores.best_epoch,
-        scores.stopped,
-        time.perf_counter() - start,
-        scores.num_steps,
-        engine.description,
-    )
+            return replace(loop.go(bar), engine=engine.description)
 
 
-def _train(
-    run: TrainingRun,
-    scores: Scores,
-    train: Data,
-    held_out: Data | None,
-    checkpoint: Checkpoint | None,
-    *,
-    epochs: int,
-    batch_size: int,
-    lr: float,
-    bar: Any,
-    start: float,
-) -> list[Tensor]:
-    """Go through the epochs, from the checkpoint's if it holds one; return the best weights."""
-    best = run.keep()
-    first = 0
-    saved = None if checkpoint is None else checkpoint.load()
-    if saved is not None:
-        first = saved.numbers["epoch"]
-        start -= saved.numbers["seconds"]
-        if run.stepper.settles:
-            run.rehearse(train, held_out, batch_size, scores, epochs=first)
-        best = run.load(saved)
-        scores.load(saved.numbers["scores"])
-        bar.update(first)
-    for epoch in range(first, epochs if not scores.stopped else first):
-        rows = run.binarise(train) if run.binary else train
-        run.dial.weight = scores.kl_weight(epoch)
-        try:
-            elbo = run.epoch(rows, batch_size)
-        except FloatingPointError as error:
-            remedy = f"a smaller lr than {lr:g}, clip_norm=10, or data on the scale of 1"
-            raise FloatingPointError(say("a finite loss", f"{error} in epoch {epoch}", remedy)) from None
-        scores.num_steps += -(-len(train[0]) // batch_size)
-        if run.dial.weight < 1.0:  # the objective of a warm-up epoch is no ELBO: measure it
-            run.dial.weight = 1.0
-            elbo = run.elbo(rows, batch_size)
-        good = run.keep()
-        if scores.add(epoch, elbo, None if held_out is None else run.elbo(held_out, batch_size)):
-            best = good
-        bar.set_postfix(elbo=f"{scores.latest:.2f}")
-        bar.update()
-        over = scores.exhausted(epoch)
-        if checkpoint is not None and (over or epoch + 1 == epochs or checkpoint.due()):
-            seconds = time.perf_counter() - start
-            checkpoint.save(run.save(best, epoch=epoch + 1, seconds=seconds, scores=scores.save()))
-        if over:
-            break
-    return best
-
-
-def _check_settings(loss: Any, counts: dict[str, Any], *, kl_warmup: Any, lr: Any, clip_norm: Any) -> None:
+def _check_makers(loss: Any, optimiser: Any, checkpoint: Any) -> None:
+    """Check the objects that fit calls."""
     if not isinstance(loss, ELBO):
         raise TypeError(say("a Pyro ELBO object as loss", f"{loss!r}", "loss=pyro.infer.Trace_ELBO()"))
-    for name, value in counts.items():
-        if value is not None or name == "epochs":
-            checks.positive_integer(value, name)
-    checks.positive_integer(kl_warmup, "kl_warmup", minimum=0)
-    check_rate(lr, "lr", positive=False)
-    if clip_norm is not None:
-        check_rate(clip_norm, "clip_norm", positive=True)
-
-
-def _check_makers(optimiser: Any, checkpoint: Any) -> None:
     if optimiser is not None and not callable(optimiser):
         remedy = "optimiser=lambda p: torch.optim.SGD(p, lr=1e-2)"
         raise TypeError(say("a function of the parameters that makes an optimiser", f"{optimiser!r}", remedy))
@@ -265,23 +156,7 @@ def _check_makers(optimiser: Any, checkpoint: Any) -> None:
 
 
 def _move(device: torch.device | None, *programs: Program) -> None:
+    """Put what is a module on the device."""
     for program in programs:
         if device is not None and isinstance(program, nn.Module):
             program.to(device)
-
-
-def _bar(epochs: int, progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=epochs, disable=not progress, unit="epoch", desc="SVI")
-
-
-def _say_above_bar(message: str) -> None:
-    """Say something where the bar is: on standard error, which leaves standard output to results."""
-    from tqdm.auto import tqdm
-
-    tqdm.write(message, file=sys.stderr)
-
-
-def _silent(message: str) -> None:
-    """Say nothing."""

@@ -56,7 +56,7 @@ def batches(data: Data, batch_size: int, *, shuffle: bool) -> Iterator[Data]:
 class Stepper:
     """Takes gradient steps on a loss, and says which data are this process's: as written here, all of them.
 
-    To write one, define ``step``, ``save`` and ``load``.
+    To write one, define ``step``, ``set_learning_rate``, ``save`` and ``load``.
 
     Args:
         programs: model and guide.
@@ -92,6 +92,10 @@ class Stepper:
             FloatingPointError: as ``step``.
         """
         return sum(self.step(batch, total) for batch, total in shares)
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Take the next steps with this learning rate."""
+        raise NotImplementedError(f"{type(self).__name__} must define set_learning_rate(self, lr)")
 
     def save(self, state: TrainingState) -> None:
         """Add the optimiser's state."""
@@ -165,6 +169,11 @@ class PyroStepper(Stepper):
                 p.grad /= total
         return value
 
+    def set_learning_rate(self, lr: float) -> None:
+        """Take the next steps with this learning rate."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+
     def save(self, state: TrainingState) -> None:
         """Add the optimiser's state."""
         save_optimiser(self.optimiser, state)
@@ -214,6 +223,11 @@ class GraphStepper(Stepper):
     def __init__(self, programs: tuple[Program, Program], dial: KLDial, graph: CompiledStep) -> None:
         super().__init__(programs, dial)
         self.graph = graph
+        self.lr: float | None = None
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Take the next steps with this learning rate."""
+        self.lr = lr
 
     def step(self, batch: Data, total: int) -> float:
         """Run the graph, which moves nothing where loss or gradient is not finite."""
@@ -231,7 +245,7 @@ class GraphStepper(Stepper):
 
         for total, group in itertools.groupby(shares, key=itemgetter(1)):
             with pyro.validation_enabled(False):
-                found = self.graph.run(noted(group), kl_weight=self.dial.weight, scale=1 / total).tolist()
+                found = self.graph.run(noted(group), kl_weight=self.dial.weight, lr=self.lr, scale=1 / total).tolist()
             self.must_be_finite(found[-1], self.graph.grad_norm, batch)
             losses += found
         return sum(losses)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pyro
@@ -17,21 +16,7 @@ from pyro_vae.inference.target.supports import check_shape, check_support, in_wo
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.randomness import fork_rng
 
-__all__ = ["check_guide", "check_programs", "check_rate", "split", "training_device"]
-
-
-def check_rate(value: Any, name: str, *, positive: bool) -> None:
-    """Check a setting that is a finite number, above 0 or at least 0.
-
-    Raises:
-        TypeError: if it is no number.
-        ValueError: if it is too small, NaN or infinite.
-    """
-    remedy = f"{name}={10.0 if positive else 1e-3:g}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(say(f"{name} as a number", f"{value!r}", remedy))
-    if not 0 <= value < math.inf or (positive and value == 0):
-        raise ValueError(say(f"a finite, {'positive' if positive else 'non-negative'} {name}", f"{value}", remedy))
+__all__ = ["check_guide", "check_programs", "split", "training_device"]
 
 
 def training_device(device: Any) -> torch.device | None:
@@ -78,14 +63,20 @@ def split(
         raise TypeError(say(share, f"{validation!r}", "validation=0.1"))
     if not 0 <= validation < 1:
         raise ValueError(say(share, f"{validation}", "validation=0.1"))
-    held = int(validation * len(data[0]))
-    if held == 0:
+    count = int(validation * len(data[0]))
+    if count == 0:
         return data, None
     order = torch.randperm(len(data[0])).to(data[0].device)
-    return tuple(part[order[held:]] for part in data), tuple(part[order[:held]] for part in data)
+    return _chosen(data, order[count:]), _chosen(data, order[:count])
+
+
+def _chosen(data: Data, rows: Tensor) -> Data:
+    """Some of the rows; those on disk stay there until they are asked for."""
+    return tuple(part.select(rows) if isinstance(part, Rows) else part[rows] for part in data)
 
 
 def _checked(x: Tensor | Rows | Data, device: torch.device | None, model: Program, name: str = "x") -> Data:
+    """Return data as a tuple on the device, each part checked."""
     parts: Any = x if isinstance(x, tuple) else (x,)
     for i, part in enumerate(parts):
         own = name if i == 0 else f"{name}[{i}]"
@@ -116,7 +107,7 @@ def check_programs(
             raise TypeError(say(f"a Pyro program as {role}", f"{program!r}", "a function or module that samples"))
         check_dtypes(program, train)
         check_dtypes(program, held_out or ())
-    size = checks.positive_integer(batch_size, "batch_size")
+    size = batch_size
     if size > len(train[0]):
         got = f"batch_size={size} for {len(train[0])} training data"
         raise ValueError(say("a batch no larger than the data", got, f"batch_size={len(train[0])}"))
@@ -190,6 +181,7 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
 
 
 def _sites(program: Program, args: tuple[Any, ...]) -> dict[str, Any]:
+    """Run a program without a trace in the random state; return its sites. An error about dtypes says what to do."""
     try:
         with torch.no_grad(), fork_rng():
             return run_once(program, *args)

@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from pyro_vae.checks import say
 from pyro_vae.distributed import Parallel
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.variational.scores import Scores
 from pyro_vae.inference.variational.steppers import Data, KLDial, Stepper, batches, weighted
 from pyro_vae.inference.variational.training_state import TrainingState, load_random, numbered, save_random
 from pyro_vae.randomness import fork_rng
 
 __all__ = ["TrainingRun"]
 
-_EPOCHS_TO_SETTLE = 6  # a kind of batch that comes once an epoch has its graph, or none, by then
-_BATCHES_TO_SETTLE = 40  # of one size in a row: the compiler gives later graphs their turn within so many
+_EPOCHS_TO_CONVERGE = 6  # a batch size that comes once an epoch has its graph, or none, by then
+_BATCHES_TO_CONVERGE = 40  # of one size in a row: the compiler gives later graphs their turn within so many
 
 
 class TrainingRun:
@@ -70,13 +69,17 @@ class TrainingRun:
 
     # -- passes over the data ------------------------------------------------------------------------------------
 
-    def epoch(self, data: Data, batch_size: int) -> float:
-        """One pass over the data; return the mean objective a datum, nats."""
+    def epoch(self, data: Data, batch_size: int, *, kl_weight: float = 1.0) -> float:
+        """One pass over the data with a weight on the KL term; return the mean ELBO a datum at full weight, nats."""
         for module in self.modules:
             module.train()
+        self.dial.weight = kl_weight
         own = self.stepper.steps(self.stepper.batches(data, batch_size))
+        self.dial.weight = 1.0
         for module in self.modules:
             module.eval()
+        if kl_weight < 1.0:  # the objective of a warm-up epoch is no ELBO: measure it
+            return self.elbo(data, batch_size)
         return -self.stepper.sum(own, data[0]) / len(data[0])
 
     @torch.no_grad()
@@ -93,21 +96,16 @@ class TrainingRun:
         """Draw binary data from the probabilities in the first tensor."""
         return (torch.bernoulli(data[0]), *data[1:])
 
-    def rehearse(self, train: Data, held_out: Data | None, batch_size: int, scores: Scores, *, epochs: int) -> None:
-        """Bring a graph to where it was after so many epochs; weights and moments move, and are lost.
+    def rehearse(self, train: Data, held_out: Data | None, batch_size: int, kl_weights: list[float]) -> None:
+        """Bring a graph to where it was after epochs of these KL weights; weights and moments move, and are lost.
 
-        A kind of batch runs on Pyro a few times before its graph is trusted, and the two differ in the last bit. So
-        the first epochs are gone through again, on enough batches of each size to settle.
+        Batches of a size run on Pyro a few times before their graph is trusted, and the two differ in the last bit. So
+        the first epochs are gone through again, on enough batches of each size for its graph to be in use.
         """
         train = _few_batches(train, batch_size)
         held_out = None if held_out is None else _few_batches(held_out, batch_size)
-        for epoch in range(min(epochs, _EPOCHS_TO_SETTLE)):
-            rows = self.binarise(train) if self.binary else train
-            self.dial.weight = scores.kl_weight(epoch)
-            self.epoch(rows, batch_size)
-            if self.dial.weight < 1.0:
-                self.dial.weight = 1.0
-                self.elbo(rows, batch_size)
+        for kl_weight in kl_weights[:_EPOCHS_TO_CONVERGE]:
+            self.epoch(self.binarise(train) if self.binary else train, batch_size, kl_weight=kl_weight)
             if held_out is not None:
                 self.elbo(held_out, batch_size)
 
@@ -170,10 +168,11 @@ class TrainingRun:
         return [tensor.to(own.device) for tensor, own in zip(best, self._tensors(), strict=True)]
 
     def _tensors(self) -> list[Tensor]:
+        """Parameters and buffers: all that training moves."""
         return [*self._parameters, *(buffer for module in self.modules for buffer in module.buffers())]
 
 
 def _few_batches(data: Data, batch_size: int) -> Data:
     """As many rows as make a few full batches, and the smaller last one."""
     full, rest = divmod(len(data[0]), batch_size)
-    return tuple(part[: min(full, _BATCHES_TO_SETTLE) * batch_size + rest] for part in data)
+    return tuple(part[: min(full, _BATCHES_TO_CONVERGE) * batch_size + rest] for part in data)

@@ -10,8 +10,9 @@ from pyro_vae.inference.variational.objectives.importance import (
     RenyiELBO,
 )
 from pyro_vae.inference.variational.objectives.path_derivative import PathDerivativeELBO
+from pyro_vae.inference.variational.objectives.schedules import cyclical, warm_up
 from pyro_vae.inference.variational.objectives.wake_sleep import ReweightedWakeSleep
-from pyro_vae.inference.variational.objectives.weighted import BetaELBO, FreeBitsELBO, cyclical, warm_up
+from pyro_vae.inference.variational.objectives.weighted import BetaELBO, FreeBitsELBO
 
 __all__ = [
     "BetaELBO",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,10 +14,11 @@ from pyro.infer.util import get_dependent_plate_dims
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
+from pyro_vae.inference.target.program import Program
+from pyro_vae.randomness import fork_rng
 
 __all__ = ["Objective", "latent_sites"]
 
-Program = Callable[..., Any]
 Site = dict[str, Any]
 
 
@@ -82,7 +82,7 @@ class Objective(ELBO):
 
     def _guess_max_plate_nesting(self, model: Program, guide: Program, args: Any, kwargs: Any) -> None:
         """Count the nested plates in one run, as Pyro does, but leave the random numbers as they were."""
-        with torch.no_grad(), torch.random.fork_rng(), poutine.block():
+        with torch.no_grad(), fork_rng(), poutine.block():
             guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
         frames = [f for t in (guide_trace, model_trace) for s in _sample(t).values() for f in s["cond_indep_stack"]]
@@ -119,7 +119,7 @@ class Objective(ELBO):
         """Refuse a guide whose draws carry no gradient; an objective that needs none overrides this."""
         for name, site in latent_sites(guide_trace).items():
             if not site["fn"].has_rsample:
-                got = f"{family(site['fn'])} at site {name!r}, which has none"
+                got = f"{type(root(site['fn'])).__name__} at site {name!r}, which has none"
                 remedy = "objectives.ReweightedWakeSleep, or pyro.infer.Trace_ELBO with its score-function gradient"
                 raise ValueError(say(f"a guide with reparameterised draws for {type(self).__name__}", got, remedy))
 
@@ -182,8 +182,8 @@ def _summed(log_prob: Tensor, dims: list[int]) -> Tensor:
     return log_prob.sum(dims, keepdim=True) if dims else log_prob
 
 
-def family(fn: Any) -> str:
-    """The name of a distribution's family, under its wrappers."""
+def root(fn: Any) -> Any:
+    """Return the distribution under its wrappers."""
     while hasattr(fn, "base_dist"):
         fn = fn.base_dist
-    return type(fn).__name__
+    return fn

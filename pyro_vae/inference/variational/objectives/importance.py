@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.variational.objectives.base import Objective, Program
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.variational.objectives.base import Objective
 
 __all__ = ["DoublyReparameterisedELBO", "ImportanceWeightedELBO", "RenyiELBO"]
 

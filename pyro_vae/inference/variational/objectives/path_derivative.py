@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.inference.variational.objectives.base import Objective, Program
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.variational.objectives.base import Objective
 from pyro_vae.inference.variational.objectives.importance import pull_back
 
 __all__ = ["PathDerivativeELBO"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.variational.objectives.base import Program, family, latent_sites
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.variational.objectives.base import latent_sites, root
 from pyro_vae.inference.variational.objectives.importance import ImportanceWeightedELBO, _log_mean_exp
 
 __all__ = ["ReweightedWakeSleep"]
@@ -52,7 +54,7 @@ class ReweightedWakeSleep(ImportanceWeightedELBO):
     def _check(self, guide_trace: Any) -> None:
         """Any guide with a density will do."""
         for name, site in latent_sites(guide_trace).items():
-            if family(site["fn"]) == "Delta":
+            if isinstance(root(site["fn"]), dist.Delta):
                 remedy = "pyro.infer.Trace_ELBO, with which a point mass finds the mode"
                 got = f"a point mass at site {name!r}, whose log density is 0 wherever it lies"
                 raise ValueError(say("a guide with a density for ReweightedWakeSleep", got, remedy))

@@ -1,65 +1,21 @@
-"""ELBOs with a weight on the KL term: beta, schedules, free bits."""
+"""ELBOs with a weight on the KL term: beta and free bits."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
-from pyro_vae.checks import positive_integer, say
-from pyro_vae.inference.variational.objectives.base import Objective, Program, _sample, latent_sites
+from pyro_vae.checks import say
+from pyro_vae.inference.compiled.kl_weight import KLWeight
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.variational.objectives.base import Objective, _sample, latent_sites
 
-__all__ = ["BetaELBO", "FreeBitsELBO", "cyclical", "warm_up"]
-
-
-@dataclass(frozen=True)
-class warm_up:  # noqa: N801  called like a function
-    """A weight that rises linearly from 1 / num_steps to 1 over the first ``num_steps`` gradient steps, then stays.
-
-    Example:
-        >>> weight = warm_up(4)
-        >>> [weight(step) for step in range(6)]
-        [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
-    """
-
-    num_steps: int
-
-    def __post_init__(self) -> None:
-        positive_integer(self.num_steps, "num_steps")
-
-    def __call__(self, step: int) -> float:
-        """Return the weight at a step, counted from 0."""
-        return min(1.0, (step + 1) / self.num_steps)
-
-
-@dataclass(frozen=True)
-class cyclical:  # noqa: N801  called like a function
-    """A weight that rises to 1 over the first ``ramp`` of every period, and stays there for the rest.
-
-    Source:
-        Fu et al. 2019.
-
-    Example:
-        >>> weight = cyclical(4, ramp=0.5)
-        >>> [weight(step) for step in range(6)]
-        [0.5, 1.0, 1.0, 1.0, 0.5, 1.0]
-    """
-
-    period: int
-    ramp: float = 0.5
-
-    def __post_init__(self) -> None:
-        positive_integer(self.period, "period")
-        if not 0 < self.ramp <= 1:
-            raise ValueError(say("a ramp in (0, 1]", f"{self.ramp}", "ramp=0.5"))
-
-    def __call__(self, step: int) -> float:
-        """Return the weight at a step, counted from 0."""
-        return min(1.0, (step % self.period + 1) / (self.ramp * self.period))
+__all__ = ["BetaELBO", "FreeBitsELBO"]
 
 
 class BetaELBO(Objective):
@@ -68,8 +24,9 @@ class BetaELBO(Objective):
     Above 1 it disentangles and compresses, and stays a lower bound; below 1 it is none.
 
     Args:
-        beta: a number, or a schedule: a function of the gradient step (from 0), such as :class:`warm_up` or
-            :class:`cyclical`. Every loss with gradients counts as one step; without gradients the weight is the last.
+        beta: a number, or a schedule: a function of the gradient step (from 0), such as :func:`objectives.warm_up`
+            or :func:`objectives.cyclical`. Every loss with gradients counts as one step; without gradients the weight
+            is the last.
         num_particles: K, how many draws are averaged.
         vectorize_particles: draw all K in one run of the programs.
         max_plate_nesting: how many plates the programs nest; found by a first run if not given.
@@ -81,6 +38,7 @@ class BetaELBO(Objective):
         Higgins et al. 2017, equation 4; Bowman et al. 2016 for the warm-up.
 
     Example:
+        >>> from pyro_vae.inference.variational.objectives import warm_up
         >>> BetaELBO(4.0).weight, BetaELBO(warm_up(100)).weight
         (4.0, 0.01)
     """
@@ -110,11 +68,9 @@ class BetaELBO(Objective):
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor]:
         """Return the weighted ELBO twice: autograd does the rest."""
-        total = torch.zeros(())
-        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
-            self._check(guide_trace)
-            total = total + self._weighted(_sample(model_trace), latent_sites(guide_trace))
-        elbo = total / self.num_particles
+        with KLWeight(self.weight):
+            log_p, log_q = self._log_densities(model, guide, args, kwargs)
+        elbo = (log_p.sum() - log_q.sum()) / self.num_particles
         return elbo, elbo
 
     def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
@@ -123,17 +79,13 @@ class BetaELBO(Objective):
         self.step += 1
         return loss
 
-    def _weighted(self, model_sites: dict[str, Any], latent: dict[str, Any]) -> Tensor:
-        reconstruction = sum(site["log_prob"].sum() for site in model_sites.values() if site["is_observed"])
-        kl = sum(site["log_prob"].sum() - model_sites[name]["log_prob"].sum() for name, site in latent.items())
-        return torch.as_tensor(reconstruction - self.weight * kl)
 
-
-class FreeBitsELBO(BetaELBO):
+class FreeBitsELBO(Objective):
     r"""The ELBO whose KL term is not pushed below a floor, :math:`E_q[\log p(x|z)] - N \sum_g \max(\lambda, KL_g)`.
 
     KL_g is the batch's mean KL a datum of group g: of each latent dimension where both guide and prior have
     independent dimensions with a known divergence (in closed form), otherwise of a whole latent site (by draws).
+    A datum counts with the scale and the mask of the guide's site, in the KL and in the floor alike.
 
     Args:
         free_bits: lambda, in nats a datum and group.
@@ -167,16 +119,31 @@ class FreeBitsELBO(BetaELBO):
             raise ValueError(say("free_bits of at least 0 nats", f"{free_bits}", "free_bits=0.1"))
         self.free_bits = float(free_bits)
 
-    def _weighted(self, model_sites: dict[str, Any], latent: dict[str, Any]) -> Tensor:
-        total = sum(site["log_prob"].sum() for site in model_sites.values() if site["is_observed"])
-        for name, site in latent.items():
-            kl = kl_per_dimension(site["fn"], model_sites[name]["fn"])
-            if kl is None:
-                kl = (site["log_prob"] - model_sites[name]["log_prob"]).unsqueeze(-1)
-            groups = kl.reshape(-1, kl.shape[-1])
-            count = len(groups)  # data, times the particles of a vectorised run
-            total = total - count * groups.mean(0).clamp_min(self.free_bits).sum()
-        return torch.as_tensor(total)
+    def estimate(
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the ELBO with its floors twice: autograd does the rest."""
+        total = torch.zeros(())
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            self._check(guide_trace)
+            sites = _sample(model_trace)
+            total = total + sum(site["log_prob"].sum() for site in sites.values() if site["is_observed"])
+            for name, site in latent_sites(guide_trace).items():
+                total = total - self._floored_kl(site, sites[name])
+        elbo = total / self.num_particles
+        return elbo, elbo
+
+    def _floored_kl(self, q: dict[str, Any], p: dict[str, Any]) -> Tensor:
+        """Return the sum over groups of max(lambda, KL_g) times the data, each datum with its scale and mask."""
+        kl = kl_per_dimension(q["fn"], p["fn"])
+        if kl is None:
+            kl = (q["unscaled_log_prob"] - p["unscaled_log_prob"]).unsqueeze(-1)
+        per_group = kl.movedim(-1, 0)  # (L or 1, [K,] *plates)
+        found, least = (
+            scale_and_mask(x, q["scale"], q["mask"]).flatten(1).sum(1)
+            for x in (per_group[:, None], torch.full_like(per_group, self.free_bits)[:, None])
+        )
+        return found.clamp(min=least).sum()
 
 
 def kl_per_dimension(q: Any, p: Any) -> Tensor | None:
