@@ -306,7 +306,7 @@ def test_evaluation_without_gradients():
 
 
 def test_without_a_compiler_the_graph_runs_uncompiled(monkeypatch):
-    monkeypatch.setattr("pyro_vae.inference.compiled.specialise.why_no_compiler", lambda tensors: "no C++ compiler")
+    monkeypatch.setattr("pyro_vae.inference.compiled.states.why_no_compiler", lambda tensors: "no C++ compiler")
     elbo = CompiledTrace_ELBO()
     with pytest.warns(UserWarning, match="without Inductor: no C\\+\\+ compiler"):
         found = run(vae, elbo)

@@ -531,7 +531,7 @@ def test_a_program_that_writes_to_a_sparse_tensor_runs():
         weights.mul_(1.0)
         return model(x, factor=torch.sparse.sum(weights) / D)
 
-    elbo = CompiledTrace_ELBO(backend="eager", tell=lambda reason: None)
+    elbo = CompiledTrace_ELBO(backend="eager", warn=lambda warning: None)
     assert_same(elbo, program)
 
 

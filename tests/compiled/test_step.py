@@ -263,8 +263,8 @@ def test_parameters_that_appear_late_are_counted_from_their_first_step():
         step(x, False)
     step(x, True)
     torch.testing.assert_close(pyro.param("late").detach().abs(), torch.full((L,), 0.01), rtol=1e-4, atol=0)
-    assert step.state_dict()["born"][-1] == 12
-    assert len(set(step.state_dict()["born"])) == 2
+    assert step.state_dict()["first_steps"][-1] == 12
+    assert len(set(step.state_dict()["first_steps"])) == 2
 
 
 def test_a_copy_goes_on_as_the_original_does():
@@ -327,7 +327,7 @@ def test_weights_and_rates_may_be_tensors_that_change():
     for x in batches(7):
         step(x, kl_weight=weight)
         weight.add_(0.1)
-    assert float(step._dials["kl_weight"]) == pytest.approx(0.7)
+    assert float(step._kl_weight) == pytest.approx(0.7)
 
 
 def test_new_learning_rate_and_weight_need_no_new_graph():

@@ -1,4 +1,4 @@
-"""Clipping and Adam as one function of tensors, which a graph may hold."""
+"""Clipping and Adam as one function of tensors, which a graph may hold, and the state that it moves."""
 
 from __future__ import annotations
 
@@ -11,70 +11,160 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 
-__all__ = ["DIALS", "Moments", "adam", "check_adam", "rate"]
+__all__ = ["SCHEDULED", "Adam", "AdamState", "rate"]
 
-DIALS = ("scale", "lr", "t")  # the numbers that Adam reads, which change from step to step
+SCHEDULED = ("scale", "lr", "num_steps")  # the numbers that Adam reads, which change from step to step
 
 
 @dataclass
-class Moments:
+class AdamState:
     """A parameter, Adam's moments of its gradient, and how many steps had been taken when it appeared."""
 
     parameter: Tensor
     m: Tensor
     v: Tensor
-    born: int
+    first_step: int
 
 
-def adam(
-    loss: Tensor,
-    grads: list[Tensor],
-    held: list[Moments],
-    dials: dict[str, Tensor],
-    go: Tensor | None,
-    *,
-    betas: tuple[float, float],
-    eps: float,
-    weight_decay: float,
-    clip_norm: float,
-) -> Tensor:
-    """Clip, and move parameters and moments in place unless something is not finite; return the gradient's norm.
+class Adam:
+    """Adam's settings, and its state of each parameter that has had a gradient.
 
     Args:
-        loss: looked at only for being finite.
-        grads: the gradient, by parameter.
-        held: the parameters and their moments.
-        dials: what changes from step to step, by the names of ``DIALS``.
-        go: whether to move at all; None for yes.
+        lr: the learning rate.
         betas: of Adam.
         eps: of Adam.
         weight_decay: of AdamW.
         clip_norm: the largest norm of the scaled gradient.
+
+    Attributes:
+        lr: the learning rate.
+        scheduled: the numbers of ``SCHEDULED`` as tensors, so that no graph holds them.
+
+    Raises:
+        ValueError: if a setting is out of its range.
     """
-    (beta1, beta2), t = betas, dials["t"]
-    norm = dials["scale"] * torch.stack([grad.pow(2).sum() for grad in grads]).sum().sqrt()
-    factor = dials["scale"] * (clip_norm / (norm + 1e-6)).clamp(max=1.0)
-    fine = torch.isfinite(loss) & torch.isfinite(norm)
-    fine = fine if go is None else fine & go
-    after = torch.where(fine, t + 1, t)
-    rates = {}
-    for born in {each.born for each in held}:  # a parameter's steps are counted from its first, as torch does
-        root = (1 - beta2 ** (after - born)).sqrt()  # moved from under sqrt(v) to m: one division fewer
-        rates[born] = dials["lr"] / (1 - beta1 ** (after - born)) * root, eps * root
-    decay = 1 - dials["lr"] * weight_decay
-    for grad, each in zip(grads, held, strict=True):
-        parameter, m, v = each.parameter, each.m, each.v
-        dtype = parameter.dtype
-        rate, small = rates[each.born]
-        g = grad * factor.to(dtype)
-        new_m = m + (1 - beta1) * (g - m)
-        new_v = beta2 * v + (1 - beta2) * g * g
-        kept = parameter * decay.to(dtype) if weight_decay else parameter
-        moved = kept - rate.to(dtype) * new_m / (new_v.sqrt() + small.to(dtype))
-        for old, new in ((parameter, moved), (m, new_m), (v, new_v)):
-            old.copy_(torch.where(fine, new, old))
-    t.copy_(after)
-    return norm
+
+    def __init__(
+        self, lr: float, betas: tuple[float, float], eps: float, weight_decay: float, clip_norm: float | None
+    ) -> None:
+        _check_adam(lr, betas, eps, weight_decay, clip_norm)
+        self.lr = rate(lr)
+        self.betas = betas
+        self.eps = eps
+        self.weight_decay = weight_decay
+        self.clip_norm = math.inf if clip_norm is None else float(clip_norm)
+        self.scheduled = {name: torch.zeros((), dtype=torch.float64) for name in SCHEDULED}
+        self._numbers: dict[str, float] = {}
+        self._states: dict[int, AdamState] = {}  # by the parameter's id
+        self._waiting: list[tuple[Tensor, Tensor, int]] = []  # of a loaded state, for parameters yet to appear
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps have been taken."""
+        return int(self.scheduled["num_steps"])
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """The parameters that have been moved so far, in the order of their first steps."""
+        return [state.parameter for state in self._states.values()]
+
+    def schedule(self, device: torch.device, scale: float, lr: float | None) -> None:
+        """Set the numbers that change from step to step."""
+        if self.scheduled["scale"].device != device:
+            self.scheduled = {name: number.to(device) for name, number in self.scheduled.items()}
+        self.lr = self.lr if lr is None else rate(lr)
+        for name, number in (("scale", scale), ("lr", self.lr)):
+            if self._numbers.get(name) != number:
+                self._numbers[name] = number
+                self.scheduled[name].fill_(number)
+
+    def adopt(self, leaf: Tensor) -> AdamState:
+        """Return a parameter's state, a new one if this is its first step."""
+        if id(leaf) not in self._states:
+            zeros = (torch.zeros_like(leaf).detach(), torch.zeros_like(leaf).detach(), self.num_steps)
+            self._states[id(leaf)] = AdamState(leaf, *(self._waiting.pop(0) if self._waiting else zeros))
+        return self._states[id(leaf)]
+
+    def known(self, leaf: Tensor) -> AdamState | None:
+        """Return a parameter's state; None if it has had no step."""
+        return self._states.get(id(leaf))
+
+    def update(
+        self,
+        loss: Tensor,
+        grads: list[Tensor],
+        states: list[AdamState],
+        scheduled: dict[str, Tensor],
+        go: Tensor | None = None,
+    ) -> Tensor:
+        """Clip, and move parameters and moments in place unless something is not finite; return the gradient's norm.
+
+        Args:
+            loss: looked at only for being finite.
+            grads: the gradient, by parameter.
+            states: the parameters and their moments.
+            scheduled: what changes from step to step, by the names of ``SCHEDULED``.
+            go: whether to move at all; None for yes.
+        """
+        (beta1, beta2), t = self.betas, scheduled["num_steps"]
+        norm = scheduled["scale"] * torch.stack([grad.pow(2).sum() for grad in grads]).sum().sqrt()
+        factor = scheduled["scale"] * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
+        fine = torch.isfinite(loss) & torch.isfinite(norm)
+        fine = fine if go is None else fine & go
+        after = torch.where(fine, t + 1, t)
+        rates = {}
+        for first in {each.first_step for each in states}:  # a parameter's steps are counted from its first, as torch does
+            root = (1 - beta2 ** (after - first)).sqrt()  # moved from under sqrt(v) to m: one division fewer
+            rates[first] = scheduled["lr"] / (1 - beta1 ** (after - first)) * root, self.eps * root
+        decay = 1 - scheduled["lr"] * self.weight_decay
+        for grad, each in zip(grads, states, strict=True):
+            parameter, m, v = each.parameter, each.m, each.v
+            dtype = parameter.dtype
+            rate, small = rates[each.first_step]
+            g = grad * factor.to(dtype)
+            new_m = m + (1 - beta1) * (g - m)
+            new_v = beta2 * v + (1 - beta2) * g * g
+            kept = parameter * decay.to(dtype) if self.weight_decay else parameter
+            moved = kept - rate.to(dtype) * new_m / (new_v.sqrt() + small.to(dtype))
+            for old, new in ((parameter, moved), (m, new_m), (v, new_v)):
+                old.copy_(torch.where(fine, new, old))
+        t.copy_(after)
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return steps taken, learning rate, and of each parameter its moments and the steps before its first."""
+        states = [(s.m.clone(), s.v.clone(), s.first_step) for s in self._states.values()] + self._waiting
+        moments, first_steps = [(m, v) for m, v, _ in states], [first for _, _, first in states]
+        return {"num_steps": self.num_steps, "lr": self.lr, "moments": moments, "first_steps": first_steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Take up a state; return whether the steps at which known parameters appeared are still the same.
+
+        Raises:
+            ValueError: if the moments do not fit the parameters.
+        """
+        pairs = zip(state["moments"], state["first_steps"], strict=False)
+        moments = [(m.clone(), v.clone(), int(first)) for (m, v), first in pairs]
+        known = self.parameters
+        if known and [p.shape for p in known] != [m.shape for m, _, _ in moments]:
+            wanted, got = [tuple(p.shape) for p in known], [tuple(m.shape) for m, _, _ in moments]
+            raise ValueError(say(f"moments of shapes {wanted}", f"{got}", "the state of the same model and guide"))
+        self.lr = float(state["lr"])
+        self.scheduled["num_steps"].fill_(int(state["num_steps"]))
+        same = [s.first_step for s in self._states.values()] == [first for _, _, first in moments[: len(known)]]
+        for own, (m, v, first) in zip(self._states.values(), moments, strict=False):
+            own.m.copy_(m)
+            own.v.copy_(v)
+            own.first_step = first
+        self._waiting = moments[len(known) :]
+        return same
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_states": list(self._states.values())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._states = {id(each.parameter): each for each in state["_states"]}
 
 
 def rate(lr: Any) -> float:
@@ -89,7 +179,7 @@ def rate(lr: Any) -> float:
     return value
 
 
-def check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: float, clip_norm: float | None) -> None:
+def _check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: float, clip_norm: float | None) -> None:
     """Check Adam's settings.
 
     Raises:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -11,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["agree", "compile_run", "why_no_compiler"]
+__all__ = ["Run", "agree", "compile_run", "usable_cache", "why_no_compiler"]
+
+_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 
@@ -28,6 +32,7 @@ def why_no_compiler(tensors: Sequence[Tensor]) -> str | None:
 
 @functools.cache
 def _why_no_cpp_compiler() -> str | None:
+    usable_cache()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Inductor's own imports warn
@@ -39,6 +44,31 @@ def _why_no_cpp_compiler() -> str | None:
     return None
 
 
+def usable_cache() -> None:
+    """See that torch's cache of compiled code can be written; without it even torch's tracer does not import.
+
+    Where the directory that is set cannot be made or written to, a temporary one takes its place for this process,
+    with a warning.
+    """
+    folder = os.environ.get(_CACHE)
+    if folder is None:  # torch's own choice, below the temporary directory
+        return
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        os.environ[_CACHE] = _temporary_cache().name
+        message = f"{_CACHE} cannot be used ({error}); what is compiled is kept in a temporary directory"
+        warnings.warn(message, UserWarning, stacklevel=2)
+
+
+@functools.cache
+def _temporary_cache() -> tempfile.TemporaryDirectory[str]:
+    """A directory that goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="torchinductor_", ignore_cleanup_errors=True)
+
+
 def compile_run(run: Run, inputs: list[Tensor]) -> Run:
     """Compile ``run`` for inputs of these shapes, dtypes and devices with Inductor.
 
@@ -46,6 +76,8 @@ def compile_run(run: Run, inputs: list[Tensor]) -> Run:
     it draws itself follows torch's generator in eager order. On CUDA the kernels are launched through CUDA graphs; on
     the CPU they are called from C++, or from Python where Inductor cannot write the caller in C++.
     """
+
+    usable_cache()
 
     def flat(*tensors: Tensor) -> list[Tensor]:
         return run(list(tensors))

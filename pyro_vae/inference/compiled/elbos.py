@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -18,7 +18,8 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import kl_divergence
 
 from pyro_vae import checks
-from pyro_vae.inference.compiled.specialise import Call, Specialiser
+from pyro_vae.inference.compiled.call import Call
+from pyro_vae.inference.compiled.graphs import Graphs
 from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
 
 __all__ = ["CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO", "compiled_twin"]
@@ -32,12 +33,12 @@ class _Compiled(Trace_ELBO):
         num_particles: int = 1,
         *,
         backend: str = "inductor",
-        tell: Callable[[str], None] | None = None,
+        warn: Callable[[Warning], None] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_particles=num_particles, **kwargs)
         checks.among(backend, ["inductor", "eager"], "backend")
-        self._graphs = Specialiser(self._loss_of_call, backend, self._warn if tell is None else tell)
+        self._graphs = Graphs(self._loss_of_call, backend, self._warn if warn is None else warn)
 
     @property
     def num_graphs(self) -> int:
@@ -50,52 +51,62 @@ class _Compiled(Trace_ELBO):
             value = self.differentiable_loss(model, guide, *args, **kwargs)
         return _number(value)
 
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Return minus the ELBO as a tensor whose ``backward`` gives the parameters their gradient."""
-        gradient = torch.is_grad_enabled()
-        found = self._run(model, guide, args, kwargs, gradient=gradient)
-        if isinstance(found, Tensor):
+    def retrace(self) -> None:
+        """Forget all graphs: model or guide have changed in what they read from Python."""
+        self._graphs.retrace()
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return minus the ELBO as a tensor whose ``backward`` gives the parameters their gradient.
+
+        As in Pyro it is a number where neither model nor guide has a site.
+        """
+        found = self._run(model, guide, args, kwargs, gradient=torch.is_grad_enabled())
+        if not isinstance(found, _Results):
             return found
-        graph, (value, *grads) = found
-        return _Differentiable.apply(value, grads, *graph.wanted) if graph.wanted else value
+        value, *grads = found.outputs
+        return _Differentiable.apply(value, grads, *found.graph.wanted) if found.graph.wanted else value
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Return minus the ELBO as a number, and add its gradient to the parameters' ``grad``."""
         found = self._run(model, guide, args, kwargs, gradient=True)
-        if isinstance(found, Tensor):
-            if found.requires_grad:
+        if not isinstance(found, _Results):
+            if isinstance(found, Tensor) and found.requires_grad:
                 found.backward(retain_graph=self.retain_graph)
             return _number(found)
-        graph, (value, *grads) = found
-        _accumulate(graph.wanted, grads)
+        value, *grads = found.outputs
+        _accumulate(found.graph.wanted, grads)
         return _number(value)
 
     def _run(
         self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradient: bool
-    ) -> Tensor | tuple[Graph, list[Tensor]]:
-        """Return a graph and its results, or, where there is none to trust yet, Pyro's own differentiable loss."""
+    ) -> _Results | Any:
+        """Return a graph's results, or, where there is none to trust yet, Pyro's own differentiable loss."""
         call = Call.of(model, guide, args, kwargs, gradient)
-        kind = self._graphs.find(call)
-        if kind is None:
-            inputs = (args, kwargs) if call.kind is None else call.arguments(call.leaves)
-            reference = partial(self.eager_loss, model, guide, *inputs[0], **inputs[1])
-            return self._graphs.observe(call, reference, gradient=gradient)
-        _show_parameters(kind.graph)
-        return kind.graph, self._graphs.run(call, kind, _as_it_is, kind.graph.inputs(call.leaves))
 
-    def _loss_of_call(self, call: Call, leaves: Sequence[Tensor]) -> Tensor:
+        def reference() -> Any:
+            inputs = (args, kwargs) if call.key is None else call.arguments(call.leaves)
+            return self.eager_loss(model, guide, *inputs[0], **inputs[1])
+
+        graph = self._graphs.find(call, reference, gradient=gradient)
+        if graph is None:
+            return self._graphs.observe(call, reference, gradient=gradient)
+        _show_parameters(graph.graph)
+        _, outputs = self._graphs.run(call, graph, _as_it_is, graph.graph.inputs(call.leaves))
+        return _Results(graph.graph, outputs)
+
+    def _loss_of_call(self, call: Call, leaves: Sequence[Tensor]) -> Any:
         args, kwargs = call.arguments(leaves)
         return self.traceable_loss(call.model, call.guide, *args, **kwargs)
 
-    def _warn(self, message: str) -> None:
-        warnings.warn(f"{type(self).__name__}: {message}", UserWarning, stacklevel=7)
+    def _warn(self, warning: Warning) -> None:
+        warnings.warn(type(warning)(f"{type(self).__name__}: {warning}"), stacklevel=7)
 
-    def eager_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+    def eager_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         """Return Pyro's own differentiable loss."""
         return super().differentiable_loss(model, guide, *args, **kwargs)
 
-    def traceable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Return minus the ELBO, computed by tensor operations alone.
+    def traceable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return minus the ELBO, computed by tensor operations alone; a number if there is no site.
 
         Raises:
             NotTraceableError: if a site has no reparametrised sample.
@@ -103,12 +114,18 @@ class _Compiled(Trace_ELBO):
         total: Any = 0.0
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
             total = total - self._elbo_particle(model_trace, guide_trace) / self.num_particles
-        if not isinstance(total, Tensor):
-            raise NotTraceableError("its loss is no tensor")
         return total
 
     def _elbo_particle(self, model_trace: Any, guide_trace: Any) -> Tensor:
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What a graph gave: the loss, then the gradients."""
+
+    graph: Graph
+    outputs: list[Tensor]
 
 
 class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBOs
@@ -121,8 +138,9 @@ class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBO
     seed gives the same noise as in Pyro, call for call.
 
     A new graph is made for other shapes, dtypes or devices of the arguments, other values of arguments that are no
-    tensors, another training mode, and other numbers or flags that model and guide read from attributes, closures or
-    globals. What cannot be traced is left to Pyro, with one warning that says why: latents without a reparametrised
+    tensors, another training mode, and other numbers or flags that stand directly in attributes, closures or globals
+    of model and guide. What they read from elsewhere in Python is frozen: a graph is run beside Pyro again at steps 2,
+    4, 8, ... and then at every thousandth, and dropped with a warning if they differ. What cannot be traced is left to Pyro, with one warning that says why: latents without a reparametrised
     sample, control flow that depends on the values of tensors, tensors that leave torch.
 
     Pyro validates distributions and sites in its own four calls; the graph does not.
@@ -130,7 +148,8 @@ class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBO
     Args:
         num_particles: as in ``Trace_ELBO``.
         backend: "inductor", or "eager" to run the graph operation by operation, without any compilation.
-        tell: is told once, in a clause, why a program or call is left to Pyro; a warning says it if None.
+        warn: takes the warnings, of what is left to Pyro, why, and since when a graph may have been wrong;
+            ``warnings.warn`` if None.
         kwargs: what else ``Trace_ELBO`` takes (``vectorize_particles``, ``max_plate_nesting``).
 
     Raises:
@@ -163,7 +182,8 @@ class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801
     Args:
         num_particles: as in ``TraceMeanField_ELBO``.
         backend: "inductor", or "eager" to run the graph operation by operation, without any compilation.
-        tell: is told once, in a clause, why a program or call is left to Pyro; a warning says it if None.
+        warn: takes the warnings, of what is left to Pyro, why, and since when a graph may have been wrong;
+            ``warnings.warn`` if None.
         kwargs: what else ``TraceMeanField_ELBO`` takes.
 
     Raises:
@@ -185,7 +205,7 @@ class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801
 
 
 def compiled_twin(
-    elbo: ELBO, *, backend: str = "inductor", tell: Callable[[str], None] | None = None
+    elbo: ELBO, *, backend: str = "inductor", warn: Callable[[Warning], None] | None = None
 ) -> CompiledTrace_ELBO | CompiledTraceMeanField_ELBO:
     """Return the compiled ELBO that gives what one of Pyro's gives.
 
@@ -203,7 +223,7 @@ def compiled_twin(
     if type(elbo) not in twins:
         raise NotTraceableError(f"{type(elbo).__name__} has no compiled twin")
     twin = twins[type(elbo)](
-        elbo.num_particles, backend=backend, tell=tell, vectorize_particles=elbo.vectorize_particles
+        elbo.num_particles, backend=backend, warn=warn, vectorize_particles=elbo.vectorize_particles
     )
     twin.max_plate_nesting, twin.retain_graph = elbo.max_plate_nesting, elbo.retain_graph
     return twin
@@ -274,7 +294,7 @@ def _accumulate(leaves: list[Tensor], grads: list[Tensor]) -> None:
             leaf.grad += grad
 
 
-def _number(value: Tensor) -> float:
-    value = value.detach()
+def _number(value: Tensor | float) -> float:
+    value = value.detach() if isinstance(value, Tensor) else value
     warn_if_nan(value, "loss")
     return float(value)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.compiled.adam import DIALS, Moments, adam, check_adam, rate
+from pyro_vae.inference.compiled.adam import Adam
+from pyro_vae.inference.compiled.blocks import alike, in_blocks
+from pyro_vae.inference.compiled.call import Call
+from pyro_vae.inference.compiled.composition import Composition
 from pyro_vae.inference.compiled.elbos import compiled_twin
+from pyro_vae.inference.compiled.graphs import Graphs
 from pyro_vae.inference.compiled.kl_weight import KLWeight
-from pyro_vae.inference.compiled.specialise import Call, Kind, Run, Specialiser
-from pyro_vae.inference.compiled.tracing import Graph
+from pyro_vae.inference.compiled.states import Checked
 
 __all__ = ["CompiledStep"]
 
@@ -50,11 +54,12 @@ class CompiledStep:
         backend: "inductor" or "eager", as in ``CompiledTrace_ELBO``.
         steps_per_call: how many steps :meth:`run` puts into one graph. Compilation takes as many times as long, and
             results are those of single steps up to rounding; 4 saves small programs another fifth of the time.
-        tell: is told once, in a clause, why steps are left to Pyro; None keeps it in ``reason`` only.
+        warn: takes the warnings, of what is left to Pyro, why, and since when a graph may have been wrong;
+            ``warnings.warn`` if None.
 
     Attributes:
         grad_norm: the norm of the scaled gradient at the last step, before clipping.
-        reason: why steps are left to Pyro or to an uncompiled graph, if they are.
+        reason: the last warning, if there was one.
 
     Raises:
         NotTraceableError: if ``loss`` is of a kind that has no compiled twin.
@@ -83,28 +88,21 @@ class CompiledStep:
         clip_norm: float | None = None,
         backend: str = "inductor",
         steps_per_call: int = 1,
-        tell: Callable[[str], None] | None = None,
+        warn: Callable[[Warning], None] | None = None,
     ) -> None:
         checks.among(backend, ["inductor", "eager"], "backend")
-        check_adam(lr, betas, eps, weight_decay, clip_norm)
         self.model = model
         self.guide = guide
         self.elbo = compiled_twin(loss if loss is not None else Trace_ELBO(), backend=backend)
-        self.betas = betas
-        self.eps = eps
-        self.weight_decay = weight_decay
-        self.clip_norm = math.inf if clip_norm is None else float(clip_norm)
+        self.steps_per_call = checks.positive_integer(steps_per_call, "steps_per_call")
         self.reason: str | None = None
         self.grad_norm = torch.tensor(0.0)
-        self.steps_per_call = checks.positive_integer(steps_per_call, "steps_per_call")
-        self._tell = tell
-        self._lr = rate(lr)
-        self._dials: dict[str, Tensor] = {}
-        self._turned: dict[str, float] = {}
-        self._moments: dict[int, Moments] = {}  # by the parameter's id
-        self._waiting: list[tuple[Tensor, Tensor, int]] = []  # of a loaded state, for parameters yet to appear
-        self._num_steps = 0
-        self._graphs = Specialiser(self._loss_of_call, backend, self._hear)
+        self._warn = warn
+        self._adam = Adam(lr, betas, eps, weight_decay, clip_norm)
+        self._composition = Composition(self._adam)
+        self._kl_weight = torch.ones((), dtype=torch.float64)
+        self._kl_number = 1.0
+        self._graphs = Graphs(partial(_weighted_loss, self.elbo.traceable_loss), backend, self._hear)
 
     def __call__(self, *args: Any, kl_weight: float = 1.0, lr: float | None = None, scale: float = 1.0) -> Tensor:
         """Take one step; return the loss before it, a tensor without dimensions, in nats summed over the data.
@@ -115,16 +113,19 @@ class CompiledStep:
             lr: the learning rate from now on.
             scale: factor of the gradient, 1 / N for a loss in nats per datum.
         """
-        return self._take(args, kl_weight, lr, scale)[0]
+        self._schedule(args, kl_weight, lr, scale)
+        loss, self.grad_norm, _ = self._take(args)
+        return loss
 
     def run(
         self, batches: Iterable[Sequence[Any]], *, kl_weight: float = 1.0, lr: float | None = None, scale: float = 1.0
     ) -> Tensor:
         """Take one step on each batch; return the losses before each, ``(num_batches,)``.
 
-        The same as one call after the other, but Python looks over model and guide once for all batches of a kind
+        The same as one call after the other, but model and guide are looked at once for all batches of a layout
         rather than at every step, so they must not be changed meanwhile (by an iterator that makes the batches, say).
-        Small programs gain a fifth by it. It ends early, with the step whose loss or gradient was not finite.
+        A graph that has run 250 times since its last check is checked at the start. It ends early, with the step
+        whose loss or gradient was not finite.
 
         Args:
             batches: what model and guide take, batch by batch.
@@ -133,83 +134,41 @@ class CompiledStep:
             scale: factor of the gradient, 1 / N for a loss in nats per datum.
         """
         losses: list[Tensor] = []
-        kind: Kind | None = None
+        graph: Checked | None = None
         before: Sequence[Any] = ()
-        for block in _in_blocks(batches, self.steps_per_call):
-            if kind is not None and self.steps_per_call == len(block) > 1 and _alike(block[0], before):
-                found, norms = self._take_block(kind, block)
+        for block in in_blocks(batches, self.steps_per_call):
+            if not losses:
+                self._schedule(block[0], kl_weight, lr, scale)
+            at_once = self.steps_per_call == len(block) > 1
+            if at_once and graph is not None and alike(block[0], before) and not graph.is_due(len(block)):
+                found = self._take_block(graph, block)
             else:
-                found, norms = [], []
+                found = []
                 for batch in block:
-                    if kind is not None and _alike(batch, before):
-                        loss, norm = self._graphs.repeat(kind, self._inputs(kind, batch))
+                    if graph is not None and alike(batch, before) and not graph.is_due():
+                        loss, norm = self._graphs.repeat(graph, self._inputs(graph, batch))
                     else:
-                        loss, kind = self._take(tuple(batch), kl_weight, lr, scale)
-                        kind, norm = kind if kind is not None and self._graphs.settled(kind) else None, self.grad_norm
+                        loss, norm, graph = self._take(tuple(batch), epoch=not (losses or found))
                     before = batch
-                    found.append(loss)
-                    norms.append(norm)
+                    found.append((loss, norm))
                     if not _finite(loss, norm):
                         break
-            fine = [_finite(loss, norm) for loss, norm in zip(found, norms, strict=True)]
-            taken = len(fine) if all(fine) else fine.index(False) + 1
-            losses += found[:taken]
-            self.grad_norm = norms[taken - 1]
+            fine = [_finite(loss, norm) for loss, norm in found]
+            found = found if all(fine) else found[: fine.index(False) + 1]
+            losses += [loss for loss, _ in found]
+            self.grad_norm = found[-1][1]
             if not all(fine):
                 break
         return torch.stack(losses) if losses else torch.empty(0)
 
-    def _inputs(self, kind: Kind, batch: Sequence[Any]) -> list[Tensor]:
-        return kind.graph.inputs([self._dials["kl_weight"], *batch]) + self._rest(kind.graph)
-
-    def _take_block(self, kind: Kind, block: list[Sequence[Any]]) -> tuple[list[Tensor], list[Tensor]]:
-        """Take several steps in one graph; return their losses and norms. After one not finite nothing moves."""
-        graph = kind.graph
-        parts = [graph.inputs([self._dials["kl_weight"], *batch]) for batch in block]
-        first, last = graph.num_arguments, graph.num_arguments + len(graph.tensors)
-        changing = [tensor for part in parts for tensor in part[:first] + part[last:]]
-        inputs = changing + parts[0][first:last] + self._rest(graph)
-        found = self._graphs.repeat_block(kind, partial(self._compose_block, len(block)), inputs)
-        return found[::2], found[1::2]
-
-    def _compose_block(self, size: int, graph: Graph) -> Run:
-        """Return so many steps after each other, as one function of each step's arguments and noise, then the rest."""
-        step = self._compose(graph)
-        first, width = graph.num_arguments, graph.num_inputs - len(graph.tensors)
-
-        def run(inputs: list[Tensor]) -> list[Tensor]:
-            parts = [inputs[i * width : (i + 1) * width] for i in range(size)]
-            tensors, rest = _cut(inputs[size * width :], len(graph.tensors))
-            found: list[Tensor] = []
-            go: Tensor | None = None
-            for part in parts:
-                loss, norm = step([*part[:first], *tensors, *part[first:], *rest], go)
-                fine = torch.isfinite(loss) & torch.isfinite(norm)
-                go = fine if go is None else go & fine
-                found += [loss, norm]
-            return found
-
-        return run
-
-    def _take(
-        self, args: tuple[Any, ...], kl_weight: float, lr: float | None, scale: float
-    ) -> tuple[Tensor, Kind | None]:
-        """Take one step; return its loss and the graph that took it, None if Pyro did."""
-        if lr is not None:
-            self._lr = rate(lr)
-        self._turn(args, kl_weight=float(kl_weight), scale=float(scale), lr=self._lr)
-        call = Call.of(self.model, self.guide, (self._dials["kl_weight"], *args), {}, "step")
-        kind = None if call.kind is None else self._graphs.find(call)
-        if kind is None:
-            return self._eager_step(call), None
-        rest = self._rest(kind.graph)
-        loss, self.grad_norm = self._graphs.run(call, kind, self._compose, kind.graph.inputs(call.leaves) + rest)
-        return loss, kind
+    def retrace(self) -> None:
+        """Forget all graphs: model or guide have changed in what they read from Python."""
+        self._graphs.retrace()
 
     @property
     def parameters(self) -> list[Tensor]:
         """The parameters that have been moved so far, unconstrained."""
-        return [held.parameter for held in self._moments.values()]
+        return self._adam.parameters
 
     @property
     def num_graphs(self) -> int:
@@ -219,13 +178,11 @@ class CompiledStep:
     @property
     def num_steps(self) -> int:
         """How many steps have been taken."""
-        return int(self._dials["t"]) if self._dials else self._num_steps
+        return self._adam.num_steps
 
     def state_dict(self) -> dict[str, Any]:
         """Return Adam's state: steps taken, learning rate, and of each parameter moments and steps before its first."""
-        held = [(h.m.clone(), h.v.clone(), h.born) for h in self._moments.values()] + self._waiting
-        moments, born = [(m, v) for m, v, _ in held], [at for _, _, at in held]
-        return {"num_steps": self.num_steps, "lr": self._lr, "moments": moments, "born": born}
+        return self._adam.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state; before the first step, or with the same parameters.
@@ -233,167 +190,88 @@ class CompiledStep:
         Raises:
             ValueError: if the moments do not fit the parameters.
         """
-        pairs = zip(state["moments"], state["born"], strict=False)
-        moments = [(m.clone(), v.clone(), int(born)) for (m, v), born in pairs]
-        known = self.parameters
-        if known and [p.shape for p in known] != [m.shape for m, _, _ in moments]:
-            wanted, got = [tuple(p.shape) for p in known], [tuple(m.shape) for m, _, _ in moments]
-            raise ValueError(say(f"moments of shapes {wanted}", f"{got}", "the state of the same model and guide"))
-        self._lr, self._num_steps = float(state["lr"]), int(state["num_steps"])
-        if self._dials:
-            self._dials["t"].fill_(self._num_steps)
-        if [held.born for held in self._moments.values()] != [born for _, _, born in moments[: len(known)]]:
-            self._graphs.start_again()  # they hold when their parameters appeared
-        for held, (m, v, born) in zip(self._moments.values(), moments, strict=False):
-            held.m.copy_(m)
-            held.v.copy_(v)
-            held.born = born
-        self._waiting = moments[len(known) :]
+        if not self._adam.load_state_dict(state):
+            self.retrace()  # graphs hold when their parameters appeared
+        self._graphs.step = self.num_steps
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_moments": list(self._moments.values())}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._moments = {id(held.parameter): held for held in state["_moments"]}
-
-    def _turn(self, args: tuple[Any, ...], **values: float) -> None:
+    def _schedule(self, args: Sequence[Any], kl_weight: float, lr: float | None, scale: float) -> None:
         """Set the numbers that change from step to step: tensors, so that no graph holds them."""
-        if not self._dials:
-            device = next((a.device for a in args if isinstance(a, Tensor)), torch.device("cpu"))
-            zeros = torch.zeros(4, dtype=torch.float64, device=device).unbind()
-            self._dials = {
-                name: zero.clone() for name, zero in zip(("kl_weight", "scale", "lr", "t"), zeros, strict=True)
-            }
-            self._dials["t"].fill_(self._num_steps)
-        for name, value in values.items():
-            if self._turned.get(name) != value:
-                self._turned[name] = value
-                self._dials[name].fill_(value)
+        device = next((a.device for a in args if isinstance(a, Tensor)), self._kl_weight.device)
+        if self._kl_weight.device != device:
+            self._kl_weight = self._kl_weight.to(device)
+        if self._kl_number != float(kl_weight):
+            self._kl_number = float(kl_weight)
+            self._kl_weight.fill_(self._kl_number)
+        self._adam.schedule(device, float(scale), lr)
 
-    def _loss_of_call(self, call: Call, leaves: Sequence[Tensor]) -> Tensor:
-        return self._weighted_loss(self.elbo.traceable_loss, call, leaves)
+    def _take(self, args: tuple[Any, ...], *, epoch: bool = False) -> tuple[Tensor, Tensor, Checked | None]:
+        """Take one step; return its loss, the gradient's norm, and the graph that may be repeated for the next."""
+        call = Call.of(self.model, self.guide, (self._kl_weight, *args), {}, "step")
+        reference = partial(_weighted_loss, self.elbo.eager_loss, call, call.leaves)
+        graph = self._graphs.find(call, reference, gradient=True, epoch=epoch)
+        if graph is None:
+            return (*self._eager_step(call, reference), None)
+        inputs = graph.graph.inputs(call.leaves) + self._composition.rest(graph.graph)
+        graph, (loss, norm) = self._graphs.run(call, graph, self._composition.step, inputs)
+        return loss, norm, graph if self._graphs.is_final(graph) else None
 
-    def _weighted_loss(self, loss: Callable[..., Tensor], call: Call, leaves: Sequence[Tensor]) -> Tensor:
-        (weight, *args), _ = call.arguments(leaves)
+    def _inputs(self, graph: Checked, batch: Sequence[Any]) -> list[Tensor]:
+        return graph.graph.inputs([self._kl_weight, *batch]) + self._composition.rest(graph.graph)
 
-        def weighted(program: Any) -> Any:
-            def run(*args: Any) -> Any:
-                with KLWeight(weight):
-                    return program(*args)
+    def _take_block(self, graph: Checked, block: list[Sequence[Any]]) -> list[tuple[Tensor, Tensor]]:
+        """Take several steps in one graph; return their losses and norms. After one not finite nothing moves."""
+        leaves = [[self._kl_weight, *batch] for batch in block]
+        compose = partial(self._composition.block, len(block))
+        inputs = self._composition.block_inputs(graph.graph, leaves)
+        found = self._graphs.repeat_block(graph, compose, inputs, len(block))
+        return list(zip(found[::2], found[1::2], strict=True))
 
-            return run
-
-        return loss(weighted(call.model), weighted(call.guide), *args)
-
-    def _eager_step(self, call: Call) -> Tensor:
+    def _eager_step(self, call: Call, reference: Callable[[], Any]) -> tuple[Tensor, Tensor]:
+        """Take one step by Pyro's loss and the same update."""
         with torch.enable_grad(), poutine.trace(param_only=True) as sites:
-            reference = partial(self._weighted_loss, self.elbo.eager_loss, call, call.leaves)
             loss = self._graphs.observe(call, reference, gradient=True)
-        leaves = self._learnable([site["value"] for site in sites.trace.nodes.values()])
-        grads = torch.autograd.grad(loss, leaves, allow_unused=True) if leaves and loss.requires_grad else ()
-        if not any(grad is not None for grad in grads):
+        values = [site["value"] for site in sites.trace.nodes.values()]
+        leaves = _learnable(values, (self.model, self.guide))
+        learns = leaves and isinstance(loss, Tensor) and loss.requires_grad
+        grads = torch.autograd.grad(loss, leaves, allow_unused=True) if learns else ()
+        used = [(leaf, grad) for leaf, grad in zip(leaves, grads, strict=False) if grad is not None]
+        if not used:
             raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
-        used = [(leaf, grad) for leaf, grad in zip(leaves, grads, strict=True) if grad is not None]
-        for leaf, _ in used:
-            self._adopt(leaf)
-        held = [self._moments[id(leaf)] for leaf, _ in used]
+        states = [self._adam.adopt(leaf) for leaf, _ in used]
         with torch.no_grad():
             loss = loss.detach()
-            self.grad_norm = self._update(loss, [grad for _, grad in used], held, self._dials)
-        return loss
+            return loss, self._adam.update(loss, [grad for _, grad in used], states, self._adam.scheduled)
 
-    def _learnable(self, values: Sequence[Any]) -> list[Tensor]:
-        found = {id(p): p for p in (value.unconstrained() for value in values if value is not None)}
-        for module in (self.model, self.guide):
-            if isinstance(module, nn.Module):
-                found |= {id(p): p for p in module.parameters() if p.requires_grad}
-        return list(found.values())
+    def _hear(self, warning: Warning) -> None:
+        self.reason = str(warning)
+        if self._warn is None:
+            warnings.warn(type(warning)(f"CompiledStep: {warning}"), stacklevel=6)
+        else:
+            self._warn(warning)
 
-    def _adopt(self, leaf: Tensor) -> None:
-        """Give a parameter its moments."""
-        if id(leaf) not in self._moments:
-            zeros = (torch.zeros_like(leaf).detach(), torch.zeros_like(leaf).detach(), self.num_steps)
-            self._moments[id(leaf)] = Moments(leaf, *(self._waiting.pop(0) if self._waiting else zeros))
 
-    def _held(self, graph: Graph) -> list[Moments]:
-        return [self._moments[id(leaf)] for leaf in graph.wanted if id(leaf) in self._moments]
+def _weighted_loss(loss: Callable[..., Any], call: Call, leaves: Sequence[Tensor]) -> Any:
+    """The loss of a call whose first argument is the weight of the latent sites' log densities."""
+    (weight, *args), _ = call.arguments(leaves)
 
-    def _rest(self, graph: Graph) -> list[Tensor]:
-        """What the composed graph takes after the graph's own inputs."""
-        held = self._held(graph)
-        return [*(h.m for h in held), *(h.v for h in held), *(self._dials[name] for name in DIALS)]
-
-    def _compose(self, graph: Graph) -> Callable[..., list[Tensor]]:
-        """Return the graph followed by clipping and Adam, which write parameters and moments in place."""
-        moved = [i for i, leaf in enumerate(graph.wanted) if id(leaf) in self._moments]
-        born = [held.born for held in self._held(graph)]
-        place = {id(tensor): i for i, tensor in enumerate(graph.tensors)}
-        places = [place[id(graph.wanted[i])] for i in moved]
-        k, num_inputs = len(moved), graph.num_inputs
-
-        def run(inputs: list[Tensor], go: Tensor | None = None) -> list[Tensor]:
-            loss, *grads = graph.module(*inputs[:num_inputs])
-            parameters = [inputs[graph.num_arguments + i] for i in places]
-            rest = inputs[num_inputs:]
-            held = [Moments(*each) for each in zip(parameters, rest[:k], rest[k : 2 * k], born, strict=True)]
-            dials = dict(zip(DIALS, rest[2 * k :], strict=True))
-            return [loss, self._update(loss, [grads[i] for i in moved], held, dials, go)]
+    def weighted(program: Any) -> Any:
+        def run(*args: Any) -> Any:
+            with KLWeight(weight):
+                return program(*args)
 
         return run
 
-    def _update(
-        self,
-        loss: Tensor,
-        grads: list[Tensor],
-        held: list[Moments],
-        dials: dict[str, Tensor],
-        go: Tensor | None = None,
-    ) -> Tensor:
-        settings = {"eps": self.eps, "weight_decay": self.weight_decay, "clip_norm": self.clip_norm}
-        return adam(loss, grads, held, dials, go, betas=self.betas, **settings)
+    return loss(weighted(call.model), weighted(call.guide), *args)
 
-    def _hear(self, message: str) -> None:
-        self.reason = message
-        if self._tell is not None:
-            self._tell(message)
+
+def _learnable(values: Sequence[Any], programs: Sequence[Any]) -> list[Tensor]:
+    """The unconstrained parameters among the values of Pyro's sites, and those of the programs that are modules."""
+    found = {id(p): p for p in (value.unconstrained() for value in values if value is not None)}
+    for module in programs:
+        if isinstance(module, nn.Module):
+            found |= {id(p): p for p in module.parameters() if p.requires_grad}
+    return list(found.values())
 
 
 def _finite(loss: Tensor, norm: Tensor) -> bool:
     return math.isfinite(loss.item()) and math.isfinite(norm.item())
-
-
-def _cut(tensors: list[Tensor], at: int) -> tuple[list[Tensor], list[Tensor]]:
-    return tensors[:at], tensors[at:]
-
-
-def _in_blocks(batches: Iterable[Sequence[Any]], size: int) -> Iterator[list[Sequence[Any]]]:
-    """Put neighbouring batches of one layout together, up to so many; none is asked for before it is needed."""
-    block: list[Sequence[Any]] = []
-    for batch in batches:
-        if not isinstance(batch, (tuple, list)):
-            got = type(batch).__name__
-            raise TypeError(say("batches that are tuples of arguments", got, "run((x,) for x in batches)"))
-        if block and not _alike(batch, block[-1]):
-            yield block
-            block = []
-        block.append(batch)
-        if len(block) == size:
-            yield block
-            block = []
-    if block:
-        yield block
-
-
-def _alike(batch: Sequence[Any], other: Sequence[Any]) -> bool:
-    """Whether two batches are plain tensors of one layout, so that one graph serves both."""
-    return len(batch) == len(other) and all(
-        type(a) is Tensor
-        and type(b) is Tensor
-        and a.shape == b.shape
-        and a.stride() == b.stride()
-        and a.dtype == b.dtype
-        and a.device == b.device
-        and not a.requires_grad
-        for a, b in zip(batch, other, strict=True)
-    )

@@ -1,0 +1,93 @@
+"""Which tensors a run of a Pyro program reads from outside: data, parameters, buffers, globals, closures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["LITERALS", "Recording", "record"]
+
+LITERALS = {torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default}  # tensors made of numbers
+
+
+class Recording(TorchDispatchMode):
+    """Notes which tensors a run of tensor code reads from outside, and which of those it writes.
+
+    Attributes:
+        tensors: the tensors read from outside, in the order of their first use.
+        written: those among them that the run changed in place.
+        parameters: the sites of Pyro parameters by name, as unconstrained tensors.
+        obstacle: why the program must not even be run a further time to trace it, a clause without a subject.
+    """
+
+    def __init__(self, arguments: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.tensors: list[Tensor] = []
+        self.written: list[Tensor] = []
+        self.parameters: dict[str, Tensor] = {}
+        self._outside: set[int] = set()
+        self.obstacle: str | None = None
+        self._arguments = {leaf.untyped_storage().data_ptr() for leaf in arguments} - {0}
+        self._known: dict[int, Tensor] = {id(leaf): leaf for leaf in arguments}  # by id: tensors compare by value
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operation; note what it takes in and what it gives."""
+        kwargs = kwargs or {}
+        if func not in LITERALS:
+            for leaf in tree_leaves((args, kwargs)):
+                if isinstance(leaf, Tensor) and id(leaf) not in self._known:
+                    self._known[id(leaf)] = leaf
+                    self._outside.add(id(leaf))
+                    self.tensors.append(leaf)
+        if kwargs.get("generator") is not None:
+            self.obstacle = "it has a random generator of its own"
+        self._note_writes(func, args, kwargs)
+        out = func(*args, **kwargs)
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._known.setdefault(id(leaf), leaf)
+        return out
+
+    def _note_writes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        schema = func._schema.arguments
+        values = {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
+        for argument in schema:
+            unmarked = argument.name in {"running_mean", "running_var"} and values.get("training", False)
+            if not unmarked and (argument.alias_info is None or not argument.alias_info.is_write):
+                continue
+            for leaf in tree_leaves(values.get(argument.name)):
+                dense = isinstance(leaf, Tensor) and leaf.layout == torch.strided
+                if dense and leaf.untyped_storage().data_ptr() in self._arguments:
+                    self.obstacle = "it writes to its arguments in place"
+                if id(leaf) in self._outside and all(leaf is not tensor for tensor in self.written):
+                    self.written.append(leaf)
+
+    def forget(self) -> None:
+        """Let go of what the run made on its way."""
+        self._known.clear()
+
+    def same_inputs(self, other: Recording) -> bool:
+        """Return whether two runs read the very same tensors from outside."""
+        return [id(tensor) for tensor in self.tensors] == [id(tensor) for tensor in other.tensors]
+
+
+@contextmanager
+def record(arguments: Sequence[Tensor]) -> Iterator[Recording]:
+    """Record what the code inside reads from outside; ``arguments`` are known and not reported."""
+    recording = Recording(arguments)
+    with poutine.trace(param_only=True) as sites, recording:
+        yield recording
+    recording.forget()
+    values: list[tuple[str, Any]] = [(name, site["value"]) for name, site in sites.trace.nodes.items()]
+    recording.parameters = {
+        name: value.unconstrained() if hasattr(value, "unconstrained") else value for name, value in values
+    }
