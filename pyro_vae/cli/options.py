@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
@@ -69,18 +69,13 @@ def recipe_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
 def _parameter(name: str) -> Parameter:
     """A setting of a recipe as typer reads it: an option that is None if it is not given."""
     field = next(field for field in fields(Recipe) if field.name == name)
-    kind, words = get_type_hints(Recipe, include_extras=True)[name].__args__[0], _words(name)
+    kind, words = get_args(get_type_hints(Recipe, include_extras=True)[name])
     if field.default not in (MISSING, ""):
         words += f" Default: {field.default}."
     option: Any = typer.Option(help=words, autocompletion=completion(name) if name in _TABLES else None)
     if name == "data":
         option = typer.Argument(help=words, show_default=False)
     return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
-
-
-def _words(name: str) -> str:
-    """What a setting means."""
-    return str(get_type_hints(Recipe, include_extras=True)[name].__metadata__[0])
 
 
 @contextmanager

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyro_vae.runs.folder import write_whole
+
 __all__ = ["Section", "as_png", "write_report"]
 
 
@@ -44,12 +46,7 @@ def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> P
     path.parent.mkdir(parents=True, exist_ok=True)
     body = "\n".join(_section(section) for section in sections)
     page = _PAGE.format(title=html.escape(title), style=_STYLE, body=body)
-    draft = path.with_name(f".{path.name}.tmp")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)  # a page is there whole, or the one before is
-    finally:
-        draft.unlink(missing_ok=True)
+    write_whole(path, page.encode())
     return path
 
 

@@ -145,9 +145,8 @@ def _imported(path: str, x: Any, *, trust_code: bool) -> tuple[Any, Any]:
     try:
         maker = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(
-            say(f"a function at {path!r}", str(error), "package.module:function, from this folder")
-        ) from error
+        remedy = "package.module:function, from this folder"
+        raise ValueError(say(f"a function at {path!r}", str(error), remedy)) from error
     finally:
         sys.path.pop(0)
     model, guide = maker(x)

@@ -92,9 +92,8 @@ class Recipe:
         try:
             return tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ValueError(
-                say("a TOML file", f"{path}: {error}", 'lines such as epochs = 50 or prior = "Laplace"')
-            ) from error
+            remedy = 'lines such as epochs = 50 or prior = "Laplace"'
+            raise ValueError(say("a TOML file", f"{path}: {error}", remedy)) from error
 
     def to_toml(self) -> str:
         """Return it as a configuration file."""

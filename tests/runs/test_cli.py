@@ -242,7 +242,7 @@ def test_every_setting_of_a_recipe_is_an_option_with_words_and_default(monkeypat
     page = go("train", "--help").stdout
     for name, field in Recipe.__dataclass_fields__.items():
         if name != "data":
-            line = next(line for line in page.splitlines() if f" --{name.replace('_', '-')} " in line)
+            line = next(line for line in page.splitlines() if line.startswith(f"│ --{name.replace('_', '-')} "))
             assert field.default in {"", False} or f"Default: {field.default}." in line
 
 
