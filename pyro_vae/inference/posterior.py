@@ -53,7 +53,7 @@ class Answer:
 
 @torch.no_grad()
 def answer(target: Target, posterior: Any, *, num_samples: int = 1000) -> Answer:
-    """Return what a posterior says, whichever kind it is.
+    """Return what a posterior says, whatever it is.
 
     Args:
         target: the densities that it is a posterior of.
@@ -115,7 +115,7 @@ def named_posterior(guide: Any, args: tuple[Any, ...]) -> Any:
 def _taken(function: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arguments that a guide takes: all of the model's, or x alone."""
     try:
-        inspect.signature(function).bind(*args)
+        inspect.signature(getattr(function, "forward", function)).bind(*args)  # a module's __call__ takes anything
     except TypeError:
         return args[:1]
     return args

@@ -215,11 +215,14 @@ def test_a_program_takes_the_models_covariates_or_x_alone():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x, 1.0))
 
+    class OfX(PyroModule):
+        forward = staticmethod(of_x)
+
     def of_both(x, size):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x * size, 1.0))
 
     target = pv.Target(program, (x, size))
-    for guide, mean in ((of_x, x), (of_both, x * size)):
+    for guide, mean in ((of_x, x), (OfX(), x), (of_both, x * size)):
         u, log_q = GuideSampler(target, guide).sample(3)
         torch.testing.assert_close(log_q, dist.Normal(mean, 1.0).log_prob(u.squeeze(-1)))

@@ -1,4 +1,4 @@
-"""A posterior whose density is held on a grid of its own for every datum."""
+"""A posterior whose density stands on a grid of its own for every datum."""
 
 from __future__ import annotations
 

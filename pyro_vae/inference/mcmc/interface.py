@@ -185,16 +185,12 @@ def _start(target: Target, values: dict[str, Tensor], num_chains: int) -> Tensor
     """Pyro's ``initial_params`` as u ``(C, N, L)``."""
     if set(values) != set(target.sites):
         raise ValueError(say(f"initial_params of the sites {list(target.sites)}", f"{list(values)}", "naming each"))
-    columns = []
+    raw = {}
     for name, site in target.sites.items():
-        shape = list(site.shape[1:])
-        if site.axis is not None:
-            shape.insert(site.axis, target.num_data)
-        value = values[name] if num_chains > 1 else values[name].unsqueeze(0)
-        if list(value.shape) != [num_chains, *shape]:
-            expected = f"initial_params[{name!r}] of shape {tuple(shape if num_chains == 1 else [num_chains, *shape])}"
+        raw[name] = values[name] if num_chains > 1 else values[name].unsqueeze(0)
+        if raw[name].shape != (num_chains, *site.program_shape):
+            shape = site.program_shape if num_chains == 1 else (num_chains, *site.program_shape)
             remedy = "unconstrained values as the program samples them, chains first"
+            expected = f"initial_params[{name!r}] of shape {tuple(shape)}"
             raise ValueError(say(expected, f"{tuple(values[name].shape)}", remedy))
-        value = value if site.axis is None else value.movedim(1 + site.axis, 1)
-        columns.append(value.reshape(num_chains, target.num_data, -1))
-    return torch.cat(columns, -1)
+    return target.layout.join(raw)

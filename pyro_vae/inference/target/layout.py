@@ -36,6 +36,22 @@ class LatentSite:
     transform: Transform
     value_dim: int
 
+    @property
+    def program_shape(self) -> torch.Size:
+        """Shape of its unconstrained value where the program has the data axis, or has none."""
+        shape = list(self.shape[1:])
+        if self.axis is not None:
+            shape.insert(self.axis, self.shape[0])
+        return torch.Size(shape)
+
+    def data_first(self, value: Tensor, lead: int) -> Tensor:
+        """Put the data axis right behind ``lead`` leading dimensions, from where the program has it."""
+        return value if self.axis is None else value.movedim(lead + self.axis, lead)
+
+    def data_back(self, value: Tensor, lead: int) -> Tensor:
+        """Put the data axis, right behind ``lead`` leading dimensions, where the program has it."""
+        return value if self.axis is None else value.movedim(lead, lead + self.axis)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -75,47 +91,29 @@ class Layout:
         """Columns of u ``(..., N, L)`` as the site's unconstrained value ``(..., *shape)``."""
         lead = u.shape[:-2]
         value = u[..., site.columns].reshape(*lead, u.shape[-2], *site.shape[1:])
-        if site.axis is None:
-            return value.squeeze(len(lead))
-        return value.movedim(len(lead), len(lead) + site.axis)
+        return value.squeeze(len(lead)) if site.axis is None else site.data_back(value, len(lead))
+
+    def join(self, raw: dict[str, Tensor]) -> Tensor:
+        """Unconstrained values of each site ``(B, *site.program_shape)`` side by side as u ``(B, N, L)``."""
+        parts = (site.data_first(raw[name], 1) for name, site in self.sites.items())
+        return torch.cat([part.reshape(len(part), self.num_data, -1) for part in parts], -1)
 
     def pack(self, trace: Trace) -> Tensor:
         """The latent sites' values in one run of the program as u ``(N, L)``."""
-        columns = []
-        for name, layout in self.sites.items():
-            site = trace[name]
-            value = bijection(site["fn"].support).inv(site["value"])
-            if layout.axis is not None:
-                value = value.movedim(layout.axis, 0)
-            columns.append(value.reshape(layout.shape[0], -1))
-        return torch.cat(columns, -1)
+        sites = {name: trace[name] for name in self.sites}
+        raw = {name: bijection(site["fn"].support).inv(site["value"]) for name, site in sites.items()}
+        return self.join({name: value.unsqueeze(0) for name, value in raw.items()}).squeeze(0)
 
     def pack_batch(self, values: dict[str, Tensor]) -> Tensor:
         """Values of each site ``(B, ...)``, as the program holds them, as u ``(B, N, L)``; for supports that stay."""
-        columns = []
-        for name, site in self.sites.items():
-            raw = self.data_first(site.transform.inv(values[name]), site, 1)
-            columns.append(raw.reshape(len(raw), self.num_data, -1))
-        return torch.cat(columns, -1)
-
-    def data_first(self, value: Tensor, site: LatentSite, lead: int) -> Tensor:
-        """Put a site's data axis right behind ``lead`` leading dimensions, from where the program has it."""
-        return value if site.axis is None else value.movedim(lead + site.axis, lead)
-
-    def data_back(self, value: Tensor, site: LatentSite, lead: int) -> Tensor:
-        """Put a site's data axis, right behind ``lead`` leading dimensions, where the program has it."""
-        return value if site.axis is None else value.movedim(lead, lead + site.axis)
+        return self.join({name: site.transform.inv(values[name]) for name, site in self.sites.items()})
 
     def places(self, device: torch.device) -> Tensor:
         """Where each number of u lies, ``(N, L)``, in the sites' unconstrained values flattened one after another."""
-        columns, start = [], 0
-        for site in self.sites.values():
-            first = torch.empty(site.shape, device="meta")
-            shape = self.data_back(first, site, 0).shape if site.axis is not None else site.shape
-            place = start + torch.arange(first.numel(), device=device).reshape(shape)
-            columns.append(self.data_first(place, site, 0).reshape(self.num_data, -1))
-            start += first.numel()
-        return torch.cat(columns, -1)
+        shapes = [site.program_shape for site in self.sites.values()]
+        every = torch.arange(self.num_data * self.latent_dim, device=device).split([shape.numel() for shape in shapes])
+        raw = {name: part.reshape(1, *shape) for name, part, shape in zip(self.sites, every, shapes, strict=True)}
+        return self.join(raw).squeeze(0)
 
     def must_name_all(self, values: dict[str, Any]) -> None:
         """Check that values are given for the latent sites, and for no other.

@@ -175,7 +175,7 @@ class Target:
         else:
             values = vectorised(lambda v: {name: self.trace(v)[name]["value"] for name in self.sites}, u)
         lead = u.dim() - 2
-        return {name: self.layout.data_first(value, self.sites[name], lead) for name, value in values.items()}
+        return {name: self.sites[name].data_first(value, lead) for name, value in values.items()}
 
     def pack(self, values: dict[str, Tensor]) -> Tensor:
         """Return u ``(N, L)`` for one value a latent site, as the program would sample it: the inverse of constrain.
@@ -210,7 +210,7 @@ class Target:
         name, first = next(iter(self.sites.items()))
         lead = values[name].shape[: values[name].dim() - first.value_dim]
         flat = {
-            name: self.layout.data_back(values[name].reshape(-1, *values[name].shape[len(lead) :]), site, 1)
+            name: site.data_back(values[name].reshape(-1, *values[name].shape[len(lead) :]), 1)
             for name, site in self.sites.items()
         }
         return self.pack_batch(flat).reshape(*lead, self.num_data, self.latent_dim)
