@@ -78,6 +78,7 @@ class FlowDistribution(dist.TorchDistribution):
         return self._sobol().var(0)
 
     def _sobol(self, num_points: int = 4096) -> Tensor:
+        """Return z at the points of a Sobol sequence in the base, for moments without Monte Carlo noise."""
         L = self.event_shape[0]
         origin = self.base.mean  # for its device, dtype and batch
         points = torch.quasirandom.SobolEngine(L).draw(num_points, dtype=torch.float64) + 0.5 / num_points
@@ -88,6 +89,7 @@ class FlowDistribution(dist.TorchDistribution):
 
 
 def _call_and_log_det(transform: Any, u: Tensor) -> tuple[Tensor, Tensor]:
+    """Return z and log |dz/du|."""
     if hasattr(transform, "call_and_ladj"):  # zuko's transforms give both in one pass
         return transform.call_and_ladj(u)
     z = transform(u)

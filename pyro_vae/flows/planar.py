@@ -52,6 +52,7 @@ class PlanarTransform(Transform):
         return u + self.direction * torch.tanh((self.weight * u).sum(-1) + self.bias).unsqueeze(-1)
 
     def _inverse(self, z: Tensor) -> Tensor:
+        """Solve a + slope tanh(a + bias) = w'z by bisection, then one Newton step that carries the gradient."""
         y = (self.weight * z).sum(-1)
         with torch.no_grad():  # a lies in y +- |slope|
             reach = self.slope.abs() + 1e-3

@@ -27,6 +27,7 @@ class _PerDatum(Guide):
         self.raw_scale = nn.Parameter(raw)
 
     def _check(self, x: Tensor) -> None:
+        """Refuse data of another number than the guide has parameters for."""
         if len(x) != self.num_data:
             raise ValueError(
                 say(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import say
 
-__all__ = ["Likelihood", "OfNetwork", "split_last"]
+__all__ = ["Likelihood", "OfNetwork", "bounded_exp", "split_last"]
 
 
 class Likelihood(nn.Module):
@@ -22,9 +22,12 @@ class Likelihood(nn.Module):
         ...         super().__init__()
         ...         self.network = network
         ...     def forward(self, z):
-        ...         return dist.Exponential(self.network(z).exp()).to_event(1)
+        ...         return dist.Exponential(bounded_exp(self.network(z))).to_event(1)
         >>> Rate(nn.Linear(2, 5))(torch.zeros(7, 2)).event_shape
         torch.Size([5])
+
+    Rates go through ``bounded_exp`` and scales through ``pyro_vae.scales.to_scale``, which no output of a network
+    takes out of range.
 
     A likelihood may take covariates of the data after z, such as a library size: ``model(x, library)`` hands on all
     that follows x.
@@ -41,6 +44,17 @@ class OfNetwork(Likelihood):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+
+
+def bounded_exp(log_rate: Tensor) -> Tensor:
+    """Return exp between e^-30 and e^30: a wild first step must not end the training.
+
+    Example:
+        >>> import torch
+        >>> bool(bounded_exp(torch.tensor(1e4)).isfinite())
+        True
+    """
+    return log_rate.clamp(-30.0, 30.0).exp()
 
 
 def split_last(out: Tensor, parts: int, meaning: str) -> tuple[Tensor, ...]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 
-from pyro_vae.likelihoods.base import OfNetwork, split_last
+from pyro_vae.likelihoods.base import OfNetwork, bounded_exp, split_last
 from pyro_vae.scales import to_scale
 
 __all__ = ["NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial", "ZeroInflatedPoisson"]
@@ -19,7 +18,8 @@ class Poisson(OfNetwork):
         network: maps z ``(..., L)`` to log rates ``(..., D)``.
 
     Example:
-        >>> Poisson(nn.Linear(2, 5))(torch.zeros(7, 2)).event_shape
+        >>> from torch import nn, zeros
+        >>> Poisson(nn.Linear(2, 5))(zeros(7, 2)).event_shape
         torch.Size([5])
     """
 
@@ -43,7 +43,8 @@ class ZeroInflatedPoisson(OfNetwork):
         Lambert 1992.
 
     Example:
-        >>> ZeroInflatedPoisson(nn.Linear(2, 10))(torch.zeros(7, 2)).event_shape
+        >>> from torch import nn, zeros
+        >>> ZeroInflatedPoisson(nn.Linear(2, 10))(zeros(7, 2)).event_shape
         torch.Size([5])
     """
 
@@ -63,7 +64,8 @@ class NegativeBinomial(OfNetwork):
         ValueError: if the network's last dimension is odd.
 
     Example:
-        >>> NegativeBinomial(nn.Linear(2, 10))(torch.zeros(7, 2)).event_shape
+        >>> from torch import nn, zeros
+        >>> NegativeBinomial(nn.Linear(2, 10))(zeros(7, 2)).event_shape
         torch.Size([5])
     """
 
@@ -88,7 +90,8 @@ class ZeroInflatedNegativeBinomial(OfNetwork):
         Lopez et al. 2018 (scVI), with the library size given as a covariate: ``model(x, library)``.
 
     Example:
-        >>> ZeroInflatedNegativeBinomial(nn.Linear(2, 15))(torch.zeros(7, 2), torch.ones(7)).event_shape
+        >>> from torch import nn, ones, zeros
+        >>> ZeroInflatedNegativeBinomial(nn.Linear(2, 15))(zeros(7, 2), ones(7)).event_shape
         torch.Size([5])
     """
 
@@ -104,7 +107,7 @@ _FLOOR = 1e-2  # under a learnt inverse dispersion
 
 
 def _rate(log_rate: Tensor, library: Tensor | None) -> Tensor:
-    rate = torch.exp(log_rate.clamp(-30.0, 30.0))  # a wild first step must not end the training
+    rate = bounded_exp(log_rate)
     return rate if library is None else library.unsqueeze(-1) * rate
 
 

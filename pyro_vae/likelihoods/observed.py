@@ -84,6 +84,8 @@ class ObservedEntries(dist.TorchDistribution):
 
 
 class _WithNaN(constraints.Constraint):
+    """A support in which NaN stands for any entry; ``filler`` is a value of it."""
+
     def __init__(self, base_constraint: Any, filler: Tensor) -> None:
         self.base_constraint = base_constraint
         self.filler = filler
@@ -102,6 +104,7 @@ class _WithNaN(constraints.Constraint):
 
 
 def _entries(fn: Any, value: Tensor) -> Tensor:
+    """The log density of every entry by itself, of the shape of the value."""
     if isinstance(fn, SideBySide):
         pieces = zip(fn.parts, value.split(fn.widths, -1), strict=True)
         return torch.cat([_entries(part, piece) for part, piece in pieces], -1)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pyro.distributions as dist
-import torch
 from torch import Tensor
 
-from pyro_vae.likelihoods.base import OfNetwork, split_last
+from pyro_vae.likelihoods.base import OfNetwork, bounded_exp, split_last
 from pyro_vae.likelihoods.location_scale import LocationScale
 from pyro_vae.scales import to_scale
 
@@ -20,13 +19,14 @@ class Exponential(OfNetwork):
         network: maps z ``(..., L)`` to log means ``(..., D)``.
 
     Example:
-        >>> Exponential(nn.Linear(2, 5))(torch.zeros(7, 2)).event_shape
+        >>> from torch import nn, zeros
+        >>> Exponential(nn.Linear(2, 5))(zeros(7, 2)).event_shape
         torch.Size([5])
     """
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return the distribution of x given z."""
-        return dist.Exponential(_bounded_exp(-self.network(z))).to_event(1)
+        return dist.Exponential(bounded_exp(-self.network(z))).to_event(1)
 
 
 class Gamma(OfNetwork):
@@ -42,7 +42,8 @@ class Gamma(OfNetwork):
         ValueError: if the network's last dimension is odd.
 
     Example:
-        >>> Gamma(nn.Linear(2, 10))(torch.zeros(7, 2)).event_shape
+        >>> from torch import nn, zeros
+        >>> Gamma(nn.Linear(2, 10))(zeros(7, 2)).event_shape
         torch.Size([5])
     """
 
@@ -50,7 +51,7 @@ class Gamma(OfNetwork):
         """Return the distribution of x given z."""
         log_mean, raw = split_last(self.network(z), 2, "log mean and shape")
         shape = to_scale(raw, floor=1e-2).clamp_max(1e4)
-        return dist.Gamma(shape, shape * _bounded_exp(-log_mean)).to_event(1)
+        return dist.Gamma(shape, shape * bounded_exp(-log_mean)).to_event(1)
 
 
 class LogNormal(LocationScale):
@@ -67,15 +68,11 @@ class LogNormal(LocationScale):
         ValueError: on an unknown ``scale``, one that is not positive, or a missing ``data_dim``.
 
     Example:
-        >>> LogNormal(nn.Linear(2, 10), scale=0.5)(torch.zeros(7, 2)).event_shape
+        >>> from torch import nn, zeros
+        >>> LogNormal(nn.Linear(2, 10), scale=0.5)(zeros(7, 2)).event_shape
         torch.Size([10])
     """
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return the distribution of x given z."""
         return dist.LogNormal(*self._location_and_scale(z)).to_event(1)
-
-
-def _bounded_exp(log_rate: Tensor) -> Tensor:
-    """exp, kept off where a wild first step would end the training."""
-    return torch.exp(log_rate.clamp(-30.0, 30.0))

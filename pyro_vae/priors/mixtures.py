@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import finite, misfit, positive_integer, positive_number, say, tensor
 from pyro_vae.priors.base import Prior
+from pyro_vae.randomness import fork_rng
 from pyro_vae.scales import raw_scale, to_scale
 
 __all__ = ["GaussianMixture", "VampPrior"]
@@ -105,8 +106,9 @@ class VampPrior(Prior):
 
 @torch.no_grad()
 def _check_components(guide: Any, u: Tensor) -> None:
+    """Check that a guide gives one posterior with a density for each pseudo-input."""
     try:
-        with torch.random.fork_rng():
+        with fork_rng():
             q = guide.posterior(u)
     except (RuntimeError, ValueError) as error:
         raise misfit(error, guide, u, what="the guide", name="pseudo-inputs") from error
