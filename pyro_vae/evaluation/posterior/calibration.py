@@ -36,7 +36,8 @@ class Calibration:
     """Ranks and coverage over N simulated data.
 
     Attributes:
-        ranks: rank of the truth among the draws, from 0 to S, ``(N, L)``.
+        ranks: rank of the truth's u among the draws', from 0 to S, ``(N, L)``; those of a monotone function of a single
+            latent number, such as its constrained value, are the same.
         num_draws: S.
         p_value: of the ranks' uniformity in each latent number, ``(L,)``: the share of uniform samples whose ECDF
             strays as far from its band's middle.
