@@ -182,6 +182,24 @@ def test_data_are_simulated_with_their_covariates():
     assert float((found.log_evidence - truth)[found.resolved].abs().mean()) < 0.05
 
 
+def test_a_guide_program_is_calibrated_as_it_is():
+    def exact(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("rate", dist.Gamma(2.0 + x, 2.0))
+
+    def exact_of_both(x, library):
+        return exact(x)
+
+    assert pv.calibrate(gamma_poisson, torch.zeros(400), exact).calibrated(0.002)
+    assert not pv.calibrate(gamma_poisson, torch.zeros(400), wide).calibrated()
+
+    def with_library(x, library):
+        return gamma_poisson(x)
+
+    given = (torch.zeros(400), torch.ones(400))
+    assert pv.calibrate(with_library, given, exact_of_both).calibrated(0.002)
+
+
 def test_the_ledger_of_any_guide_and_what_it_prints_of_one_posterior():
     ledger = pv.gaps(gamma_poisson, X, wide, family="diagonal", num_steps=50, num_samples=500)
     off = ledger.approximation + ledger.amortisation - ledger.gap
