@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.program import Program, evaluating, sample_sites
 from pyro_vae.inference.target.target import Target, as_target
 
-__all__ = ["handed", "simulate", "simulated"]
+__all__ = ["applied", "simulate", "simulated"]
 
 
 def simulate(
@@ -61,6 +65,17 @@ def simulated(target: Target) -> tuple[Target, Tensor]:
     return Target(target.model, (drawn, *covariates), plate=target.plate), target.layout.pack(trace).detach()
 
 
-def handed(target: Target) -> Any:
-    """What a function of the data is called with: x alone, or x and its covariates as a tuple, as routes take them."""
-    return target.args[0] if len(target.args) == 1 else target.args
+def applied(way: Any, target: Target) -> Any:
+    """What a way of inference says of a target's data: a guide as it is, of a function of the data its result.
+
+    A function gets x alone, or x and its covariates as a tuple, as routes take them; a guide program is known by being
+    called as the model is, or by returning no posterior.
+    """
+    if hasattr(way, "posterior") or isinstance(way, Distribution | nn.Module) or not callable(way):
+        return way
+    if len(target.args) > 1:
+        with suppress(TypeError):
+            inspect.signature(way).bind(*target.args)
+            return way
+    found = way(target.args[0] if len(target.args) == 1 else target.args)
+    return way if found is None or isinstance(found, Tensor | Mapping | tuple | list) else found

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.checks import positive_integer
 from pyro_vae.evaluation.evidence.annealed import anneal, pilot, resolve_start, reverse_anneal
 from pyro_vae.evaluation.evidence.importance import log_mean_exp
-from pyro_vae.evaluation.simulation import handed, simulated
+from pyro_vae.evaluation.simulation import applied, simulated
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
 
@@ -97,9 +97,7 @@ def bracket(
     began = time.perf_counter()
     C = positive_integer(num_chains, "num_chains", minimum=2)
     target, u = simulated(as_target(model, x, plate=plate))
-    if callable(start) and not hasattr(start, "posterior") and not isinstance(start, torch.distributions.Distribution):
-        start = start(handed(target))
-    start = resolve_start(target, start)
+    start = resolve_start(target, applied(start, target))
     plan = pilot(target, start, num_temperatures=num_temperatures, num_steps=num_steps)
     lower, lower_error = log_mean_exp(anneal(target, plan, start, num_chains=C).log_weights)
     backward = reverse_anneal(target, plan, u.expand(C, *u.shape), start)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
-from pyro_vae.evaluation.simulation import handed, simulated
+from pyro_vae.evaluation.simulation import applied, simulated
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Kernel
 from pyro_vae.inference.mcmc.run import mcmc
@@ -36,7 +36,8 @@ class Calibration:
     """Ranks and coverage over N simulated data.
 
     Attributes:
-        ranks: rank of the truth among the draws, from 0 to S, ``(N, L)``.
+        ranks: rank of the truth's u among the draws', from 0 to S, ``(N, L)``; those of a monotone function of a single
+            latent number, such as its constrained value, are the same.
         num_draws: S.
         p_value: of the ranks' uniformity in each latent number, ``(L,)``: the share of uniform samples whose ECDF
             strays as far from its band's middle.
@@ -101,9 +102,9 @@ def calibrate(
             Target in place of it and x.
         x: data of the shape to simulate, ``(N, *D)``, whose values are not used: N is the number of simulations; with
             covariates, a tuple that begins with them.
-        posterior: the way of inference: a guide; a kernel of this package (MCMC of all simulations at once); or a
-            function of the simulated data (with covariates, of the tuple) that returns a guide, a distribution or
-            Draws, such as ``lambda x: pv.laplace(model, x)``.
+        posterior: the way of inference: a guide, any Pyro program included; a kernel of this package (MCMC of all
+            simulations at once); or a function of the simulated data (with covariates, of the tuple) that returns a
+            guide, a distribution or Draws, such as ``lambda x: pv.laplace(model, x)``.
         num_draws: S, draws to rank the truth among; of chains, evenly spaced ones, ten steps apart for a kernel.
         warmup_steps: of a kernel.
         plate: the data plate.
@@ -156,12 +157,10 @@ def _inferred(target: Target, posterior: Any, num_draws: int, warmup_steps: int)
             thinning=10,
             compile=False,
         )
-    if hasattr(posterior, "posterior"):
-        return posterior
     if not callable(posterior) or isinstance(posterior, torch.distributions.Distribution | Draws):
         expected = "a guide, a kernel, or a function of the simulated data"
         raise TypeError(say(expected, type(posterior).__name__, "lambda x: pv.laplace(model, x)"))
-    return posterior(handed(target))
+    return applied(posterior, target)
 
 
 def _draws(target: Target, posterior: Any, num_draws: int) -> Tensor:

@@ -130,7 +130,7 @@ def _truth(target: Target, truth: Any) -> _Truth:
     if isinstance(truth, Draws):
         return _Truth(sites, nan, nan)
     if isinstance(truth, AnalyticPosterior):
-        return _Truth(sites, truth.log_evidence, 0 * truth.log_evidence, (truth.loc, truth.scale_tril))
+        return _Truth(sites, truth.log_evidence, torch.zeros_like(truth.log_evidence), (truth.loc, truth.scale_tril))
     return _Truth(sites, truth.log_evidence, truth.error_bound)
 
 

@@ -73,6 +73,11 @@ class Ledger:
         return self.log_evidence - self.elbo
 
     @property
+    def gap_error(self) -> Tensor:
+        """Standard error of the gap, ``(N,)``."""
+        return (self.evidence_error.square() + self.elbo_error.square()).sqrt()
+
+    @property
     def amortisation_share(self) -> float:
         """Mean amortisation gap over mean gap, over resolved data."""
         good = self.resolved
@@ -82,7 +87,7 @@ class Ledger:
         """Return a pandas DataFrame, one row a datum; what rests on an unresolved evidence is NaN."""
         import pandas as pd
 
-        names = (*_ROWS, "elbo_error", "best_error", "evidence_error", "approximation_error", "amortisation_error")
+        names = (*_ROWS, *(error for _, error in _ROWS.values()))
         columns = {name: getattr(self, name).double() for name in names}
         for name in ("log_evidence", "gap", "approximation"):
             columns[name] = torch.where(self.resolved, columns[name], math.nan)
@@ -91,33 +96,36 @@ class Ledger:
     def __rich__(self) -> Any:
         from rich.table import Table
 
-        title = f"{len(self.elbo)} data, family {self.family}, log p(x) by {self.evidence_method}"
-        table = Table("nats per datum", title=title, title_justify="left")
-        for head in ("mean", "error", "10 %", "90 %"):
+        N, good = len(self.elbo), self.resolved
+        what = "one posterior" if N == 1 else f"{N} data"
+        title = f"{what}, family {self.family}, log p(x) by {self.evidence_method}"
+        table = Table("nats" if N == 1 else "nats per datum", title=title, title_justify="left")
+        for head in ("value", "error") if N == 1 else ("mean", "error", "10 %", "90 %"):
             table.add_column(head, justify="right")
-        good = self.resolved
-        for name, words in _ROWS.items():
-            value = getattr(self, name).double()[good]
-            if not len(value):
-                continue
-            error = float(value.std() / math.sqrt(len(value))) if len(value) > 1 else math.nan
-            low, high = (float(value.quantile(p)) for p in (0.1, 0.9))
-            table.add_row(words, f"{float(value.mean()):.3f}", f"{error:.3f}", f"{low:.3f}", f"{high:.3f}")
+        rows, shown = _ROWS, good
         if bool(good.any()):
             table.caption = f"amortisation is {100 * self.amortisation_share:.0f} % of the gap"
+        else:  # the ELBOs and their difference need no evidence
+            rows, shown = {name: _ROWS[name] for name in ("best_elbo", "elbo", "amortisation")}, ~good
+            table.caption = "log p(x) is not resolved, and neither is what rests on it"
+        for name, (words, error_name) in rows.items():
+            value, error = (getattr(self, each).double()[shown] for each in (name, error_name))
+            cells = [value.mean(), error.mean() if len(value) == 1 else value.std() / math.sqrt(len(value))]
+            cells += [] if N == 1 else [value.quantile(p) for p in (0.1, 0.9)]
+            table.add_row(words, *(f"{float(cell):.3f}" for cell in cells))
         return table
 
     def __str__(self) -> str:
         return as_text(self, width=100)
 
 
-_ROWS = {
-    "log_evidence": "log p(x)",
-    "best_elbo": "ELBO of the family's best",
-    "elbo": "ELBO of the guide",
-    "approximation": "approximation gap",
-    "amortisation": "amortisation gap",
-    "gap": "gap",
+_ROWS = {  # how a figure is called, and where its error is
+    "log_evidence": ("log p(x)", "evidence_error"),
+    "best_elbo": ("ELBO of the family's best", "best_error"),
+    "elbo": ("ELBO of the guide", "elbo_error"),
+    "approximation": ("approximation gap", "approximation_error"),
+    "amortisation": ("amortisation gap", "amortisation_error"),
+    "gap": ("gap", "gap_error"),
 }
 
 
