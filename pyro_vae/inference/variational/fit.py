@@ -159,7 +159,7 @@ def fit(
             compile=compile if run.parallel is None else False,
             planned=epochs * -(-len(train[0]) // batch_size),
             custom=optimiser is not None,
-            tell=_say_above_bar if progress else _silent,
+            warn=_say_above_bar if progress else _silent,
             lr=lr,
             clip_norm=math.inf if clip_norm is None else clip_norm,
         )
