@@ -1,5 +1,8 @@
 """Which way Inductor is called, on the CPU and for tensors on CUDA, and when its results count as the graph's."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -80,3 +83,29 @@ AGREE = {
 def test_agree(name):
     found, wanted, inputs, expected = AGREE[name]
     assert backend.agree(found, wanted, inputs) is expected
+
+
+TRAIN = """
+import warnings
+import torch, pyro_vae as pv
+torch.manual_seed(0)
+model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8, 20)))
+guide = pv.guides.DiagonalGaussian(pv.networks.mlp(20, 8, 4))
+x = (torch.rand(64, 20) > 0.5).float()
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    history = pv.fit(model, guide, x, epochs=4, validation=None, batch_size=16, progress=False, compile=True)
+print(history.engine)
+print([str(w.message) for w in said if "TORCHINDUCTOR_CACHE_DIR" in str(w.message)])
+"""
+
+
+def test_a_cache_that_cannot_be_made_is_replaced_with_a_word(tmp_path):
+    """In a process of its own: the directory is torch's for good once its compiler is imported."""
+    (tmp_path / "file").touch()
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "file" / "cache")}
+    done = subprocess.run([sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    engine, said = done.stdout.splitlines()
+    assert engine == "one graph a step, compiled"
+    assert said.count("cannot be used") == 1

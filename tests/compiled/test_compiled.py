@@ -336,3 +336,53 @@ def compare(found, wanted, tolerance):
             torch.testing.assert_close(got, grad, rtol=tolerance, atol=tolerance * scale)
     for got, buffer in zip(found[2], wanted[2], strict=True):
         torch.testing.assert_close(got, buffer, rtol=tolerance, atol=0.0)
+
+
+# -- programs of which a graph has little to hold ------------------------------------------------------------------
+
+
+def nothing():
+    pass
+
+
+def only_a_factor():
+    pyro.factor("f", torch.tensor(0.0))
+
+
+def factor_with_noise():
+    pyro.factor("f", torch.randn(()))
+
+
+def latent_without_parameters():
+    pyro.sample("z", dist.Normal(0.0, 1.0))
+
+
+def another_latent_without_parameters():
+    pyro.sample("z", dist.Normal(1.0, 2.0))
+
+
+def number_of_rows(rows):
+    with pyro.plate("data", len(rows)):
+        pyro.sample("z", dist.Normal(torch.tensor(0.0), torch.tensor(1.0)))
+
+
+SMALL = {
+    "nothing at all": (nothing, nothing, ()),
+    "a constant factor": (only_a_factor, nothing, ()),
+    "a factor of noise": (factor_with_noise, nothing, ()),
+    "latents without parameters": (latent_without_parameters, another_latent_without_parameters, ()),
+    "a list as argument": (number_of_rows, number_of_rows, ([1, 2, 3],)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pyro_vae.inference.compiled.graphs.LeftToPyro")
+@pytest.mark.parametrize("call", ["loss", "differentiable_loss", "loss_and_grads"])
+@pytest.mark.parametrize("name", SMALL)
+def test_programs_with_little_in_them_run_as_in_pyro(name, call):
+    model, guide, args = SMALL[name]
+
+    def losses(elbo):
+        pyro.set_rng_seed(0)
+        return [float(getattr(elbo, call)(model, guide, *args)) for _ in range(7)]
+
+    assert losses(CompiledTrace_ELBO(backend="eager")) == pytest.approx(losses(Trace_ELBO()), rel=1e-6)

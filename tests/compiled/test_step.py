@@ -1,5 +1,6 @@
 """CompiledStep takes the steps of SVI with torch's Adam; fit gives the same run by either."""
 
+import argparse
 import copy
 import math
 
@@ -390,3 +391,72 @@ def test_fit_falls_back_on_pyro():
     assert "depends on the values" in history.engine
     with pytest.raises(NotTraceableError, match="compile=False"):
         pv.fit(program, guide, x, epochs=2, batch_size=8, validation=None, progress=False, compile=True)
+
+
+class Configured(nn.Module):
+    """A model that reads a number from an object of its own."""
+
+    def __init__(self, likelihood):
+        super().__init__()
+        self.config = argparse.Namespace(scale=1.0)
+        self.likelihood = likelihood
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(L), self.config.scale).to_event(1))
+            pyro.sample("x", self.likelihood(z), obs=x)
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["calls", "run"])
+def test_a_step_follows_a_deep_change_from_the_next_check(at_once):
+    model, guide, _ = vae()
+    program = Configured(model.likelihood)
+    said = []
+    step = CompiledStep(program, guide, backend="eager", lr=0.0, warn=said.append)
+    data = [(x,) for x in batches(20)]
+    for x in data[:12]:  # four of Pyro's, eight of the graph's
+        step(*x)
+    program.config.scale = 5.0
+    losses = step.run(data[12:]).tolist() if at_once else [float(step(*x)) for x in data[12:]]
+    assert [str(warning)[:8] for warning in said] == ["step 20:"]
+    assert "since step 12," in str(said[0])
+    pyro.set_rng_seed(1)
+    found = float(step(*data[0]))
+    pyro.set_rng_seed(1)
+    assert found == pytest.approx(Trace_ELBO().loss(program, guide, *data[0]), rel=1e-5)
+    assert len(losses) == 8
+
+
+class ChangesBetweenEpochs:
+    """A checkpoint that keeps nothing, and changes the model after some epochs."""
+
+    def __init__(self, model, epoch):
+        self.model, self.epoch, self.count = model, epoch, 0
+
+    def load(self):
+        return None
+
+    def due(self):
+        self.count += 1
+        if self.count == self.epoch:
+            self.model.config.scale = 5.0
+        return False
+
+    def save(self, state):
+        pass
+
+
+def test_fit_warns_of_a_change_during_the_run():
+    model, guide, _ = vae()
+    program = Configured(model.likelihood)
+    with pytest.warns(UserWarning, match="fit: step .* traced anew"):
+        pv.fit(
+            program,
+            guide,
+            torch.cat(batches(10)),
+            epochs=40,
+            batch_size=8,
+            validation=None,
+            progress=False,
+            checkpoint=ChangesBetweenEpochs(program, 20),
+        )

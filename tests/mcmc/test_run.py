@@ -8,6 +8,7 @@ from torch import nn
 
 import pyro_vae as pv
 from pyro_vae.inference.mcmc import memory, start
+from pyro_vae.inference.compiled.tracing import NotTraceableError
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.kernels.base import Metric, State
 from pyro_vae.inference.mcmc.kernels.hmc import hmc_transition, leapfrog
@@ -315,11 +316,30 @@ def test_the_compiled_density_is_the_eager_one(small):
 def test_a_program_that_cannot_be_traced_runs_eagerly(small):
     model, x = small
     target = pv.Target(model, x)
-    density = LogDensity(target, compile=True)
+    density = LogDensity(target, compile="auto")
+    required = LogDensity(target, compile=True)
     with torch.no_grad():
         target.log_joint = lambda u: u.sum(-1) * float(u.sum() * 0 + 1)
         assert density.value(torch.ones(4, 5, 2)).shape == (4, 5)
+        with pytest.raises(NotTraceableError, match="compile=False"):
+            required.value(torch.ones(4, 5, 2))
     assert not density.compiled
+    assert density.reason
+
+
+def test_compile_true_is_one_contract(small):
+    """``mcmc`` raises as ``fit`` does where a program cannot be compiled; "auto" runs it."""
+    _, x = small
+
+    def branching(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            scale = 1.0 if float(z.detach().sum()) < 1e9 else 0.5
+            pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(x.shape), scale).to_event(1), obs=x)
+
+    with pytest.raises(NotTraceableError, match="compile=False"):
+        pv.mcmc(branching, x, compile=True, **SHORT)
+    assert pv.mcmc(branching, x, compile="auto", **SHORT).samples["z"].isfinite().all()
 
 
 def test_a_guide_of_a_whole_program_is_a_proposal_too(float64):

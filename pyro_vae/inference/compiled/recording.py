@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["LITERALS", "Recording", "record"]
+__all__ = ["LITERALS", "Recording", "parameters_of", "record"]
 
 LITERALS = {torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default}  # tensors made of numbers
 
@@ -87,7 +87,14 @@ def record(arguments: Sequence[Tensor]) -> Iterator[Recording]:
     with poutine.trace(param_only=True) as sites, recording:
         yield recording
     recording.forget()
-    values: list[tuple[str, Any]] = [(name, site["value"]) for name, site in sites.trace.nodes.items()]
-    recording.parameters = {
-        name: value.unconstrained() if hasattr(value, "unconstrained") else value for name, value in values
+    recording.parameters = parameters_of(sites.trace)
+
+
+def parameters_of(trace: Any) -> dict[str, Tensor]:
+    """Return the sites of Pyro parameters in a trace by name, as unconstrained tensors."""
+    values: list[tuple[str, Any]] = [(name, site["value"]) for name, site in trace.nodes.items()]
+    return {
+        name: value.unconstrained() if hasattr(value, "unconstrained") else value
+        for name, value in values
+        if value is not None
     }

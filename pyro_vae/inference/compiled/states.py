@@ -21,7 +21,7 @@ from pyro_vae.inference.compiled import tracing
 from pyro_vae.inference.compiled.backend import Run, agree, compile_run, why_no_compiler
 from pyro_vae.inference.compiled.call import Call
 from pyro_vae.inference.compiled.effects import without_effects
-from pyro_vae.inference.compiled.recording import Recording
+from pyro_vae.inference.compiled.recording import Recording, parameters_of
 from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
 from pyro_vae.inference.compiled.watch import Watch
 
@@ -205,7 +205,7 @@ def _compare(graph: Graph, call: Call, reference: Reference, *, gradient: bool) 
         wanted += [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(graph.wanted, grads, strict=True)]
     if not torch.equal(after, torch.get_rng_state()):
         return value, "it draws other random numbers than its trace"
-    if not (sites.trace.nodes.keys() <= graph.parameters.keys()):
+    if not {*map(id, parameters_of(sites.trace).values())} <= {*map(id, graph.parameters.values())}:
         return value, "it reads other parameters than its trace"
     if not (agree(found[:1], wanted[:1], inputs) and agree(found[1:], wanted[1:], inputs)):
         return value, "its trace does not give the loss and gradients that Pyro gives"

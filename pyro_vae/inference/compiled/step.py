@@ -22,6 +22,7 @@ from pyro_vae.inference.compiled.composition import Composition
 from pyro_vae.inference.compiled.elbos import compiled_twin
 from pyro_vae.inference.compiled.graphs import Graphs
 from pyro_vae.inference.compiled.kl_weight import KLWeight
+from pyro_vae.inference.compiled.recording import parameters_of
 from pyro_vae.inference.compiled.states import Checked
 
 __all__ = ["CompiledStep"]
@@ -230,8 +231,7 @@ class CompiledStep:
         """Take one step by Pyro's loss and the same update."""
         with torch.enable_grad(), poutine.trace(param_only=True) as sites:
             loss = self._graphs.observe(call, reference, gradient=True)
-        values = [site["value"] for site in sites.trace.nodes.values()]
-        leaves = _learnable(values, (self.model, self.guide))
+        leaves = _learnable(parameters_of(sites.trace).values(), (self.model, self.guide))
         learns = leaves and isinstance(loss, Tensor) and loss.requires_grad
         grads = torch.autograd.grad(loss, leaves, allow_unused=True) if learns else ()
         used = [(leaf, grad) for leaf, grad in zip(leaves, grads, strict=False) if grad is not None]
@@ -264,9 +264,9 @@ def _weighted_loss(loss: Callable[..., Any], call: Call, leaves: Sequence[Tensor
     return loss(weighted(call.model), weighted(call.guide), *args)
 
 
-def _learnable(values: Sequence[Any], programs: Sequence[Any]) -> list[Tensor]:
-    """The unconstrained parameters among the values of Pyro's sites, and those of the programs that are modules."""
-    found = {id(p): p for p in (value.unconstrained() for value in values if value is not None)}
+def _learnable(parameters: Iterable[Tensor], programs: Sequence[Any]) -> list[Tensor]:
+    """Pyro's parameters, and those of the programs that are modules, each once."""
+    found = {id(p): p for p in parameters}
     for module in programs:
         if isinstance(module, nn.Module):
             found |= {id(p): p for p in module.parameters() if p.requires_grad}

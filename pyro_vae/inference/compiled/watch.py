@@ -24,7 +24,7 @@ from pyro_vae.inference.compiled.call import SCALARS
 __all__ = ["Watch"]
 
 _GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-_LIBRARIES = frozenset({"torch", "pyro", "zuko", "numpy"}) | sys.stdlib_module_names
+_LIBRARIES = frozenset({"torch", "pyro", "pyro_vae", "zuko", "numpy"}) | sys.stdlib_module_names
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 _MISSING = object()
 

@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.inference.compiled.backend import agree, compile_run, why_no_compiler
+from pyro_vae import checks
+from pyro_vae.checks import say
+from pyro_vae.inference.compiled.states import compiled
+from pyro_vae.inference.compiled.tracing import NotTraceableError
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["LogDensity"]
@@ -19,18 +22,23 @@ class LogDensity:
     """Log p(u, x) of a target and its gradient for u of one fixed shape, counted and perhaps compiled.
 
     The Pyro program runs once, while its tensor operations and those of its gradient are written down as one graph
-    (``make_fx``), which Inductor then compiles. A program that cannot be traced, or whose compiled values differ from
-    the eager ones, is run eagerly.
+    (``make_fx``), which Inductor then compiles.
 
     Args:
         target: the densities.
-        compile: compile on first use.
+        compile: True compiles on first use; "auto" too, but runs a program eagerly that cannot be traced, or whose
+            compiled values differ from the eager ones, and says why in ``reason``; False runs eagerly.
 
     Attributes:
         num_gradients: calls of ``value_and_grad`` so far.
         num_evaluations: calls of ``value`` so far.
         compile_seconds: wall-clock time spent on compilation.
         compiled: whether a compiled graph is in use.
+        reason: why a program that was to be compiled runs eagerly; None if it does not.
+
+    Raises:
+        NotTraceableError: on first use, if ``compile`` is True and that cannot be done.
+        ValueError: if ``compile`` is neither of the three.
 
     Example:
         >>> import pyro_vae as pv
@@ -41,13 +49,16 @@ class LogDensity:
         (torch.Size([4, 5]), torch.Size([4, 5, 2]), 1)
     """
 
-    def __init__(self, target: Target, *, compile: bool = False) -> None:
+    def __init__(self, target: Target, *, compile: bool | str = False) -> None:
+        if not isinstance(compile, bool):
+            checks.among(compile, ["auto"], "compile, if not True or False,")
         self.target = target
         self.compile = compile
         self.num_gradients = 0
         self.num_evaluations = 0
         self.compile_seconds = 0.0
         self.compiled = False
+        self.reason: str | None = None
         self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     @torch.no_grad()
@@ -84,25 +95,26 @@ class LogDensity:
         key = (name, *(tuple(t.shape) for t in inputs), inputs[0].dtype)
         if key not in self._graphs:
             started = time.perf_counter()
-            graph = _compiled(function, inputs)
-            self.compiled = self.compiled or graph is not None
-            self._graphs[key] = graph or function
+            try:
+                self._graphs[key] = _compiled(function, inputs)
+                self.compiled = True
+            except NotTraceableError as error:
+                if self.compile is True:
+                    raise NotTraceableError(say("a program that can be compiled", str(error), "compile=False")) from None
+                self.reason = str(error)
+                self._graphs[key] = function
             self.compile_seconds += time.perf_counter() - started
         return self._graphs[key](*inputs)
 
 
-def _compiled(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Callable[..., Any] | None:
-    """Trace and compile; None if that fails or changes the values."""
-    if why_no_compiler(inputs) is not None:
-        return None
-    try:
-        expected = function(*inputs)
-        run = compile_run(lambda tensors: _tensors(function(*tensors)), list(inputs))
-        got = run(list(inputs))
-    except Exception:  # noqa: BLE001  whatever the compiler stumbles over, the eager program still runs
-        return None
-    if not agree(got, _tensors(expected), inputs):
-        return None
+def _compiled(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Callable[..., Any]:
+    """Trace and compile.
+
+    Raises:
+        NotTraceableError: if that fails or changes the values.
+    """
+    expected = function(*inputs)
+    run = compiled(lambda tensors: _tensors(function(*tensors)), list(inputs))
     return (lambda *args: run(list(args))[0]) if isinstance(expected, Tensor) else lambda *args: tuple(run(list(args)))
 
 

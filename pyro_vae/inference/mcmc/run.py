@@ -40,7 +40,7 @@ def mcmc(
     guide: Any = None,
     initial: Tensor | dict[str, Tensor] | None = None,
     thinning: int = 1,
-    compile: bool | None = None,
+    compile: bool | str | None = None,
     progress: bool = False,
 ) -> Draws:
     """Sample the posteriors p(z|x_n) of all data at once by Markov chain Monte Carlo.
@@ -65,8 +65,8 @@ def mcmc(
             narrow guide cannot see a mode that it misses, and R-hat will not show it.
         initial: where to start, u ``(C, N, L)`` on the unconstrained scale, or one value a site as in the model.
         thinning: keep every so many-th draw; ``num_samples * thinning`` steps are taken.
-        compile: compile the gradient; if not given, for runs of 300 steps or more. A program that cannot be compiled
-            runs eagerly.
+        compile: whether the gradient is compiled. None or "auto" does so in runs of 300 steps or more, and runs a
+            program eagerly that cannot be; True raises then.
         progress: show a bar with acceptance and divergences.
 
     Returns:
@@ -74,6 +74,7 @@ def mcmc(
 
     Raises:
         TypeError, ValueError: for a program, data or numbers that cannot be meant, naming the site in the way.
+        NotTraceableError: if ``compile=True`` and the program cannot be compiled.
         MemoryError: if draws and gradient would not fit into memory; nothing has been sampled then.
         KeyboardInterrupt: on Ctrl-C before the first draw was kept.
 
@@ -97,7 +98,8 @@ def mcmc(
     )
     check_memory(target, plan.num_chains * kernel.replicas, plan.num_samples)
     started = time.perf_counter()
-    density = LogDensity(target, compile=plan.steps >= _COMPILE_FROM if compile is None else compile)
+    long_enough = "auto" if plan.steps >= _COMPILE_FROM else False
+    density = LogDensity(target, compile=long_enough if compile in (None, "auto") else compile)
     sampler = None if guide is None else GuideSampler(target, guide)
     u = initial_points(target, initial, plan.num_chains, sampler)
     informed = sampler is not None and kernel.adapt_mass_matrix

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.compiled.backend import usable_cache
 from pyro_vae.inference.compiled.elbos import compiled_twin
+from pyro_vae.inference.compiled.graphs import NotCompiled, Retraced
 from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.inference.compiled.tracing import NotTraceableError
 from pyro_vae.inference.variational.steppers import GraphStepper, ParallelStepper, PyroStepper
@@ -36,7 +39,7 @@ class Engine:
         compile: True, False or "auto".
         planned: the number of steps.
         custom: whether the optimiser is the user's own.
-        tell: is told once, in one line, why a run is not compiled although ``compile`` is "auto".
+        warn: is given a line where a run is not compiled although ``compile`` is "auto", and why.
         lr: Adam's learning rate.
         clip_norm: the largest norm of the gradient.
 
@@ -59,16 +62,17 @@ class Engine:
         compile: bool | str,
         planned: int,
         custom: bool,
-        tell: Callable[[str], None],
+        warn: Callable[[str], None],
         lr: float,
         clip_norm: float,
     ) -> None:
         if not isinstance(compile, bool):
             checks.among(compile, ["auto"], "compile, if not True or False,")
+        usable_cache()  # torch's own optimisers do not import without one
         self.step: CompiledStep | None = None
         self.evaluation = loss
         self._required = compile is True
-        self._tell = tell
+        self._warn = warn
         self._lr, self._clip_norm = lr, clip_norm
         if compile is False:
             self.description = "Pyro, as asked"
@@ -81,9 +85,9 @@ class Engine:
             self.description = "one graph a step, " + ("compiled" if pays else "not compiled: the run is too short")
             try:
                 backend = "inductor" if pays else "eager"
-                self.evaluation = compiled_twin(loss, backend="eager", tell=_ignore)
+                self.evaluation = compiled_twin(loss, backend="eager", warn=_hear_retraced)
                 self.step = CompiledStep(
-                    model, guide, loss, backend=backend, tell=self._give_up, lr=lr, clip_norm=clip_norm
+                    model, guide, loss, backend=backend, warn=self._hear, lr=lr, clip_norm=clip_norm
                 )
             except NotTraceableError as error:
                 self._give_up(str(error))
@@ -108,12 +112,24 @@ class Engine:
             run.stepper = ParallelStepper(alone, run.parallel)
             self.description = f"Pyro, data-parallel on {run.parallel.size} processes"
 
+    def _hear(self, warning: Warning) -> None:
+        """Act on what the steps' graphs warn of."""
+        if isinstance(warning, NotCompiled) and not self._required:
+            self.description = f"one graph a step, not compiled: {warning}"
+            self._warn(f"fit is not compiled: {warning}")
+        elif isinstance(warning, Retraced):
+            _hear_retraced(warning)
+        else:
+            self._give_up(str(warning))
+
     def _give_up(self, reason: str) -> None:
         if self._required:
             raise NotTraceableError(say("a program that can be compiled", reason, "compile=False"))
         self.description = f"Pyro: {reason}"
-        self._tell(f"fit is not compiled: {reason}")
+        self._warn(f"fit is not compiled: {reason}")
 
 
-def _ignore(message: str) -> None:
-    """Say nothing: what keeps the evaluation from a graph keeps the steps from it too."""
+def _hear_retraced(warning: Warning) -> None:
+    """Pass on that a graph was wrong. What else keeps the evaluation from a graph keeps the steps from it too."""
+    if isinstance(warning, Retraced):
+        warnings.warn(Retraced(f"fit: {warning}"), stacklevel=2)

@@ -129,7 +129,7 @@ def fit(
             compile=compile if run.parallel is None else False,
             planned=epochs * -(-num_data // size),
             custom=optimiser is not None,
-            tell=write_above_bar if progress else lambda _: None,
+            warn=write_above_bar if progress else lambda _: None,
             lr=lr,
             clip_norm=settings.largest_norm,
         )

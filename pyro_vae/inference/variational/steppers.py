@@ -60,7 +60,6 @@ class Stepper:
 
     Args:
         programs: model and guide.
-
         dial: the weight of the KL term.
 
     Attributes:
@@ -86,7 +85,10 @@ class Stepper:
         raise NotImplementedError(f"{type(self).__name__} must define step(self, batch, total) -> float")
 
     def steps(self, shares: Iterable[tuple[Data, int]]) -> float:
-        """Take a step on each of ``batches``; return the losses' sum.
+        """Take a step on each batch; return the losses' sum.
+
+        Args:
+            shares: this process's part of each batch, and how many data the whole batch has.
 
         Raises:
             FloatingPointError: as ``step``.
@@ -253,7 +255,7 @@ class GraphStepper(Stepper):
     def save(self, state: TrainingState) -> None:
         """Add Adam's moments."""
         adam = self.graph.state_dict()
-        state.numbers["adam"] = {name: adam[name] for name in ("num_steps", "lr", "born")}
+        state.numbers["adam"] = {name: adam[name] for name in ("num_steps", "lr", "first_steps")}
         state.tensors |= {f"adam.{i}.{k}": t for i, pair in enumerate(adam["moments"]) for k, t in enumerate(pair)}
 
     def load(self, state: TrainingState) -> None:

@@ -1,6 +1,9 @@
-"""What a trace would freeze is noticed: another graph is made, or the program is left to Pyro."""
+"""The contract of the compiled room: what is noticed at once, what at the next check, and what is left to Pyro."""
 
+import argparse
 import random
+import types
+from collections import deque
 
 import numpy as np
 import pyro
@@ -14,6 +17,9 @@ from torch import nn
 
 from pyro_vae import Model, guides, likelihoods, networks, priors
 from pyro_vae.infer import CompiledTrace_ELBO
+from pyro_vae.inference.compiled import states
+from pyro_vae.inference.compiled.graphs import LeftToPyro, Retraced
+from pyro_vae.inference.compiled.states import Checked
 
 
 @pytest.fixture(autouse=True)
@@ -353,39 +359,23 @@ def with_prior(change):
     return case
 
 
-READ = {
+DIRECT = {
     "global in a method": reading(lambda self: BETA, lambda decoder: globals().update(BETA=3.0)),
     "attribute of the class": reading(lambda self: self.k, lambda decoder: setattr(type(decoder), "k", 3.0)),
     "attribute that hides one of the class": reading(lambda self: self.k, setting("k", 3.0)),
     "attribute that was not there": reading(lambda self: getattr(self, "zz", 1.0), setting("zz", 3.0)),
     "number of NumPy's": reading(lambda self: float(self.a), setting("a", np.float32(3)), a=lambda: np.float32(1)),
-    "array written to": reading(
-        lambda self: float(self.a[0]), lambda decoder: decoder.a.fill(3.0), a=lambda: np.ones(2)
-    ),
-    "array replaced": reading(lambda self: float(self.a[0]), setting("a", np.full(2, 3.0)), a=lambda: np.ones(2)),
-    "tuple replaced": reading(lambda self: self.a[0], setting("a", (3.0,)), a=lambda: (1.0,)),
-    "list replaced": reading(lambda self: self.a[0], setting("a", [3.0]), a=lambda: [1.0]),
-    "list written to": reading(lambda self: self.a[0], lambda decoder: decoder.a.__setitem__(0, 3.0), a=lambda: [1.0]),
-    "dictionary in a dictionary": reading(
-        lambda self: self.a["b"]["c"], lambda decoder: decoder.a["b"].update(c=3.0), a=lambda: {"b": {"c": 1.0}}
-    ),
-    "object with slots": reading(lambda self: self.a.beta, lambda decoder: setattr(decoder.a, "beta", 3.0), a=Slotted),
     "buffer that was None": with_none_buffer,
-    "hook": with_hook,
-    "hook before": with_pre_hook,
-    "longer network": with_longer_network,
     "another forward": with_another_forward,
-    "training mode of a module in a list": with_dropout_in_a_list,
-    "tensor of a distribution": with_prior(lambda decoder: setattr(decoder.prior, "loc", torch.full((1,), 2.0))),
 }
 
 
-@pytest.mark.parametrize("name", READ)
-def test_what_a_program_reads_from_python(name, monkeypatch):
-    """Before the change one graph serves; after it, the loss is that of the changed program."""
+@pytest.mark.parametrize("name", DIRECT)
+def test_scalars_of_the_programs_own_code_are_followed_at_once(name, monkeypatch):
+    """Before the change one graph serves; after it, the loss is that of the changed program, without a word."""
     monkeypatch.setitem(globals(), "BETA", 1.0)
     torch.manual_seed(0)
-    decoder, change = READ[name]()
+    decoder, change = DIRECT[name]()
     program = Vae(decoder)
     elbo = ready(program)
     assert_same(elbo, program, calls=2)
@@ -395,11 +385,115 @@ def test_what_a_program_reads_from_python(name, monkeypatch):
     assert elbo.num_graphs == 2
 
 
+def within(make, read, change):
+    """A decoder whose factor lies within ``self.cfg``."""
+    return reading(lambda self: read(self.cfg), lambda decoder: change(decoder.cfg), cfg=make)
+
+
+DEEPER = {
+    "argparse.Namespace": within(
+        lambda: argparse.Namespace(scale=1.0), lambda cfg: cfg.scale, lambda cfg: setattr(cfg, "scale", 5.0)
+    ),
+    "SimpleNamespace": within(
+        lambda: types.SimpleNamespace(scale=1.0), lambda cfg: cfg.scale, lambda cfg: setattr(cfg, "scale", 5.0)
+    ),
+    "deque": within(lambda: deque([1.0]), lambda cfg: cfg[0], lambda cfg: cfg.__setitem__(0, 5.0)),
+    "a nested container of 40 entries": within(
+        lambda: {"layers": [{"scale": 1.0} for _ in range(40)]},
+        lambda cfg: cfg["layers"][-1]["scale"],
+        lambda cfg: cfg["layers"][-1].update(scale=5.0),
+    ),
+    "object with slots": within(Slotted, lambda cfg: cfg.beta, lambda cfg: setattr(cfg, "beta", 5.0)),
+    "array": within(lambda: np.ones(2), lambda cfg: float(cfg[0]), lambda cfg: cfg.fill(5.0)),
+    "hook": with_hook,
+    "hook before": with_pre_hook,
+    "longer network": with_longer_network,
+    "training mode of a module in a list": with_dropout_in_a_list,
+    "tensor of a distribution": with_prior(lambda decoder: setattr(decoder.prior, "loc", torch.full((1,), 2.0))),
+}
+
+
+@pytest.mark.parametrize("name", DEEPER)
+def test_what_lies_deeper_is_followed_from_the_next_check_with_a_warning(name):
+    """Run 8 is checked and right; the change comes after it, and run 16, which is checked, is right again."""
+    torch.manual_seed(0)
+    decoder, change = DEEPER[name]()
+    program = Vae(decoder)
+    elbo = ready(program)  # five calls of Pyro's: the first makes a parameter
+    assert_same(elbo, program, calls=9)
+    change()
+    for _ in range(6):
+        elbo.loss(program, guide, torch.randn(N, D))
+    with pytest.warns(UserWarning, match="step 21: .* changed since step 13,") as said:
+        assert_same(elbo, program, calls=8)
+    assert len(said) == 1
+    assert elbo.num_graphs == 1
+
+
+def test_retrace_follows_a_change_at_once():
+    decoder, change = DEEPER["argparse.Namespace"]()
+    program = Vae(decoder)
+    elbo = ready(program)
+    change()
+    elbo.retrace()
+    assert_same(elbo, program)
+    assert elbo.num_graphs == 1
+
+
+def test_checks_change_nothing(monkeypatch):
+    """Losses, gradients, batch norm and noise are the bits of a run without checks after the first."""
+
+    def run(*, checked):
+        if not checked:
+            monkeypatch.setattr(Checked, "is_due", lambda self, runs=1, *, epoch=False: False)
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        program = Vae(nn.Sequential(nn.Linear(1, 3), nn.BatchNorm1d(3), nn.Dropout(0.3), nn.Linear(3, D)))
+        elbo = CompiledTrace_ELBO(backend="eager")
+        losses = [elbo.loss_and_grads(program, guide, torch.randn(N, D)) for _ in range(24)]
+        state = [t.clone() for t in (*program.state_dict().values(), *[p.grad for p in program.parameters()])]
+        return losses, state, [random.random(), np.random.rand(), torch.rand(())]  # noqa: NPY002
+
+    found, wanted = run(checked=True), run(checked=False)
+    assert found[0] == wanted[0]
+    assert all(torch.equal(a, b) for a, b in zip(found[1], wanted[1], strict=True))
+    assert found[2] == wanted[2]
+
+
+def test_checks_come_at_powers_of_two_then_at_thousands_and_at_epochs_far_apart(monkeypatch):
+    graph = Checked(graph=None, watch=None)
+    at = []
+    monkeypatch.setattr(states, "_compare", lambda *args, **kwargs: (None, None))
+    graph.graph = types.SimpleNamespace(written=[], tensors=[])
+    call = types.SimpleNamespace(leaves=[])
+    for run in range(1, 3101):
+        if graph.is_due(epoch=run in (300, 340, 1300)):
+            graph.recheck(call, None, run, gradient=True)
+            at.append(run)
+        graph.runs += 1
+    assert at == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 1300, 2000, 3000]
+
+
+def test_a_program_that_is_found_wrong_time_after_time_is_left_to_pyro():
+    decoder, _ = DEEPER["SimpleNamespace"]()
+    program = Vae(decoder)
+    said = []
+    elbo = CompiledTrace_ELBO(backend="eager", warn=lambda warning: said.append(warning))
+    for call in range(60):
+        if call % 6 == 0:
+            decoder.cfg.scale = 1.0 + call
+        elbo.loss(program, guide, torch.randn(N, D))
+    decoder.cfg.scale = 0.5
+    assert_same(elbo, program)
+    assert [type(warning) for warning in said] == [Retraced] * 8 + [LeftToPyro]
+
+
 def test_state_of_a_handler_of_pyro():
     handler = poutine.scale_messenger.ScaleMessenger(scale=0.1)
     program = handler(model)
     elbo = ready(program)
     handler.scale = 2.0
+    elbo.retrace()
     assert_same(elbo, program)
 
 
@@ -420,6 +514,7 @@ def test_prior_of_a_pyro_module():
     net = Net()
     elbo = ready(net, proposal)
     net.weight = PyroSample(dist.Normal(4.0, 2.0))
+    elbo.retrace()
     assert_same(elbo, net, proposal)
 
 
