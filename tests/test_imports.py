@@ -47,7 +47,7 @@ MAY_IMPORT = {
         *("evaluation.evidence", "evaluation.simulation", "evaluation.sites", "evaluation.tables"),
         *("inference.posterior", "inference.variational", *ROUTES),
     ],
-    "evaluation.sweep": ["evaluation.posterior", "inference.variational", *PARTS, *ROUTES],
+    "evaluation.sweep": ["evaluation.posterior", "inference.posterior", "inference.variational", *PARTS, *ROUTES],
     "plots": [
         "evaluation.evidence",
         "evaluation.posterior",
