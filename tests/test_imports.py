@@ -13,7 +13,8 @@ ROOT = Path(pyro_vae.__file__).parent
 # Each room, and the rooms that it may import. Read from bottom to top of the flow: an arrow points up this list only.
 PARTS = ["networks", "priors", "likelihoods", "guides", "model"]
 ROUTES = ["inference.target", "inference.optimum", "inference.exact", "inference.mcmc"]
-BASE = ["checks", "randomness", "progress", "memory", "scales"]  # under every room; they import nothing of ours
+# under every room; they import nothing of ours
+BASE = ["arviz_import", "checks", "memory", "progress", "randomness", "scales"]
 MAY_IMPORT = {
     "distributed": [],
     "datasets": [],

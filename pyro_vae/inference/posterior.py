@@ -196,12 +196,43 @@ class GuideSampler:
             return u, None
         return u, torch.stack([_log_density(target, run) for run in runs]).to(device) + target.log_jacobian(u)
 
-    def _run(self) -> Trace:
-        """The sample sites of one call of the guide, which must be the target's latent ones and lie in its plate."""
+    @torch.no_grad()
+    def log_prob(self, u: Tensor) -> Tensor:
+        """Return log q at points u ``(S, N, L)``, ``(S, N)``: a guide program is run with its sites put there.
+
+        Raises:
+            ValueError: if the guide has no density over u, such as one that samples more than the latent sites.
+        """
+        if self.distribution is not None:
+            log_q: Tensor = self.distribution.log_prob(u)
+            return log_q
+        target, densities = self.target, []
+        for point in u:
+            values = {name: site["value"] for name, site in target.trace(point).items() if name in target.sites}
+            sites = self._run(values)
+            if not _has_density(target, sites):
+                remedy = "initial=None, or a guide over the latent sites alone"
+                raise ValueError(
+                    say(
+                        "a guide whose density at given points is known",
+                        f"also {[name for name in sites if name not in values]}",
+                        remedy,
+                    )
+                )
+            densities.append(_log_density(target, sites))
+        return torch.stack(densities) + target.log_jacobian(u)
+
+    def _run(self, values: dict[str, Tensor] | None = None) -> Trace:
+        """The sample sites of one call of the guide, which must be the target's latent ones and lie in its plate.
+
+        Args:
+            values: where to put the latent sites; drawn if None.
+        """
         args = _taken(self.guide, beside(self.guide, self.target.args))
+        program = self.guide if values is None else poutine.condition(self.guide, data=values)
         with evaluating(self.guide), pyro.validation_enabled(False), poutine.block():
-            trace = self._timed(lambda: run_once(self.guide, *args))
-        sites = {name: site for name, site in trace.items() if not site["is_observed"]}
+            trace = self._timed(lambda: run_once(program, *args))
+        sites = {name: site for name, site in trace.items() if not site["is_observed"] or name in (values or ())}
         named = [name for name, site in sites.items() if not site["infer"].get("is_auxiliary", False)]
         _check_names(self.target, named)
         _check_plates(self.target, {name: [f.name for f in sites[name]["cond_indep_stack"]] for name in sites})

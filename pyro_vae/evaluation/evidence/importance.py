@@ -16,6 +16,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from pyro_vae.arviz_import import arviz
 from pyro_vae.checks import positive_integer
 from pyro_vae.evaluation.evidence.method import Estimate, EvidenceMethod, Settings
 from pyro_vae.evaluation.evidence.moments import WeightedMoments
@@ -244,14 +245,12 @@ def pareto_k(log_weights: Tensor) -> Tensor:
         >>> bool((pareto_k(0.5 * u) - 0.5).abs() < 0.2)
         True
     """
-    with warnings.catch_warnings():  # ArviZ 0.23 announces version 1 on import
-        warnings.simplefilter("ignore", FutureWarning)
-        import arviz
+    library = arviz()
 
     constant = log_weights.amax(0) - log_weights.amin(0) < 1e-3
     values = log_weights.detach().double().cpu().T.contiguous().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a k above 0.7 is a result here
-        _, k = arviz.psislw(values)
+        _, k = library.psislw(values)
     found = torch.as_tensor(k, dtype=torch.float64, device=log_weights.device).reshape(-1)
     return torch.where(constant, 0.0, found)

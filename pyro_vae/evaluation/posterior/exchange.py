@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_vae.arviz_import import arviz
 from pyro_vae.checks import positive_integer
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
@@ -75,10 +75,8 @@ def to_arviz(
 
 
 def _from_groups(groups: dict[str, dict[str, Tensor]], plate: str | None) -> Any:
-    with warnings.catch_warnings():  # ArviZ 0.23 announces version 1 on import
-        warnings.simplefilter("ignore", FutureWarning)
-        import arviz
-    from_dict: Any = arviz.from_dict
+    library = arviz()
+    from_dict: Any = library.from_dict
     arrays = {
         group: {name: value.detach().cpu().numpy() for name, value in values.items()}
         for group, values in groups.items()
@@ -89,7 +87,7 @@ def _from_groups(groups: dict[str, dict[str, Tensor]], plate: str | None) -> Any
             dims[name] = [] if plate is None else [plate, *(f"{name}_dim_{i}" for i in range(value.ndim - lead))]
     for name, value in arrays["observed_data"].items():
         dims[name] = [] if plate is None else [plate, *(f"{name}_dim_{i}" for i in range(value.ndim - 1))]
-    if int(arviz.__version__.split(".")[0]) >= 1:
+    if int(library.__version__.split(".")[0]) >= 1:
         return from_dict(arrays, dims=dims)
     # the likelihood bears the data's name with fewer dimensions, so its group is made apart
     likelihood = arrays.pop("log_likelihood")

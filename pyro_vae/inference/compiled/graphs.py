@@ -149,9 +149,7 @@ class Graphs:
             self._advance(entry, entry.coming.again(call, recording) if known else Recorded.first(call, recording))
         return value
 
-    def run(
-        self, call: Call, graph: Checked, compose: Compose, inputs: list[Tensor]
-    ) -> tuple[Checked, list[Tensor]]:
+    def run(self, call: Call, graph: Checked, compose: Compose, inputs: list[Tensor]) -> tuple[Checked, list[Tensor]]:
         """Run the graph, composed with what belongs to it, and compiled once that pays; return it and its results.
 
         Args:

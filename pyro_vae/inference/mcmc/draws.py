@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import checks
+from pyro_vae.arviz_import import arviz
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc import diagnostics
 
@@ -211,10 +211,8 @@ class Draws:
 
         Dimensions are ``chain, draw`` and, if there is a data plate, its name.
         """
-        with warnings.catch_warnings():  # ArviZ 0.23 announces version 1 on import
-            warnings.simplefilter("ignore", FutureWarning)
-            import arviz
-        from_dict: Any = arviz.from_dict
+        library = arviz()
+        from_dict: Any = library.from_dict
 
         plate = [] if self.plate is None else [self.plate]
 
@@ -229,7 +227,7 @@ class Draws:
         if self.diverging is not None:
             dims["diverging"] = plate
         groups = {"posterior": posterior, "sample_stats": statistics}
-        if int(arviz.__version__.split(".")[0]) >= 1:
+        if int(library.__version__.split(".")[0]) >= 1:
             return from_dict(groups, dims=dims)
         return from_dict(**groups, dims=dims)
 

@@ -12,7 +12,7 @@ from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows, pieces
 from pyro_vae.inference.target.program import Program, check_dtypes, may_miss, run_once
-from pyro_vae.inference.target.supports import check_shape, check_support, in_words
+from pyro_vae.inference.target.supports import check_shape, check_support, in_words, same_support
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.randomness import fork_rng
 
@@ -138,13 +138,14 @@ def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
             raise ValueError(say("probabilities in [0, 1]", f"values from {low:g} to {high:g}", "x / x.max()"))
         data = ((data[0] > 0.5).to(data[0].dtype), *data[1:])
     with pyro.validation_enabled(False):
-        sites = _sites(model, data)
+        sites, again = _sites(model, data, seed=0), _sites(model, data, seed=1)
     observed = {name: site for name, site in sites.items() if site["is_observed"]}
     if not observed:
         raise ValueError(say("a model that observes the data", f"sites {list(sites)}", "fit(model, guide, x)"))
     for name, site in observed.items():
         check_shape(name, site)
-        check_support(name, site)
+        if name in again and same_support(*(getattr(run[name]["fn"], "support", None) for run in (sites, again))):
+            check_support(name, site)  # one that depends on latents rules out latents, not data
     return sites
 
 
@@ -180,10 +181,10 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
             raise ValueError(say(expected, in_words(proposed[name]["fn"].support), remedy))
 
 
-def _sites(program: Program, args: tuple[Any, ...]) -> dict[str, Any]:
+def _sites(program: Program, args: tuple[Any, ...], *, seed: int | None = None) -> dict[str, Any]:
     """Run a program without a trace in the random state; return its sites. An error about dtypes says what to do."""
     try:
-        with torch.no_grad(), fork_rng():
+        with torch.no_grad(), fork_rng(seed=seed):
             return run_once(program, *args)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.kernels.base import Density, Info, Kernel, State, Tuning, accept
 from pyro_vae.inference.posterior import GuideSampler
-from pyro_vae.inference.target.densities import per_datum
-from pyro_vae.inference.target.program import evaluating, sample_sites
 
 __all__ = ["IndependenceMH"]
 
@@ -62,7 +58,7 @@ class IndependenceMH(Kernel):
             raise ValueError(
                 say("a guide to propose from", "none", "mcmc(..., guide=guide) or IndependenceMH(proposal=)")
             )
-        u, log_q = (u, _log_q(sampler, u)) if given else sampler.sample(len(u))
+        u, log_q = (u, sampler.log_prob(u)) if given else sampler.sample(len(u))
         if not bool(torch.isfinite(log_q).all()):
             got = "one at which its density is zero or undefined"
             raise ValueError(say("initial points that the guide can propose", got, "initial=None"))
@@ -76,30 +72,3 @@ class IndependenceMH(Kernel):
         log_ratio = proposal.log_density - log_q - (state.log_density - before)
         moved, info = accept(state, proposal, log_ratio)
         return moved, info._replace(diverging=torch.zeros_like(info.diverging))
-
-
-@torch.no_grad()
-def _log_q(sampler: GuideSampler, u: Tensor) -> Tensor:
-    """Return the guide's log density at points u ``(C, N, L)``, ``(C, N)``: a program is run with its sites put there.
-
-    Raises:
-        ValueError: if the guide samples more than the latent sites, so that this density is an integral.
-    """
-    if sampler.distribution is not None:
-        log_q: Tensor = sampler.distribution.log_prob(u)
-        return log_q
-    target, densities = sampler.target, []
-    for chain in u:
-        values = {name: site["value"] for name, site in target.trace(chain).items() if name in target.sites}
-        with evaluating(sampler.guide), pyro.validation_enabled(False), poutine.block():
-            placed = poutine.condition(sampler.guide, data=values)
-            sites = sample_sites(poutine.trace(placed).get_trace(*target.args))
-        more = [name for name in sites if name not in values]
-        if more:
-            remedy = "initial=None, or a guide over the latent sites alone"
-            raise ValueError(say("a guide whose density at the initial points is known", f"also {more}", remedy))
-        terms = [
-            per_datum(site, site["fn"].log_prob(values[name]), target.layout.plate) for name, site in sites.items()
-        ]
-        densities.append(torch.stack(terms).sum(0).expand(target.num_data))
-    return torch.stack(densities) + target.log_jacobian(u)
