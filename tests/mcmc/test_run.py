@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.inference.mcmc import memory, start
 from pyro_vae.inference.compiled.tracing import NotTraceableError
+from pyro_vae.inference.mcmc import memory, start
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.kernels.base import Metric, State
 from pyro_vae.inference.mcmc.kernels.hmc import hmc_transition, leapfrog

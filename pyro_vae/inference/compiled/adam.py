@@ -113,7 +113,9 @@ class Adam:
         fine = fine if go is None else fine & go
         after = torch.where(fine, t + 1, t)
         rates = {}
-        for first in {each.first_step for each in states}:  # a parameter's steps are counted from its first, as torch does
+        for first in {
+            each.first_step for each in states
+        }:  # a parameter's steps are counted from its first, as torch does
             root = (1 - beta2 ** (after - first)).sqrt()  # moved from under sqrt(v) to m: one division fewer
             rates[first] = scheduled["lr"] / (1 - beta1 ** (after - first)) * root, self.eps * root
         decay = 1 - scheduled["lr"] * self.weight_decay
@@ -179,7 +181,9 @@ def rate(lr: Any) -> float:
     return value
 
 
-def _check_adam(lr: float, betas: tuple[float, float], eps: float, weight_decay: float, clip_norm: float | None) -> None:
+def _check_adam(
+    lr: float, betas: tuple[float, float], eps: float, weight_decay: float, clip_norm: float | None
+) -> None:
     """Check Adam's settings.
 
     Raises:

@@ -76,7 +76,6 @@ def compile_run(run: Run, inputs: list[Tensor]) -> Run:
     it draws itself follows torch's generator in eager order. On CUDA the kernels are launched through CUDA graphs; on
     the CPU they are called from C++, or from Python where Inductor cannot write the caller in C++.
     """
-
     usable_cache()
 
     def flat(*tensors: Tensor) -> list[Tensor]:

@@ -100,7 +100,9 @@ class LogDensity:
                 self.compiled = True
             except NotTraceableError as error:
                 if self.compile is True:
-                    raise NotTraceableError(say("a program that can be compiled", str(error), "compile=False")) from None
+                    raise NotTraceableError(
+                        say("a program that can be compiled", str(error), "compile=False")
+                    ) from None
                 self.reason = str(error)
                 self._graphs[key] = function
             self.compile_seconds += time.perf_counter() - started
