@@ -337,8 +337,8 @@ def test_compile_true_is_one_contract(small):
             pyro.sample("x", dist.Normal(z.sum(-1, keepdim=True).expand(x.shape), scale).to_event(1), obs=x)
 
     with pytest.raises(NotTraceableError, match="compile=False"):
-        pv.mcmc(branching, x, compile=True, **SHORT)
-    assert pv.mcmc(branching, x, compile="auto", **SHORT).samples["z"].isfinite().all()
+        pv.mcmc(branching, x, **{**SHORT, "compile": True})
+    assert pv.mcmc(branching, x, **{**SHORT, "compile": "auto"}).samples["z"].isfinite().all()
 
 
 def test_a_guide_of_a_whole_program_is_a_proposal_too(float64):

@@ -152,6 +152,7 @@ class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBO
         ValueError: on an unknown backend.
 
     Example:
+        >>> import pyro
         >>> from pyro_vae import Model, guides, likelihoods, networks, priors
         >>> model = Model(priors.StandardNormal(2), likelihoods.Bernoulli(networks.mlp(2, 16, 20)))
         >>> guide = guides.DiagonalGaussian(networks.mlp(20, 16, 4))
