@@ -104,7 +104,7 @@ def test_a_cache_that_cannot_be_made_is_replaced_with_a_word(tmp_path):
     """In a process of its own: the directory is torch's for good once its compiler is imported."""
     (tmp_path / "file").touch()
     environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "file" / "cache")}
-    done = subprocess.run([sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     engine, said = done.stdout.splitlines()
     assert engine == "one graph a step, compiled"

@@ -375,7 +375,7 @@ SMALL = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pyro_vae.inference.compiled.graphs.LeftToPyro")
+@pytest.mark.filterwarnings("ignore::pyro_vae.inference.compiled.notices.LeftToPyro")
 @pytest.mark.parametrize("call", ["loss", "differentiable_loss", "loss_and_grads"])
 @pytest.mark.parametrize("name", SMALL)
 def test_programs_with_little_in_them_run_as_in_pyro(name, call):

@@ -18,7 +18,7 @@ from torch import nn
 from pyro_vae import Model, guides, likelihoods, networks, priors
 from pyro_vae.infer import CompiledTrace_ELBO
 from pyro_vae.inference.compiled import states
-from pyro_vae.inference.compiled.graphs import LeftToPyro, Retraced
+from pyro_vae.inference.compiled.notices import LeftToPyro, Retraced
 from pyro_vae.inference.compiled.states import Checked
 
 
@@ -478,7 +478,7 @@ def test_a_program_that_is_found_wrong_time_after_time_is_left_to_pyro():
     decoder, _ = DEEPER["SimpleNamespace"]()
     program = Vae(decoder)
     said = []
-    elbo = CompiledTrace_ELBO(backend="eager", warn=lambda warning: said.append(warning))
+    elbo = CompiledTrace_ELBO(backend="eager", warn=said.append)
     for call in range(60):
         if call % 6 == 0:
             decoder.cfg.scale = 1.0 + call

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.inference.compiled.adam import SCHEDULED, Adam, AdamState
 from pyro_vae.inference.compiled.backend import Run
+from pyro_vae.inference.compiled.call import Call
+from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.compiled.tracing import Graph
 
-__all__ = ["Composition"]
+__all__ = ["Composition", "learnable", "weighted_loss"]
 
 
 class Composition:
@@ -72,3 +75,26 @@ class Composition:
     def _states(self, graph: Graph) -> list[AdamState]:
         found = [self.adam.known(leaf) for leaf in graph.wanted]
         return [state for state in found if state is not None]
+
+
+def weighted_loss(loss: Callable[..., Any], call: Call, leaves: Sequence[Tensor]) -> Any:
+    """The loss of a call whose first argument is the weight of the latent sites' log densities."""
+    (weight, *args), _ = call.arguments(leaves)
+
+    def weighted(program: Any) -> Any:
+        def run(*args: Any) -> Any:
+            with KLWeight(weight):
+                return program(*args)
+
+        return run
+
+    return loss(weighted(call.model), weighted(call.guide), *args)
+
+
+def learnable(parameters: Iterable[Tensor], programs: Sequence[Any]) -> list[Tensor]:
+    """Pyro's parameters, and those of the programs that are modules, each once."""
+    found = {id(p): p for p in parameters}
+    for module in programs:
+        if isinstance(module, nn.Module):
+            found |= {id(p): p for p in module.parameters() if p.requires_grad}
+    return list(found.values())

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import pyro
 import torch
 from pyro.distributions.util import is_identically_zero, scale_and_mask
 from pyro.infer import ELBO, JitTrace_ELBO, JitTraceMeanField_ELBO, Trace_ELBO, TraceMeanField_ELBO
-from pyro.poutine.runtime import _PYRO_STACK
-from pyro.util import warn_if_nan
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributions import kl_divergence
 
 from pyro_vae import checks
 from pyro_vae.inference.compiled.call import Call
 from pyro_vae.inference.compiled.graphs import Graphs
-from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
+from pyro_vae.inference.compiled.results import (
+    Differentiable,
+    Results,
+    accumulate,
+    as_it_is,
+    as_number,
+    show_parameters,
+)
+from pyro_vae.inference.compiled.tracing import NotTraceableError
 
 __all__ = ["CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO", "compiled_twin"]
 
@@ -49,7 +52,7 @@ class _Compiled(Trace_ELBO):
         """Return minus the ELBO as a number, in nats, summed over the data."""
         with torch.no_grad():
             value = self.differentiable_loss(model, guide, *args, **kwargs)
-        return _number(value)
+        return as_number(value)
 
     def retrace(self) -> None:
         """Forget all graphs: model or guide have changed in what they read from Python."""
@@ -61,25 +64,25 @@ class _Compiled(Trace_ELBO):
         As in Pyro it is a number where neither model nor guide has a site.
         """
         found = self._run(model, guide, args, kwargs, gradient=torch.is_grad_enabled())
-        if not isinstance(found, _Results):
+        if not isinstance(found, Results):
             return found
         value, *grads = found.outputs
-        return _Differentiable.apply(value, grads, *found.graph.wanted) if found.graph.wanted else value
+        return Differentiable.apply(value, grads, *found.graph.wanted) if found.graph.wanted else value
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Return minus the ELBO as a number, and add its gradient to the parameters' ``grad``."""
         found = self._run(model, guide, args, kwargs, gradient=True)
-        if not isinstance(found, _Results):
+        if not isinstance(found, Results):
             if isinstance(found, Tensor) and found.requires_grad:
                 found.backward(retain_graph=self.retain_graph)
-            return _number(found)
+            return as_number(found)
         value, *grads = found.outputs
-        _accumulate(found.graph.wanted, grads)
-        return _number(value)
+        accumulate(found.graph.wanted, grads)
+        return as_number(value)
 
     def _run(
         self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradient: bool
-    ) -> _Results | Any:
+    ) -> Results | Any:
         """Return a graph's results, or, where there is none to trust yet, Pyro's own differentiable loss."""
         call = Call.of(model, guide, args, kwargs, gradient)
 
@@ -90,9 +93,9 @@ class _Compiled(Trace_ELBO):
         graph = self._graphs.find(call, reference, gradient=gradient)
         if graph is None:
             return self._graphs.observe(call, reference, gradient=gradient)
-        _show_parameters(graph.graph)
-        _, outputs = self._graphs.run(call, graph, _as_it_is, graph.graph.inputs(call.leaves))
-        return _Results(graph.graph, outputs)
+        show_parameters(graph.graph)
+        _, outputs = self._graphs.run(call, graph, as_it_is, graph.graph.inputs(call.leaves))
+        return Results(graph.graph, outputs)
 
     def _loss_of_call(self, call: Call, leaves: Sequence[Tensor]) -> Any:
         args, kwargs = call.arguments(leaves)
@@ -120,14 +123,6 @@ class _Compiled(Trace_ELBO):
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
-class _Results:
-    """What a graph gave: the loss, then the gradients."""
-
-    graph: Graph
-    outputs: list[Tensor]
-
-
 class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBOs
     r"""``Trace_ELBO`` at the speed of compiled torch.
 
@@ -140,8 +135,9 @@ class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBO
     A new graph is made for other shapes, dtypes or devices of the arguments, other values of arguments that are no
     tensors, another training mode, and other numbers or flags that stand directly in attributes, closures or globals
     of model and guide. What they read from elsewhere in Python is frozen: a graph is run beside Pyro again at steps 2,
-    4, 8, ... and then at every thousandth, and dropped with a warning if they differ. What cannot be traced is left to Pyro, with one warning that says why: latents without a reparametrised
-    sample, control flow that depends on the values of tensors, tensors that leave torch.
+    4, 8, ... and then at every thousandth, and dropped with a warning if they differ. What cannot be traced is left to
+    Pyro, with one warning that says why: latents without a reparametrised sample, control flow that depends on the
+    values of tensors, tensors that leave torch.
 
     Pyro validates distributions and sites in its own four calls; the graph does not.
 
@@ -156,6 +152,7 @@ class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBO
         ValueError: on an unknown backend.
 
     Example:
+        >>> import pyro
         >>> from pyro_vae import Model, guides, likelihoods, networks, priors
         >>> model = Model(priors.StandardNormal(2), likelihoods.Bernoulli(networks.mlp(2, 16, 20)))
         >>> guide = guides.DiagonalGaussian(networks.mlp(20, 16, 4))
@@ -229,20 +226,6 @@ def compiled_twin(
     return twin
 
 
-class _Differentiable(torch.autograd.Function):
-    """A loss with a gradient that is known already."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, grads: list[Tensor], *wanted: Tensor) -> Tensor:
-        ctx.grads = grads
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *(above * grad for grad in ctx.grads))
-
-
 def _samples(trace: Any) -> list[tuple[str, Any]]:
     return [(name, site) for name, site in trace.nodes.items() if site["type"] == "sample"]
 
@@ -271,30 +254,3 @@ def _kl(name: str, prior: Any, posterior: Any) -> Any:
     except NotImplementedError:
         return entropy - prior["log_prob_sum"]
     return kl.sum() if isinstance(kl, Tensor) else kl * torch.Size(posterior["fn"].batch_shape).numel()
-
-
-def _as_it_is(graph: Graph) -> Any:
-    return lambda inputs: list(graph.module(*inputs))
-
-
-def _show_parameters(graph: Graph) -> None:
-    """Let the handlers around see the parameters, as they would if the program ran."""
-    if _PYRO_STACK:
-        store = pyro.get_param_store()
-        for name in graph.parameters:
-            if name in store:
-                pyro.param(name)
-
-
-def _accumulate(leaves: list[Tensor], grads: list[Tensor]) -> None:
-    for leaf, grad in zip(leaves, grads, strict=True):
-        if leaf.grad is None:
-            leaf.grad = grad.clone()
-        else:
-            leaf.grad += grad
-
-
-def _number(value: Tensor | float) -> float:
-    value = value.detach() if isinstance(value, Tensor) else value
-    warn_if_nan(value, "loss")
-    return float(value)

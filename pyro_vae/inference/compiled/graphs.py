@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,11 +10,13 @@ from torch import Tensor
 
 from pyro_vae.inference.compiled.backend import Run
 from pyro_vae.inference.compiled.call import Call
+from pyro_vae.inference.compiled.notices import LeftToPyro, NotCompiled, Retraced
 from pyro_vae.inference.compiled.recording import record
 from pyro_vae.inference.compiled.states import (
     CHANGES,
     Checked,
     Compiled,
+    Entry,
     Recorded,
     Reference,
     Refused,
@@ -24,39 +25,13 @@ from pyro_vae.inference.compiled.states import (
 )
 from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
 
-__all__ = ["Graphs", "LeftToPyro", "NotCompiled", "Retraced"]
+__all__ = ["Graphs"]
 
 _GRAPHS = 8  # of one key; a program that needs more changes its Python state all the time
 _ENTRIES = 64  # of one cache; the one longest out of use goes for a new one
 _PATIENCE = 32  # runs in a row after which a further graph is worth an Inductor compilation
 
 Compose = Callable[[Graph], Run]
-
-
-class LeftToPyro(UserWarning):
-    """A program, or a call of it, is run by Pyro."""
-
-
-class NotCompiled(UserWarning):
-    """Graphs run operation by operation, for Inductor cannot be used."""
-
-
-class Retraced(UserWarning):
-    """A graph was found wrong while in use, and dropped."""
-
-
-@dataclass
-class _Entry:
-    """What there is for one key: graphs, the latest used first, and how far the next one has come."""
-
-    graphs: list[Traced] = field(default_factory=list)
-    coming: Recorded | Refused | None = None
-    dropped: int = 0
-    used: int = 0  # the step at which it was last asked for
-
-    @property
-    def refused(self) -> bool:
-        return isinstance(self.coming, Refused)
 
 
 class Graphs:
@@ -83,7 +58,7 @@ class Graphs:
 
     def retrace(self) -> None:
         """Forget all graphs, and what was refused."""
-        self._entries: dict[Any, _Entry] = {}
+        self._entries: dict[Any, Entry] = {}
         self._last: Traced | None = None
         self._compiled: set[Any] = set()  # model and guide of each graph that Inductor compiled
 
@@ -113,7 +88,7 @@ class Graphs:
         if call.key is None or entry is None or entry.refused:
             return None
         entry.used = self.step
-        graph = _holding(entry)
+        graph = entry.holding()
         if not isinstance(graph, Checked):
             return None
         if graph.is_due(epoch=epoch):
@@ -132,21 +107,22 @@ class Graphs:
         entry = self._entry(call)
         if entry.refused:
             return reference()
-        graph = _holding(entry)
+        graph = entry.holding()
         if graph is not None:
-            value, after = graph.check(call, reference, self.step, gradient=gradient)
-            if isinstance(after, Refused):
-                self._refuse(entry, after)
+            value, checked = graph.check(call, reference, self.step, gradient=gradient)
+            if isinstance(checked, Refused):
+                self._refuse(entry, checked)
             else:
-                entry.graphs[0] = after
+                entry.graphs[0] = checked
         elif isinstance(entry.coming, Recorded) and entry.coming.alike and entry.coming.watch.holds():
             self._trace(entry, entry.coming, call, gradient=gradient)  # before the run below: it may write buffers
             value = reference()
         else:
             with record(call.leaves) as recording:
                 value = reference()
-            known = isinstance(entry.coming, Recorded)
-            self._advance(entry, entry.coming.again(call, recording) if known else Recorded.first(call, recording))
+            before = entry.coming if isinstance(entry.coming, Recorded) else None
+            after = Recorded.first(call, recording) if before is None else before.again(call, recording)
+            self._advance(entry, after)
         return value
 
     def run(self, call: Call, graph: Checked, compose: Compose, inputs: list[Tensor]) -> tuple[Checked, list[Tensor]]:
@@ -189,18 +165,18 @@ class Graphs:
 
     # -- transitions -----------------------------------------------------------------------------------------------
 
-    def _entry(self, call: Call) -> _Entry:
+    def _entry(self, call: Call) -> Entry:
         if call.key not in self._entries and len(self._entries) >= _ENTRIES:
             del self._entries[min(self._entries, key=lambda key: self._entries[key].used)]
-        return self._entries.setdefault(call.key, _Entry(used=self.step))
+        return self._entries.setdefault(call.key, Entry(used=self.step))
 
-    def _advance(self, entry: _Entry, after: Recorded | Refused) -> None:
+    def _advance(self, entry: Entry, after: Recorded | Refused) -> None:
         if isinstance(after, Refused):
             self._refuse(entry, after)
         else:
             entry.coming = after
 
-    def _trace(self, entry: _Entry, recorded: Recorded, call: Call, *, gradient: bool) -> None:
+    def _trace(self, entry: Entry, recorded: Recorded, call: Call, *, gradient: bool) -> None:
         entry.coming = None
         entry.graphs = [graph for graph in entry.graphs if graph.watch.lives()]
         if len(entry.graphs) + entry.dropped >= _GRAPHS:
@@ -212,12 +188,12 @@ class Graphs:
         else:
             entry.graphs.insert(0, after)
 
-    def _refuse(self, entry: _Entry, refused: Refused) -> None:
+    def _refuse(self, entry: Entry, refused: Refused) -> None:
         entry.graphs.clear()
         entry.coming = refused
         self._say(LeftToPyro(f"this program is left to Pyro: {refused.reason}"))
 
-    def _drop(self, entry: _Entry, graph: Checked, call: Call, reason: str) -> None:
+    def _drop(self, entry: Entry, graph: Checked, call: Call, reason: str) -> None:
         """Forget a graph that was found wrong, and all others of the program: they hold what it held."""
         for key, other in self._entries.items():
             if key[:2] == call.key[:2]:  # type: ignore[index]
@@ -261,14 +237,3 @@ class Graphs:
         if str(warning) not in self._said:
             self._said.add(str(warning))
             self.warn(warning)
-
-
-def _holding(entry: _Entry) -> Traced | None:
-    """The graph whose watch holds, put first; None if there is none."""
-    for graph in entry.graphs:
-        if graph.watch.holds():
-            if graph is not entry.graphs[0]:
-                entry.graphs.remove(graph)
-                entry.graphs.insert(0, graph)
-            return graph
-    return None

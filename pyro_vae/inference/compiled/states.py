@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
@@ -25,7 +25,7 @@ from pyro_vae.inference.compiled.recording import Recording, parameters_of
 from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
 from pyro_vae.inference.compiled.watch import Watch
 
-__all__ = ["CHANGES", "Checked", "Compiled", "Recorded", "Refused", "Traced"]
+__all__ = ["CHANGES", "Checked", "Compiled", "Entry", "Recorded", "Reference", "Refused", "Traced", "compiled"]
 
 CHANGES = "numbers or flags that it reads from Python change all the time; pass them as tensors"
 _OTHERS = "the tensors that it reads from outside are others at every run"
@@ -157,6 +157,31 @@ class Checked(Traced):
 
 class Compiled(Checked):
     """The graph runs as Inductor's code."""
+
+
+@dataclass
+class Entry:
+    """What there is for one key: graphs, the latest used first, and how far the next one has come."""
+
+    graphs: list[Traced] = field(default_factory=list)
+    coming: Recorded | Refused | None = None
+    dropped: int = 0
+    used: int = 0  # the step at which it was last asked for
+
+    @property
+    def refused(self) -> bool:
+        """Whether the program is left to Pyro."""
+        return isinstance(self.coming, Refused)
+
+    def holding(self) -> Traced | None:
+        """The graph whose watch holds, put first; None if there is none."""
+        for graph in self.graphs:
+            if graph.watch.holds():
+                if graph is not self.graphs[0]:
+                    self.graphs.remove(graph)
+                    self.graphs.insert(0, graph)
+                return graph
+        return None
 
 
 def compiled(run: Run, inputs: list[Tensor]) -> Run:

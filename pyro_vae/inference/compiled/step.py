@@ -11,17 +11,16 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.infer import ELBO, Trace_ELBO
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.compiled.adam import Adam
 from pyro_vae.inference.compiled.blocks import alike, in_blocks
 from pyro_vae.inference.compiled.call import Call
-from pyro_vae.inference.compiled.composition import Composition
+from pyro_vae.inference.compiled.composition import Composition, learnable, weighted_loss
 from pyro_vae.inference.compiled.elbos import compiled_twin
 from pyro_vae.inference.compiled.graphs import Graphs
-from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.compiled.recording import parameters_of
 from pyro_vae.inference.compiled.states import Checked
 
@@ -103,7 +102,7 @@ class CompiledStep:
         self._composition = Composition(self._adam)
         self._kl_weight = torch.ones((), dtype=torch.float64)
         self._kl_number = 1.0
-        self._graphs = Graphs(partial(_weighted_loss, self.elbo.traceable_loss), backend, self._hear)
+        self._graphs = Graphs(partial(weighted_loss, self.elbo.traceable_loss), backend, self._hear)
 
     def __call__(self, *args: Any, kl_weight: float = 1.0, lr: float | None = None, scale: float = 1.0) -> Tensor:
         """Take one step; return the loss before it, a tensor without dimensions, in nats summed over the data.
@@ -208,7 +207,7 @@ class CompiledStep:
     def _take(self, args: tuple[Any, ...], *, epoch: bool = False) -> tuple[Tensor, Tensor, Checked | None]:
         """Take one step; return its loss, the gradient's norm, and the graph that may be repeated for the next."""
         call = Call.of(self.model, self.guide, (self._kl_weight, *args), {}, "step")
-        reference = partial(_weighted_loss, self.elbo.eager_loss, call, call.leaves)
+        reference = partial(weighted_loss, self.elbo.eager_loss, call, call.leaves)
         graph = self._graphs.find(call, reference, gradient=True, epoch=epoch)
         if graph is None:
             return (*self._eager_step(call, reference), None)
@@ -231,7 +230,7 @@ class CompiledStep:
         """Take one step by Pyro's loss and the same update."""
         with torch.enable_grad(), poutine.trace(param_only=True) as sites:
             loss = self._graphs.observe(call, reference, gradient=True)
-        leaves = _learnable(parameters_of(sites.trace).values(), (self.model, self.guide))
+        leaves = learnable(parameters_of(sites.trace).values(), (self.model, self.guide))
         learns = leaves and isinstance(loss, Tensor) and loss.requires_grad
         grads = torch.autograd.grad(loss, leaves, allow_unused=True) if learns else ()
         used = [(leaf, grad) for leaf, grad in zip(leaves, grads, strict=False) if grad is not None]
@@ -248,29 +247,6 @@ class CompiledStep:
             warnings.warn(type(warning)(f"CompiledStep: {warning}"), stacklevel=6)
         else:
             self._warn(warning)
-
-
-def _weighted_loss(loss: Callable[..., Any], call: Call, leaves: Sequence[Tensor]) -> Any:
-    """The loss of a call whose first argument is the weight of the latent sites' log densities."""
-    (weight, *args), _ = call.arguments(leaves)
-
-    def weighted(program: Any) -> Any:
-        def run(*args: Any) -> Any:
-            with KLWeight(weight):
-                return program(*args)
-
-        return run
-
-    return loss(weighted(call.model), weighted(call.guide), *args)
-
-
-def _learnable(parameters: Iterable[Tensor], programs: Sequence[Any]) -> list[Tensor]:
-    """Pyro's parameters, and those of the programs that are modules, each once."""
-    found = {id(p): p for p in parameters}
-    for module in programs:
-        if isinstance(module, nn.Module):
-            found |= {id(p): p for p in module.parameters() if p.requires_grad}
-    return list(found.values())
 
 
 def _finite(loss: Tensor, norm: Tensor) -> bool:
