@@ -86,8 +86,9 @@ class Annealing(EvidenceMethod):
         return self.estimate(target, posterior, settings)
 
 
-def _pays(schedule: Schedule) -> bool:
-    return len(schedule.beta) * schedule.num_steps >= _COMPILE_FROM
+def _where_it_pays(schedule: Schedule) -> bool | str:
+    """Compile, or fall back on the program, where the schedule is long enough to win the compilation back."""
+    return "auto" if len(schedule.beta) * schedule.num_steps >= _COMPILE_FROM else False
 
 
 @torch.no_grad()
@@ -118,7 +119,7 @@ def anneal(
         >>> bool((estimate - pv.analytic(model, torch.zeros(3, 5)).log_evidence).abs().max() < 0.2)
         True
     """
-    path = AnnealingPath(target, start, compile=_pays(schedule) if compile is None else compile)
+    path = AnnealingPath(target, start, compile=_where_it_pays(schedule) if compile is None else compile)
     u = path.draw(positive_integer(num_chains, "num_chains", minimum=2)).contiguous()
     ends = path.ends(u)
     beta = schedule.beta
@@ -148,7 +149,7 @@ def reverse_anneal(
         start: q_0 of the forward run.
         compile: as for the forward run.
     """
-    path = AnnealingPath(target, start, compile=_pays(schedule) if compile is None else compile)
+    path = AnnealingPath(target, start, compile=_where_it_pays(schedule) if compile is None else compile)
     u = u.contiguous()
     ends = path.ends(u)
     beta = schedule.beta

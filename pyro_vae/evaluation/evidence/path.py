@@ -53,13 +53,13 @@ class AnnealingPath:
     Args:
         target: the densities.
         start: q_0: None for the prior, else a guide or distribution with a density.
-        compile: compile the gradient of the joint.
+        compile: whether to compile the gradient of the joint, as in :func:`mcmc`.
 
     Raises:
         TypeError: if the start has no density function.
     """
 
-    def __init__(self, target: Target, start: Any, *, compile: bool = False) -> None:
+    def __init__(self, target: Target, start: Any, *, compile: bool | str = False) -> None:
         self.target = target
         self.density = LogDensity(target, compile=compile)
         self.sampler = None if start is None else GuideSampler(target, start)
