@@ -76,7 +76,7 @@ def check_support(name: str, site: dict[str, Any]) -> None:
 
 def layers(fn: Any) -> Iterator[Any]:
     """A distribution, and what is under it where it only reshapes, expands or masks; a transformed one is another."""
-    other = torch.distributions.TransformedDistribution | dist.FoldedDistribution
+    other = torch.distributions.TransformedDistribution | dist.FoldedDistribution | dist.ZeroInflatedDistribution
     yield fn
     while hasattr(fn, "base_dist") and not isinstance(fn, other):
         fn = fn.base_dist
