@@ -262,11 +262,13 @@ def _gaussian(target: Target, guide: AutoContinuous | AutoNormal) -> Distributio
         guide(*target.args)  # a guide that was not trained has no parameters before
         if isinstance(guide, AutoContinuous):
             joint = underlying(guide.get_posterior(*target.args))
-        elif set(guide.prototype_trace.stochastic_nodes) >= set(target.sites):
-            pairs = [guide._get_loc_and_scale(name) for name in target.sites]
-            joint = dist.Normal(*(torch.cat([each.flatten() for each in part]) for part in zip(*pairs, strict=True)))
         else:
-            return None
+            known: Any = guide.prototype_trace
+            if not set(known.stochastic_nodes) >= set(target.sites):
+                return None
+            pairs = [guide._get_loc_and_scale(name) for name in target.sites]
+            loc, scale = (torch.cat([each.flatten() for each in part]) for part in zip(*pairs, strict=True))
+            joint = dist.Normal(loc, scale)
     plain = isinstance(joint, torch.distributions.Normal)
     if not plain and not hasattr(joint, "covariance_matrix"):
         return None
