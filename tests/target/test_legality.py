@@ -266,6 +266,21 @@ def test_a_chain_that_ran_away_has_no_density_also_where_a_prior_was_expanded_be
     assert path.ends(torch.tensor([[[0.0], [math.nan]]])).first.isnan().tolist() == [[False, True]]
 
 
+def test_a_covariance_that_cannot_be_factored_somewhere_is_called_that():
+    """A Gaussian process whose length scale is tried far out: the vectorised run is not to blame."""
+
+    def program(y):
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        grid = torch.linspace(0, 1, len(y))
+        cov = torch.exp(-0.5 * ((grid[:, None] - grid) / scale) ** 2) + 1e-3 * torch.eye(len(y)) * scale
+        pyro.sample("y", dist.MultivariateNormal(torch.zeros(len(y)), cov), obs=y)
+
+    target = Target(program, torch.zeros(20))
+    u = torch.tensor([0.0, -30.0, 90.0])[:, None, None]
+    with pytest.raises(ValueError, match=r"density at every u; got .*(ositive-definite|factor).*more on the diagonal"):
+        target.log_joint(u)
+
+
 # -- arguments --------------------------------------------------------------------------------------------------------
 
 
