@@ -52,7 +52,7 @@ def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
     except RuntimeError as error:
         function(rows[0])  # an error of the program itself comes as it is
         where = "; ".join([str(error).splitlines()[0][:200], *getattr(error, "__notes__", [])])
-        if isinstance(error, torch.linalg.LinAlgError):  # at some u, whatever runs the program
+        if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # at some u
             remedy = "more on the diagonal of the covariance, float64, or a prior that keeps away from there"
             raise ValueError(say("a program that has a density at every u", where, remedy)) from error
         remedy = "removing .item(), Python branches on values, dropout and sub-sampling"
