@@ -14,7 +14,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoContinuous
+from pyro.infer.autoguide import AutoContinuous, AutoNormal
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -155,7 +155,7 @@ class GuideSampler:
             _check_names(target, [getattr(guide, "latent", name)])
             _check_plates(target, {name: [getattr(guide, "plate", str(target.plate))]})
             self.distribution = self._timed(lambda: named_posterior(guide, target.args))  # once, not once a draw
-        elif isinstance(guide, AutoContinuous):
+        elif isinstance(guide, AutoContinuous | AutoNormal):
             self.distribution = self._timed(lambda: _gaussian(target, guide))
 
     @torch.no_grad()
@@ -256,11 +256,19 @@ def _has_density(target: Target, sites: Trace) -> bool:
     return dimensions == target.origin.numel()
 
 
-def _gaussian(target: Target, guide: AutoContinuous) -> Distribution | None:
+def _gaussian(target: Target, guide: AutoContinuous | AutoNormal) -> Distribution | None:
     """The marginals over each datum's u of an automatic guide that is one Gaussian over all latent numbers."""
     with evaluating(guide), pyro.validation_enabled(False), poutine.block(), fork_rng():
         guide(*target.args)  # a guide that was not trained has no parameters before
-        joint = underlying(guide.get_posterior(*target.args))
+        if isinstance(guide, AutoContinuous):
+            joint = underlying(guide.get_posterior(*target.args))
+        else:
+            known: Any = guide.prototype_trace
+            if not set(known.stochastic_nodes) >= set(target.sites):
+                return None
+            pairs = [guide._get_loc_and_scale(name) for name in target.sites]
+            loc, scale = (torch.cat([each.flatten() for each in part]) for part in zip(*pairs, strict=True))
+            joint = dist.Normal(loc, scale)
     plain = isinstance(joint, torch.distributions.Normal)
     if not plain and not hasattr(joint, "covariance_matrix"):
         return None

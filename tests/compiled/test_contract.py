@@ -488,6 +488,25 @@ def test_a_program_that_is_found_wrong_time_after_time_is_left_to_pyro():
     assert [type(warning) for warning in said] == [Retraced] * 8 + [LeftToPyro]
 
 
+def test_the_reason_for_leaving_a_program_to_pyro_is_one_line():
+    """Pyro adds a table of the shapes of all sites to what goes wrong in a program."""
+
+    def branching(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z if bool((z > 0).any()) else 2 * z, 1.0), obs=x)
+
+    def normal(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    said = []
+    elbo = CompiledTrace_ELBO(backend="eager", warn=said.append)
+    for _ in range(6):
+        elbo.loss(branching, normal, torch.randn(N))
+    assert [str(warning).count("\n") for warning in said] == [0]
+
+
 def test_state_of_a_handler_of_pyro():
     handler = poutine.scale_messenger.ScaleMessenger(scale=0.1)
     program = handler(model)

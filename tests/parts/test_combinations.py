@@ -63,8 +63,10 @@ def check_bounds(log_w, log_joint, log_q):
     assert bool((iwae.mean(0) >= draws.mean(0) - 1e-4).all())
     assert float(((iwae.mean(0) - log_evidence) / (iwae.std(0) / math.sqrt(REPEATS) + 1e-4)).max()) < 6
     floor = log_evidence - 20  # a count's log density has tails that no number of draws averages: cut both alike
-    draws, cut = draws.clamp_min(floor), (mass * grid_log_w.clamp_min(floor)).nan_to_num(0.0).sum(0)
-    error = draws.std(0) / math.sqrt(len(draws)) + 1e-4
+    draws, grid_log_w = draws.clamp_min(floor), grid_log_w.clamp_min(floor)
+    cut = (mass * grid_log_w).nan_to_num(0.0).sum(0)
+    variance = (mass * (grid_log_w - cut).square()).nan_to_num(0.0).sum(0)  # of one draw: all may be cut by chance
+    error = (variance / len(draws)).sqrt() + 1e-4
     assert float(((draws.mean(0) - cut) / error).abs().max()) < 6  # thousands of checks: 6 standard errors
 
 

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 
 import pyro_vae as pv
 from pyro_vae import Target
+from pyro_vae.evaluation.evidence.path import AnnealingPath
 
 
 def _pareto(x):
@@ -247,6 +248,39 @@ def test_data_in_a_plate_have_its_shape():
         Target(program, torch.randn(5, 1))  # (5, 5) densities, were it let through
 
 
+def test_a_chain_that_ran_away_has_no_density_also_where_a_prior_was_expanded_before():
+    """expand keeps the validation of its day: PyroSample's priors would raise at NaN, and print all chains."""
+    expanded = dist.Normal(0.0, 1.0).expand([1]).to_event(1)
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", expanded)
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    x = torch.zeros(2, 1)
+    found = Target(program, x).log_joint(torch.tensor([[0.0], [math.nan]]))
+    assert found.isnan().tolist() == [False, True]
+    with pytest.raises(ValueError, match="within the support"):  # the user's own object checks as before
+        expanded.log_prob(torch.tensor([math.nan]))
+    path = AnnealingPath(Target(program, x), dist.Normal(torch.zeros(2, 1), 1.0).expand([2, 1]).to_event(1))
+    assert path.ends(torch.tensor([[[0.0], [math.nan]]])).first.isnan().tolist() == [[False, True]]
+
+
+def test_a_covariance_that_cannot_be_factored_somewhere_is_called_that():
+    """A Gaussian process whose length scale is tried far out: the vectorised run is not to blame."""
+
+    def program(y):
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        grid = torch.linspace(0, 1, len(y))
+        cov = torch.exp(-0.5 * ((grid[:, None] - grid) / scale) ** 2) + 1e-3 * torch.eye(len(y)) * scale
+        pyro.sample("y", dist.MultivariateNormal(torch.zeros(len(y)), cov), obs=y)
+
+    target = Target(program, torch.zeros(20))
+    u = torch.tensor([0.0, -30.0, 90.0])[:, None, None]
+    with pytest.raises(ValueError, match=r"density at every u; got .*(ositive-definite|factor).*more on the diagonal"):
+        target.log_joint(u)
+
+
 # -- arguments --------------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +296,19 @@ def test_rows_of_data_that_no_argument_holds_are_refused():
     target = Target(program, torch.ones(4))
     with pytest.raises(ValueError, match="arguments whose rows are the data"):
         target.rows([0, 1])
+
+
+@pytest.mark.parametrize("N", [2, 3])
+def test_rows_of_a_plate_of_fixed_size_are_refused(N):
+    """All data are alike, so that the densities of all would pass for those of one."""
+
+    def program(weights):
+        with pyro.plate("data", N):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z + 0 * weights.sum(), 1.0), obs=torch.zeros(N))
+
+    with pytest.raises(ValueError, match="arguments whose rows are the data"):
+        Target(program, torch.ones(N)).rows([0])
 
 
 def test_the_argument_that_runs_over_the_data_is_found_among_those_that_could(float64):

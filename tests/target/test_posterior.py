@@ -226,3 +226,18 @@ def test_a_program_takes_the_models_covariates_or_x_alone():
     for guide, mean in ((of_x, x), (OfX(), x), (of_both, x * size)):
         u, log_q = GuideSampler(target, guide).sample(3)
         torch.testing.assert_close(log_q, dist.Normal(mean, 1.0).log_prob(u.squeeze(-1)))
+
+
+@pytest.mark.parametrize("plate", ["data", None])
+@torch.no_grad()
+def test_pyros_mean_field_guide_is_a_distribution_that_needs_no_run_a_draw(plate, monkeypatch):
+    """Normal over u in each latent number, without running the guide once a draw."""
+    guide, target = _auto_normal(_apart, torch.randn(N, 2)), pv.Target(_apart, torch.randn(N, 2), plate=plate)
+    sampler = GuideSampler(target, guide)
+    monkeypatch.setattr(guide, "forward", None)
+    u, log_q = sampler.sample(500)
+    values = target.constrain(u)
+    expected = dist.Normal(guide.locs.z, guide.scales.z).log_prob(values["z"])
+    expected = expected + dist.Normal(guide.locs.s, guide.scales.s).log_prob(values["s"].log())
+    torch.testing.assert_close(log_q, expected if plate else expected.sum(-1, keepdim=True), rtol=1e-4, atol=1e-4)
+    assert sampler.distribution.mean.shape == u.shape[1:]

@@ -73,7 +73,7 @@ class Evidence:
     def __str__(self) -> str:
         N, good = len(self.resolved), int(self.resolved.sum())
         mean = f"{float(self.log_evidence[self.resolved].mean()):.3f} nats" if good else "unresolved"
-        count = f" per datum, {good} of {N} data resolved" if N > 1 else ""
+        count = f" per datum on average over the {good} of {N} data resolved" if N > 1 else ""
         return f"log p(x) by {self.method}: {mean}{count}; {self.reason}"
 
     def to_dataframe(self) -> Any:

@@ -40,7 +40,7 @@ class Quadrature(EvidenceMethod):
     def estimate(self, target: Target, posterior: Any, settings: Settings) -> Estimate:
         """Return log p(x) with the bound on its error."""
         grid = quadrature(target)
-        return Estimate(grid.log_evidence, grid.error_bound, f"{target.latent_dim} latent dimensions: integrated")
+        return Estimate(grid.log_evidence, grid.error_bound, f"integrated over u of L = {target.latent_dim}")
 
     def attempt(self, target: Target, posterior: Any, settings: Settings) -> Estimate | None:
         """Return it where L <= 3."""

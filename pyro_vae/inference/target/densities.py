@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Set
 from typing import Any
@@ -14,7 +15,23 @@ from torch import Tensor
 from pyro_vae.inference.target.layout import Layout
 from pyro_vae.inference.target.program import Trace, frame_of
 
-__all__ = ["log_parts", "log_prob", "per_datum"]
+__all__ = ["log_parts", "log_prob", "per_datum", "unvalidated"]
+
+
+def unvalidated(fn: Any) -> Any:
+    """The same distribution without checks of its values: a copy, where it keeps them however Pyro's switch stands.
+
+    ``expand`` freezes the switch as it was, as in ``PyroSample(dist.Normal(0.0, 1.0).expand([3]).to_event(1))``.
+    """
+    base = getattr(fn, "base_dist", None)
+    inner = None if base is None else unvalidated(base)
+    if inner is base and not vars(fn).get("_validate_args", False):
+        return fn
+    fn = copy.copy(fn)
+    fn._validate_args = False
+    if inner is not None:
+        fn.base_dist = inner
+    return fn
 
 
 def log_prob(site: dict[str, Any], moving: Set[str] = frozenset()) -> Tensor:
@@ -25,7 +42,7 @@ def log_prob(site: dict[str, Any], moving: Set[str] = frozenset()) -> Tensor:
     fn, value = site["fn"], site["value"]
     try:
         with pyro.validation_enabled(False):  # a chain that ran away is a density of zero or NaN, not an error
-            found = fn.log_prob(value)
+            found = unvalidated(fn).log_prob(value)
     except RuntimeError as error:
         error.add_note(f"site {site['name']!r}, {type(fn).__name__} of shape {tuple(fn.shape())}")
         raise

@@ -43,8 +43,11 @@ def arguments_over_data(target: Target, of: Callable[[Tensor, tuple[int, ...]], 
     for size in range(len(could), 0, -1):
         for positions in itertools.combinations(could, size):
             try:
-                found = of(some, positions).log_joint(u[:, some])
+                chosen = of(some, positions)
+                found = chosen.log_joint(u[:, some])
             except (RuntimeError, ValueError, IndexError):
+                continue
+            if chosen.num_data != len(some):  # the program's plate has a size of its own
                 continue
             if torch.allclose(found, expected, rtol=1e-4, atol=1e-5 * size_of_all, equal_nan=True):
                 return positions

@@ -41,7 +41,7 @@ def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
     """Map a function of u ``(N, L)`` over the leading dimensions of u ``(..., N, L)``.
 
     Raises:
-        ValueError: if the function works for one u, and not vectorised.
+        ValueError: if the function works for one u, and not vectorised; if a matrix cannot be factored at some u.
     """
     lead = u.shape[:-2]
     if not lead:
@@ -52,6 +52,9 @@ def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
     except RuntimeError as error:
         function(rows[0])  # an error of the program itself comes as it is
         where = "; ".join([str(error).splitlines()[0][:200], *getattr(error, "__notes__", [])])
+        if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # at some u
+            remedy = "more on the diagonal of the covariance, float64, or a prior that keeps away from there"
+            raise ValueError(say("a program that has a density at every u", where, remedy)) from error
         remedy = "removing .item(), Python branches on values, dropout and sub-sampling"
         raise ValueError(say("a program and densities that torch.vmap can vectorise", where, remedy)) from error
     return torch.utils._pytree.tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)

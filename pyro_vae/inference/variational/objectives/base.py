@@ -26,8 +26,22 @@ class Objective(ELBO):
     """Base class of objectives: a Pyro ELBO for ``pyro.infer.SVI(model, guide, optimiser, loss=...)``.
 
     To write one, subclass it and define ``estimate(model, guide, args, kwargs)``, which returns two tensors: the
-    value of the objective to be raised (a lower bound, summed over data), and a surrogate whose gradient is the
-    estimate of its gradient; the same tensor twice if autograd is to do it all.
+    value of the objective (a bound of log p(x), summed over data), and a surrogate whose gradient is the direction to
+    climb; the same tensor twice if autograd is to do it all, minus the value to bring an upper bound down:
+
+        >>> class Average(Objective):
+        ...     def estimate(self, model, guide, args, kwargs):
+        ...         log_p, log_q = self._log_densities(model, guide, args, kwargs)  # (K, *plates) each
+        ...         bound = (log_p - log_q).mean(0).sum()
+        ...         return bound, bound
+        >>> from pyro_vae import Model, guides, likelihoods, networks, priors
+        >>> model = Model(priors.StandardNormal(2), likelihoods.Bernoulli(networks.mlp(2, 20)))
+        >>> Average(num_particles=2).loss(model, guides.DiagonalGaussian(networks.mlp(20, 4)), torch.zeros(7, 20)) > 0
+        True
+
+    ``_at_leaves`` gives the same at draws cut off the guide's parameters. Its line in ``OBJECTIVES`` of
+    ``tests/table_of_parts.py`` is for one that equals log p(x) where the guide is the posterior; any other lower bound
+    goes into ``OTHER_OBJECTIVES``.
 
     Args:
         num_particles: K, how many draws from the guide.
