@@ -18,7 +18,7 @@ from torch import nn
 from pyro_vae import Model, guides, likelihoods, networks, priors
 from pyro_vae.infer import CompiledTrace_ELBO
 from pyro_vae.inference.compiled import states
-from pyro_vae.inference.compiled.notices import LeftToPyro, Retraced
+from pyro_vae.inference.compiled.graphs import LeftToPyro, Retraced
 from pyro_vae.inference.compiled.states import Checked
 
 

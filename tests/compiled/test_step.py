@@ -15,7 +15,7 @@ import pyro_vae as pv
 from pyro_vae import Model, guides, likelihoods, networks, priors
 from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.compiled.step import CompiledStep
-from pyro_vae.inference.compiled.tracing import NotTraceableError
+from pyro_vae.inference.compiled.backend import NotTraceableError
 
 N, D, L = 8, 6, 2
 
@@ -328,7 +328,7 @@ def test_weights_and_rates_may_be_tensors_that_change():
     for x in batches(7):
         step(x, kl_weight=weight)
         weight.add_(0.1)
-    assert float(step._kl_weight) == pytest.approx(0.7)
+    assert float(step._loop.kl_weight) == pytest.approx(0.7)
 
 
 def test_new_learning_rate_and_weight_need_no_new_graph():

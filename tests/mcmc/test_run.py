@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.inference.compiled.tracing import NotTraceableError
+from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.mcmc import memory, start
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.kernels.base import Metric, State
@@ -329,7 +329,7 @@ def test_a_program_that_cannot_be_traced_runs_eagerly(small):
 
 def test_compile_true_is_one_contract(small, monkeypatch):
     """``mcmc`` raises as ``fit`` does where a program cannot be compiled; "auto" runs it."""
-    monkeypatch.setattr("pyro_vae.inference.compiled.states.why_no_compiler", lambda tensors: "no C++ compiler")
+    monkeypatch.setattr("pyro_vae.inference.compiled.backend.why_no_compiler", lambda tensors: "no C++ compiler")
     model, x = small
     with pytest.raises(NotTraceableError, match="no C\\+\\+ compiler; try compile=False"):
         pv.mcmc(model, x, **{**SHORT, "compile": True})

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.compiled.states import compiled
-from pyro_vae.inference.compiled.tracing import NotTraceableError
+from pyro_vae.inference.compiled.backend import compiled
+from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["LogDensity"]

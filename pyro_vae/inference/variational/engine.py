@@ -15,9 +15,9 @@ from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.compiled.backend import usable_cache
 from pyro_vae.inference.compiled.elbos import compiled_twin
-from pyro_vae.inference.compiled.notices import NotCompiled, Retraced
+from pyro_vae.inference.compiled.graphs import NotCompiled, Retraced
 from pyro_vae.inference.compiled.step import CompiledStep
-from pyro_vae.inference.compiled.tracing import NotTraceableError
+from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.variational.steppers import GraphStepper, ParallelStepper, PyroStepper
 from pyro_vae.inference.variational.training_run import TrainingRun
 
