@@ -210,7 +210,7 @@ def run(program, loss, steps=8):
                     keep(pyro.get_param_store().param_name(p).rpartition("$$$")[-1], p)
             super().step(closure)
 
-    svi = SVI(model, guide, pyro.optim.PyroOptim(Keep, {"lr": 1e-3}), loss)
+    svi = SVI(model, guide, pyro.optim.PyroOptim(Keep, {"lr": 1e-5}), loss)
     for _ in range(steps):
         args = data()
         values.append(svi.step(*(args if isinstance(args, tuple) else (args,))))

@@ -13,9 +13,9 @@ from torch import nn
 
 import pyro_vae as pv
 from pyro_vae import Model, guides, likelihoods, networks, priors
+from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.compiled.step import CompiledStep
-from pyro_vae.inference.compiled.backend import NotTraceableError
 
 N, D, L = 8, 6, 2
 

@@ -94,7 +94,10 @@ class CompiledStep:
         """Take one step; return the loss before it, a tensor without dimensions, in nats summed over the data.
 
         Args:
-            args: what model and guide take; the rest is as in :meth:`run`.
+            args: what model and guide take.
+            kl_weight: as in :meth:`run`.
+            lr: as in :meth:`run`.
+            scale: as in :meth:`run`.
         """
         self._loop.schedule(args, kl_weight, lr, scale)
         loss, self.grad_norm, _ = self._loop.take(args)

@@ -78,7 +78,7 @@ class Watch:
     def lives(self) -> bool:
         """Whether the parameters are still those of Pyro's store; once they are not, they never are again."""
         store = pyro.get_param_store()._params
-        return all([store.get(name) is tensor for name, tensor in self._stored])
+        return all(store.get(name) is tensor for name, tensor in self._stored)
 
     def _visit(self, item: Any) -> Iterable[Any]:
         """Note what is watched of one part of the program; return its own parts."""

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.compiled.backend import compiled
-from pyro_vae.inference.compiled.backend import NotTraceableError
+from pyro_vae.inference.compiled.backend import NotTraceableError, compiled
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["LogDensity"]

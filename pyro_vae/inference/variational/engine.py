@@ -13,11 +13,10 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.compiled.backend import usable_cache
+from pyro_vae.inference.compiled.backend import NotTraceableError, usable_cache
 from pyro_vae.inference.compiled.elbos import compiled_twin
 from pyro_vae.inference.compiled.graphs import NotCompiled, Retraced
 from pyro_vae.inference.compiled.step import CompiledStep
-from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.variational.steppers import GraphStepper, ParallelStepper, PyroStepper
 from pyro_vae.inference.variational.training_run import TrainingRun
 
