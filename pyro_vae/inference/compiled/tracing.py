@@ -102,9 +102,7 @@ def trace(
         used[:] = [leaf for leaf, grad in zip(leaves, grads, strict=True) if grad is not None]
         return [value.detach(), *[grad.contiguous() for grad in grads if grad is not None]]
 
-    marked: dict[Any, Any] = dict(
-        get_decompositions([_aten.native_batch_norm])
-    )  # by one whose schema says what it writes
+    marked: dict[Any, Any] = dict(get_decompositions([_aten.native_batch_norm]))  # says what it writes
     with (
         poutine.block(),
         pyro.validation_enabled(False),

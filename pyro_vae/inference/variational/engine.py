@@ -100,11 +100,11 @@ class Engine:
         """Give a run what takes its steps, and the loss to evaluate with."""
         run.evaluation = self.evaluation
         if self.step is not None:
-            run.stepper = GraphStepper(run.programs, run.dial, self.step)
+            run.stepper = GraphStepper(run.programs, run.kl_weight, self.step)
             return
         make = partial(torch.optim.Adam, lr=self._lr) if optimiser is None else optimiser
         alone = PyroStepper(
-            run.programs, run.dial, run.loss, parameters, optimiser=make(parameters), clip_norm=self._clip_norm
+            run.programs, run.kl_weight, run.loss, parameters, optimiser=make(parameters), clip_norm=self._clip_norm
         )
         run.stepper = alone
         if run.parallel is not None:
