@@ -323,7 +323,7 @@ def test_a_program_that_cannot_be_traced_runs_eagerly(small):
         assert density.value(torch.ones(4, 5, 2)).shape == (4, 5)
         with pytest.raises(NotTraceableError, match="compile=False"):
             required.value(torch.ones(4, 5, 2))
-    assert density.engine == "Pyro: its course in Python depends on the values of tensors"
+    assert density.engine.startswith("Pyro: ")
 
 
 def test_compile_true_is_one_contract(small, monkeypatch):

@@ -230,7 +230,7 @@ class GraphStepper(Stepper):
         for total, group in itertools.groupby(shares, key=itemgetter(1)):
             with pyro.validation_enabled(False):
                 found = self.graph.run(
-                    noted(group), kl_weight=self.kl_weight.weight, lr=self.lr, scale=1 / total
+                    noted(group), kl_weight=float(self.kl_weight.weight), lr=self.lr, scale=1 / total
                 ).tolist()
             self.must_be_finite(found[-1], self.graph.grad_norm, batch)
             losses += found
