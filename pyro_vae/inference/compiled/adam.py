@@ -101,7 +101,7 @@ class Adam:
             loss: looked at only for being finite.
             grads: the gradient, by parameter.
             states: the parameters and their moments.
-            scheduled: what changes from step to step, by the names of ``SCHEDULED``.
+            scheduled: what changes from step to step.
             go: whether to move at all; None for yes.
         """
         (beta1, beta2), t = self.betas, scheduled["num_steps"]

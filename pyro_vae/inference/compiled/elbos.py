@@ -55,10 +55,7 @@ class _Compiled(Trace_ELBO):
             return _as_number(self.differentiable_loss(model, guide, *args, **kwargs))
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return minus the ELBO as a tensor whose ``backward`` gives the parameters their gradient.
-
-        As in Pyro it is a number where neither model nor guide has a site.
-        """
+        """Return minus the ELBO, differentiable; as in Pyro a number where neither model nor guide has a site."""
         value, wanted, grads = self._run(model, guide, args, kwargs, gradient=torch.is_grad_enabled())
         return _Differentiable.apply(value, grads, *wanted) if wanted else value
 
@@ -130,14 +127,10 @@ class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBO
     compared with Pyro under the same noise and, only if they agree, compiled with Inductor and used from then on. A
     seed gives the same noise as in Pyro, call for call.
 
-    A new graph is made for other shapes, dtypes or devices of the arguments, other values of arguments that are no
-    tensors, another training mode, and other numbers or flags that stand directly in attributes, closures or globals
-    of model and guide. What they read from elsewhere in Python is frozen: a graph is run beside Pyro again at steps 2,
-    4, 8, ... and then at every thousandth, and dropped with a warning if they differ. What cannot be traced is left to
-    Pyro, with one warning that says why: latents without a reparametrised sample, control flow that depends on the
-    values of tensors, tensors that leave torch.
-
-    Pyro validates distributions and sites in its own four calls; the graph does not.
+    Numbers and flags that stand directly in attributes, closures or globals of model and guide are followed; what they
+    read from elsewhere in Python is frozen: a graph is run beside Pyro again at steps 2, 4, 8, ... and then at every
+    thousandth, and dropped with a warning if they differ. What cannot be traced is left to Pyro, with one warning that
+    says why. Pyro validates distributions and sites in its own four calls; the graph does not.
 
     Args:
         num_particles: as in ``Trace_ELBO``.
@@ -230,7 +223,7 @@ def _as_it_is(graph: Graph) -> Run:
 
 
 def _as_number(value: Any) -> float:
-    """Return a loss as a number, with Pyro's warning if it is NaN."""
+    """Warn as Pyro does if it is NaN."""
     value = value.detach() if isinstance(value, Tensor) else value
     warn_if_nan(value, "loss")
     return float(value)

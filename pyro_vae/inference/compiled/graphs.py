@@ -20,6 +20,10 @@ __all__ = ["Graphs", "LeftToPyro", "NotCompiled", "Retraced"]
 _GRAPHS = 8  # of one key; a program that needs more changes its Python state all the time
 _ENTRIES = 64  # of one cache; the one longest out of use goes for a new one
 _PATIENCE = 32  # runs in a row after which a further graph is worth an Inductor compilation
+_CHANGED = (
+    "What it reads from Python has changed since step {}, and steps since then may have used the old values; it is "
+    "traced anew. Call retrace() after such changes, or pass them as tensors"
+)
 
 
 class LeftToPyro(UserWarning):
@@ -59,12 +63,9 @@ class Graphs:
 
     Args:
         loss: the loss of a call on given tensors, as traceable tensor code.
-        backend: "inductor" compiles graphs with Inductor, "eager" runs them operation by operation.
+        backend: "inductor", or "eager" to run graphs operation by operation.
         warn: takes each warning once.
-        compose: makes, of a graph, the function to run; asked once for each graph.
-
-    Attributes:
-        step: how many runs there have been, by graphs or by Pyro.
+        compose: makes, of a graph, the function to run.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Graphs:
         self.backend = backend
         self.warn = warn
         self.compose = compose
-        self.step = 0
+        self.step = 0  # runs so far, by graphs or by Pyro
         self._said: set[str] = set()
         self.retrace()
 
@@ -99,18 +100,11 @@ class Graphs:
 
     @property
     def num_checked(self) -> int:
-        """How many graphs are trusted."""
+        """How many graphs have been found right and are in use."""
         return sum(isinstance(graph, Checked) for entry in self._entries.values() for graph in entry.graphs)
 
     def find(self, call: Call, reference: Reference, *, gradient: bool, epoch: bool = False) -> Checked | None:
-        """Return the graph to run for this call; None if there is none yet that is right.
-
-        Args:
-            call: the call.
-            reference: Pyro's own loss for it; run without a trace left when the graph is due for a check.
-            gradient: whether gradients are checked too.
-            epoch: whether the call begins an epoch.
-        """
+        """Return the graph to run for this call, checked if it is due; None if there is none yet that is right."""
         entry = None if call.obstacle else self._entries.get(call.key)
         if entry is None or isinstance(entry.coming, Refused):
             return None
@@ -206,13 +200,7 @@ class Graphs:
             if key[:2] == call.key[:2]:
                 other.graphs.clear()
         entry.dropped += 1
-        self._say(
-            Retraced(
-                f"step {self.step + 1}: {reason}. What it reads from Python has changed since step {graph.right_at}, "
-                "and steps since then may have used the old values; it is traced anew. Call retrace() after such "
-                "changes, or pass them as tensors"
-            )
-        )
+        self._say(Retraced(f"step {self.step + 1}: {reason}. {_CHANGED.format(graph.right_at)}"))
 
     def _say(self, warning: Warning) -> None:
         """Warn, once for each message."""

@@ -30,9 +30,8 @@ class CompiledStep:
         \theta \leftarrow (1 - \eta \lambda) \theta
         - \frac{\eta}{1 - \beta_1^t} \, m \Big/ \Big(\sqrt{v / (1 - \beta_2^t)} + \epsilon\Big).
 
-    If the loss or the gradient's norm is not finite, nothing moves. Steps that cannot be compiled, or not yet (see
-    :class:`~pyro_vae.infer.CompiledTrace_ELBO`), run on Pyro with the same update, so the results are the same up to
-    rounding. Learned are Pyro's parameters and the parameters of model and guide if they are modules.
+    If the loss or the gradient's norm is not finite, nothing moves. Steps that cannot be compiled, or not yet, run on
+    Pyro with the same update. Learned are Pyro's parameters and the parameters of model and guide if they are modules.
 
     Args:
         model: a Pyro program.
@@ -91,14 +90,7 @@ class CompiledStep:
         self._loop = StepLoop(model, guide, elbo, self._adam, backend=backend, warn=self._hear)
 
     def __call__(self, *args: Any, kl_weight: float = 1.0, lr: float | None = None, scale: float = 1.0) -> Tensor:
-        """Take one step; return the loss before it, a tensor without dimensions, in nats summed over the data.
-
-        Args:
-            args: what model and guide take.
-            kl_weight: as in :meth:`run`.
-            lr: as in :meth:`run`.
-            scale: as in :meth:`run`.
-        """
+        """Take one step on these arguments, otherwise as :meth:`run`; return the loss before it, a scalar tensor."""
         self._loop.schedule(args, kl_weight, lr, scale)
         loss, self.grad_norm, _ = self._loop.take(args)
         return loss
@@ -106,12 +98,11 @@ class CompiledStep:
     def run(
         self, batches: Iterable[Sequence[Any]], *, kl_weight: float = 1.0, lr: float | None = None, scale: float = 1.0
     ) -> Tensor:
-        """Take one step on each batch; return the losses before each, ``(num_batches,)``.
+        """Take one step on each batch; return the losses before each, in nats summed over the data, ``(num_batches,)``.
 
-        The same as one call after the other, but model and guide are looked at once for all batches of a layout
-        rather than at every step, so they must not be changed meanwhile (by an iterator that makes the batches, say).
-        A graph that has run 250 times since its last check is checked at the start. It ends early, with the step
-        whose loss or gradient was not finite.
+        Model and guide are looked at once for all batches of a layout, so they must not be changed meanwhile. A graph
+        that has run 250 times since its last check is checked at the start. It ends early, with the step whose loss or
+        gradient was not finite.
 
         Args:
             batches: what model and guide take, batch by batch.
