@@ -31,7 +31,7 @@ _OTHERS = "the tensors that it reads from outside are others at every run"
 _RUNS_WITH_OTHERS = 3  # in which a program may create its parameters, say
 _RUNS_WITH_CHANGES = 32
 _EVERY = 1000  # steps between checks, once they have doubled up to it
-_APART = 250  # steps between checks at the beginnings of epochs
+_APART = 750  # steps since the last check after which one at the beginning of an epoch is worth its twenty steps' time
 
 Reference = Callable[[], Any]  # Pyro's own loss of a call
 
@@ -132,8 +132,8 @@ class Checked(Traced):
         if reason is None:
             now = self.runs + 1
             self.right_at, self.last_check = step, now
-            if now >= self.next_check:
-                self.next_check = 2 * now if 2 * now < _EVERY else now - now % _EVERY + _EVERY
+            near = _EVERY - _APART  # an epoch's check stands for the thousandth's shortly after it
+            self.next_check = 2 * now if 2 * now < _EVERY else (now + near) // _EVERY * _EVERY + _EVERY
         return reason
 
     def compile(self, code: Run) -> Compiled:

@@ -101,7 +101,7 @@ class CompiledStep:
         """Take one step on each batch; return the losses before each, in nats summed over the data, ``(num_batches,)``.
 
         Model and guide are looked at once for all batches of a layout, so they must not be changed meanwhile. A graph
-        that has run 250 times since its last check is checked at the start. It ends early, with the step whose loss or
+        that has run 750 times since its last check is checked at the start. It ends early, with the step whose loss or
         gradient was not finite.
 
         Args:
