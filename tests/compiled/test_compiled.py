@@ -306,7 +306,7 @@ def test_evaluation_without_gradients():
 
 
 def test_without_a_compiler_the_graph_runs_uncompiled(monkeypatch):
-    monkeypatch.setattr("pyro_vae.inference.compiled.states.why_no_compiler", lambda tensors: "no C++ compiler")
+    monkeypatch.setattr("pyro_vae.inference.compiled.backend.why_no_compiler", lambda tensors: "no C++ compiler")
     elbo = CompiledTrace_ELBO()
     with pytest.warns(UserWarning, match="without Inductor: no C\\+\\+ compiler"):
         found = run(vae, elbo)
@@ -375,7 +375,7 @@ SMALL = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::pyro_vae.inference.compiled.notices.LeftToPyro")
+@pytest.mark.filterwarnings("ignore::pyro_vae.inference.compiled.graphs.LeftToPyro")
 @pytest.mark.parametrize("call", ["loss", "differentiable_loss", "loss_and_grads"])
 @pytest.mark.parametrize("name", SMALL)
 def test_programs_with_little_in_them_run_as_in_pyro(name, call):

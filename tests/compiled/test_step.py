@@ -13,9 +13,10 @@ from torch import nn
 
 import pyro_vae as pv
 from pyro_vae import Model, guides, likelihoods, networks, priors
+from pyro_vae.infer import CompiledTrace_ELBO
+from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.compiled.step import CompiledStep
-from pyro_vae.inference.compiled.tracing import NotTraceableError
 
 N, D, L = 8, 6, 2
 
@@ -328,7 +329,7 @@ def test_weights_and_rates_may_be_tensors_that_change():
     for x in batches(7):
         step(x, kl_weight=weight)
         weight.add_(0.1)
-    assert float(step._kl_weight) == pytest.approx(0.7)
+    assert float(step._loop.kl_weight) == pytest.approx(0.7)
 
 
 def test_new_learning_rate_and_weight_need_no_new_graph():
@@ -370,6 +371,23 @@ def test_fit_is_the_same_by_a_graph():
     torch.testing.assert_close(found[1], wanted[1], rtol=1e-3, atol=1e-3)
     assert found[0].train_elbo == pytest.approx(wanted[0].train_elbo, rel=1e-4)
     assert found[0].validation_elbo == pytest.approx(wanted[0].validation_elbo, rel=1e-4)
+
+
+def test_a_compiled_loss_under_pyros_steps_follows_the_kl_weight():
+    """The weight is a scalar of a handler around the program: each epoch's has a graph of its own, without a word."""
+
+    def trained(loss):
+        pyro.clear_param_store()
+        model, guide, parameters = vae(seed=1)
+        settings = {"epochs": 3, "batch_size": 4, "kl_warmup": 3, "validation": None, "seed": 2, "progress": False}
+        history = pv.fit(model, guide, torch.cat(batches(8)), loss=loss, compile=False, **settings)
+        return history.train_elbo, [p.detach() for p in parameters]
+
+    elbo = CompiledTrace_ELBO(backend="eager")
+    found, wanted = trained(elbo), trained(Trace_ELBO())
+    assert elbo.num_graphs >= 2
+    assert found[0] == pytest.approx(wanted[0], rel=1e-4)
+    torch.testing.assert_close(found[1], wanted[1], rtol=1e-3, atol=1e-4)
 
 
 def test_fit_says_why_it_is_not_compiled(capsys):

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_vae import checks
 from pyro_vae.checks import say
 
-__all__ = ["SCHEDULED", "Adam", "AdamState", "rate"]
+__all__ = ["SCHEDULED", "Adam", "AdamState"]
 
 SCHEDULED = ("scale", "lr", "num_steps")  # the numbers that Adam reads, which change from step to step
 
@@ -27,14 +28,7 @@ class AdamState:
 
 
 class Adam:
-    """Adam's settings, and its state of each parameter that has had a gradient.
-
-    Args:
-        lr: the learning rate.
-        betas: of Adam.
-        eps: of Adam.
-        weight_decay: of AdamW.
-        clip_norm: the largest norm of the scaled gradient.
+    """Adam's settings (see ``CompiledStep``), and its state of each parameter that has had a gradient.
 
     Attributes:
         lr: the learning rate.
@@ -47,14 +41,17 @@ class Adam:
     def __init__(
         self, lr: float, betas: tuple[float, float], eps: float, weight_decay: float, clip_norm: float | None
     ) -> None:
-        _check_adam(lr, betas, eps, weight_decay, clip_norm)
-        self.lr = rate(lr)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(say("two betas in [0, 1)", f"{betas}", "betas=(0.9, 0.999)"))
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(say("a positive clip_norm, or None", f"{clip_norm}", "clip_norm=10.0"))
+        self.lr = checks.positive_number(lr, "lr", example=1e-3, zero=True)
         self.betas = betas
-        self.eps = eps
-        self.weight_decay = weight_decay
+        self.eps = checks.positive_number(eps, "eps", example=1e-8)
+        self.weight_decay = checks.positive_number(weight_decay, "weight_decay", example=1e-2, zero=True)
         self.clip_norm = math.inf if clip_norm is None else float(clip_norm)
         self.scheduled = {name: torch.zeros((), dtype=torch.float64) for name in SCHEDULED}
-        self._numbers: dict[str, float] = {}
+        self._numbers: dict[str, float] = {}  # those of the tensors that only `schedule` sets
         self._states: dict[int, AdamState] = {}  # by the parameter's id
         self._waiting: list[tuple[Tensor, Tensor, int]] = []  # of a loaded state, for parameters yet to appear
 
@@ -72,7 +69,8 @@ class Adam:
         """Set the numbers that change from step to step."""
         if self.scheduled["scale"].device != device:
             self.scheduled = {name: number.to(device) for name, number in self.scheduled.items()}
-        self.lr = self.lr if lr is None else rate(lr)
+        if lr is not None and lr != self.lr:
+            self.lr = checks.positive_number(lr, "lr", example=1e-3, zero=True)
         for name, number in (("scale", scale), ("lr", self.lr)):
             if self._numbers.get(name) != number:
                 self._numbers[name] = number
@@ -103,7 +101,7 @@ class Adam:
             loss: looked at only for being finite.
             grads: the gradient, by parameter.
             states: the parameters and their moments.
-            scheduled: what changes from step to step, by the names of ``SCHEDULED``.
+            scheduled: what changes from step to step.
             go: whether to move at all; None for yes.
         """
         (beta1, beta2), t = self.betas, scheduled["num_steps"]
@@ -113,16 +111,14 @@ class Adam:
         fine = fine if go is None else fine & go
         after = torch.where(fine, t + 1, t)
         rates = {}
-        for first in {
-            each.first_step for each in states
-        }:  # a parameter's steps are counted from its first, as torch does
+        for first in {state.first_step for state in states}:  # a parameter's steps are counted from its first
             root = (1 - beta2 ** (after - first)).sqrt()  # moved from under sqrt(v) to m: one division fewer
             rates[first] = scheduled["lr"] / (1 - beta1 ** (after - first)) * root, self.eps * root
         decay = 1 - scheduled["lr"] * self.weight_decay
-        for grad, each in zip(grads, states, strict=True):
-            parameter, m, v = each.parameter, each.m, each.v
+        for grad, state in zip(grads, states, strict=True):
+            parameter, m, v = state.parameter, state.m, state.v
             dtype = parameter.dtype
-            rate, small = rates[each.first_step]
+            rate, small = rates[state.first_step]
             g = grad * factor.to(dtype)
             new_m = m + (1 - beta1) * (g - m)
             new_v = beta2 * v + (1 - beta2) * g * g
@@ -167,34 +163,3 @@ class Adam:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._states = {id(each.parameter): each for each in state["_states"]}
-
-
-def rate(lr: Any) -> float:
-    """Check a learning rate.
-
-    Raises:
-        ValueError: if it is negative or not finite.
-    """
-    value = float(lr)
-    if not 0 <= value < math.inf:
-        raise ValueError(say("a finite, non-negative lr", f"{lr}", "lr=1e-3"))
-    return value
-
-
-def _check_adam(
-    lr: float, betas: tuple[float, float], eps: float, weight_decay: float, clip_norm: float | None
-) -> None:
-    """Check Adam's settings.
-
-    Raises:
-        ValueError: if one is out of its range.
-    """
-    rate(lr)
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(say("two betas in [0, 1)", f"{betas}", "betas=(0.9, 0.999)"))
-    if not 0 < eps < math.inf:
-        raise ValueError(say("a positive eps", f"{eps}", "eps=1e-8"))
-    if not 0 <= weight_decay < math.inf:
-        raise ValueError(say("a non-negative weight_decay", f"{weight_decay}", "weight_decay=0.0"))
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(say("a positive clip_norm, or None", f"{clip_norm}", "clip_norm=10.0"))

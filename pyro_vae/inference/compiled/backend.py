@@ -1,4 +1,4 @@
-"""Inductor, called on a function of a flat list of tensors."""
+"""Inductor, called on a function of a flat list of tensors, and used only where its results are the function's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,42 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Run", "agree", "compile_run", "usable_cache", "why_no_compiler"]
+from pyro_vae.inference.compiled.recording import without_effects
+
+__all__ = ["NotTraceableError", "Run", "agree", "compile_run", "compiled", "usable_cache", "why_no_compiler"]
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 Run = Callable[[list[Tensor]], list[Tensor]]
+
+
+class NotTraceableError(RuntimeError):
+    """A program cannot be made one compiled tensor graph; the message is the reason, a clause without a subject."""
+
+
+def compiled(run: Run, inputs: list[Tensor]) -> Run:
+    """Compile, and see that the results are the same.
+
+    Raises:
+        NotTraceableError: if there is no compiler, it fails, or its results are others.
+    """
+    missing = why_no_compiler(inputs)
+    if missing is not None:
+        raise NotTraceableError(missing)
+    try:
+        code = compile_run(run, inputs)
+        right = agree(_outputs(code, inputs), _outputs(run, inputs), inputs)
+    except Exception as error:  # a compiler may raise anything, and the graph runs without it
+        raise NotTraceableError(_first_line(error)) from error
+    if not right:
+        raise NotTraceableError("its results differ from the graph's")
+    return code
+
+
+def _outputs(run: Run, inputs: list[Tensor]) -> list[Tensor]:
+    """What ``run`` returns on copies of the inputs, without a trace left."""
+    with without_effects((), inputs), torch.no_grad():
+        return [output.clone() for output in run([tensor.detach().clone() for tensor in inputs])]
 
 
 def why_no_compiler(tensors: Sequence[Tensor]) -> str | None:
@@ -40,8 +71,12 @@ def _why_no_cpp_compiler() -> str | None:
 
             get_cpp_compiler()
     except Exception as error:  # noqa: BLE001  Inductor's own exception class has moved between versions
-        return f"no C++ compiler ({str(error).partition(chr(10))[0].strip() or type(error).__name__})"
+        return f"no C++ compiler ({_first_line(error)})"
     return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].strip() or type(error).__name__
 
 
 def usable_cache() -> None:
@@ -94,17 +129,13 @@ def compile_run(run: Run, inputs: list[Tensor]) -> Run:
             return compile_fx(graph, detached, config_patches={"fallback_random": True, option: on})
 
         if on_cuda:
-            compiled = compiled_with("triton.cudagraphs")
+            code = compiled_with("triton.cudagraphs")
         else:
             try:
-                compiled = compiled_with("cpp_wrapper")
+                code = compiled_with("cpp_wrapper")
             except Exception:  # noqa: BLE001  whatever Inductor cannot write in C++
-                compiled = compiled_with("cpp_wrapper", on=False)
-
-    def compiled_run(tensors: list[Tensor]) -> list[Tensor]:
-        return list(compiled(*tensors))
-
-    return compiled_run
+                code = compiled_with("cpp_wrapper", on=False)
+    return lambda tensors: list(code(*tensors))
 
 
 def agree(found: Sequence[Tensor], wanted: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:

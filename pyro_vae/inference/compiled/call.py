@@ -26,28 +26,27 @@ class Call:
         model: the model.
         guide: the guide.
         leaves: the tensors among the arguments, as new tensor objects, so that none is mistaken for a global.
-        key: what must be equal for two calls to share a graph; None if this call must not be traced.
-        obstacle: why it must not.
+        key: what must be equal for two calls to share a graph.
+        obstacle: why this call must not be traced, a clause; None if it may.
     """
 
     model: Any
     guide: Any
     leaves: list[Tensor]
-    key: tuple[Any, ...] | None
-    spec: Any
-    rest: list[Any]
-    roles: list[bool]
-    obstacle: str | None = None
+    key: tuple[Any, ...]
+    obstacle: str | None
+    _spec: Any
+    _values: list[Any]  # None in the place of tensors
+    _are_tensors: list[bool]
 
     @classmethod
     def of(cls, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *further: Any) -> Call:
         """Take the arguments apart; ``further`` is added to the key."""
         plain_tensors = not kwargs and all(type(arg) is Tensor for arg in args)
         values, spec = (list(args), _of_tensors(len(args))) if plain_tensors else tree_flatten((args, kwargs))
-        roles = [isinstance(value, Tensor) for value in values]
+        are_tensors = [isinstance(value, Tensor) for value in values]
         tensors = [value for value in values if isinstance(value, Tensor)]
         rest = [None if isinstance(value, Tensor) else value for value in values]
-        obstacle = _obstacle(model, guide, tensors, rest)
         key = (
             model,
             guide,
@@ -58,14 +57,14 @@ class Call:
             *[(torch.is_autocast_enabled(d), torch.get_autocast_dtype(d)) for d in ("cpu", "cuda")],
             *further,
         )
-        leaves = [t.detach() for t in tensors]
-        return cls(model, guide, leaves, None if obstacle else key, spec, rest, roles, obstacle)
+        obstacle = _obstacle(model, guide, tensors, rest)
+        return cls(model, guide, [t.detach() for t in tensors], key, obstacle, spec, rest, are_tensors)
 
     def arguments(self, leaves: Sequence[Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Put arguments together again, with other tensors."""
         tensors = iter(leaves)
-        values = [next(tensors) if role else value for role, value in zip(self.roles, self.rest, strict=True)]
-        args, kwargs = tree_unflatten(values, self.spec)
+        values = [next(tensors) if role else value for role, value in zip(self._are_tensors, self._values, strict=True)]
+        args, kwargs = tree_unflatten(values, self._spec)
         return args, kwargs
 
 

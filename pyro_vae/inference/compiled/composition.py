@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.inference.compiled.adam import SCHEDULED, Adam, AdamState
 from pyro_vae.inference.compiled.backend import Run
-from pyro_vae.inference.compiled.call import Call
-from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.compiled.tracing import Graph
 
-__all__ = ["Composition", "learnable", "weighted_loss"]
+__all__ = ["Composition"]
 
 
 class Composition:
@@ -23,13 +20,8 @@ class Composition:
     def __init__(self, adam: Adam) -> None:
         self.adam = adam
 
-    def rest(self, graph: Graph) -> list[Tensor]:
-        """What the composed graph takes after the graph's own inputs: moments, and the numbers that Adam reads."""
-        states = self._states(graph)
-        return [*[s.m for s in states], *[s.v for s in states], *[self.adam.scheduled[name] for name in SCHEDULED]]
-
     def step(self, graph: Graph) -> Callable[..., list[Tensor]]:
-        """Return one step as a function of the graph's inputs and the rest, which gives loss and norm."""
+        """Return one step as a function of the graph's inputs, then the rest, which gives loss and norm."""
         moved = [i for i, leaf in enumerate(graph.wanted) if self.adam.known(leaf) is not None]
         first_steps = [state.first_step for state in self._states(graph)]
         place = {id(tensor): graph.num_arguments + i for i, tensor in enumerate(graph.tensors)}
@@ -45,19 +37,24 @@ class Composition:
 
         return run
 
-    def block(self, size: int, graph: Graph) -> Run:
+    def inputs(self, graph: Graph, leaves: Sequence[Tensor]) -> list[Tensor]:
+        """The graph's inputs, then the rest: moments, and the numbers that Adam reads."""
+        states = self._states(graph)
+        moments = [*[s.m for s in states], *[s.v for s in states]]
+        return graph.inputs(leaves) + moments + [self.adam.scheduled[name] for name in SCHEDULED]
+
+    def block(self, graph: Graph, size: int) -> Run:
         """Return so many steps after each other, as one function of what :meth:`block_inputs` makes."""
-        step = self.step(graph)
-        first, width = graph.num_arguments, graph.num_inputs - len(graph.tensors)
+        step, own = self.step(graph), graph.num_inputs - len(graph.tensors)
 
         def run(inputs: list[Tensor]) -> list[Tensor]:
-            parts = [inputs[i * width : (i + 1) * width] for i in range(size)]
-            shared = inputs[size * width :]
+            shared, found = inputs[size * own :], []
             tensors, rest = shared[: len(graph.tensors)], shared[len(graph.tensors) :]
-            found: list[Tensor] = []
             go: Tensor | None = None
-            for part in parts:
-                loss, norm = step([*part[:first], *tensors, *part[first:], *rest], go)
+            for i in range(size):
+                part = inputs[i * own : (i + 1) * own]
+                arguments, noise = part[: graph.num_arguments], part[graph.num_arguments :]
+                loss, norm = step([*arguments, *tensors, *noise, *rest], go)
                 fine = torch.isfinite(loss) & torch.isfinite(norm)
                 go = fine if go is None else go & fine
                 found += [loss, norm]
@@ -67,34 +64,12 @@ class Composition:
 
     def block_inputs(self, graph: Graph, leaves: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Arguments and noise of each step, then what all share: the tensors from outside, and the rest."""
-        parts = [graph.inputs(each) for each in leaves]
-        first, last = graph.num_arguments, graph.num_arguments + len(graph.tensors)
-        changing = [tensor for part in parts for tensor in part[:first] + part[last:]]
-        return changing + parts[0][first:last] + self.rest(graph)
+        parts = [self.inputs(graph, each) for each in leaves]
+        first, last, end = graph.num_arguments, graph.num_arguments + len(graph.tensors), graph.num_inputs
+        own = [tensor for part in parts for tensor in part[:first] + part[last:end]]
+        return own + parts[0][first:last] + parts[0][end:]
 
     def _states(self, graph: Graph) -> list[AdamState]:
+        """Of the parameters that are learnt: those that Pyro's steps have moved before."""
         found = [self.adam.known(leaf) for leaf in graph.wanted]
         return [state for state in found if state is not None]
-
-
-def weighted_loss(loss: Callable[..., Any], call: Call, leaves: Sequence[Tensor]) -> Any:
-    """The loss of a call whose first argument is the weight of the latent sites' log densities."""
-    (weight, *args), _ = call.arguments(leaves)
-
-    def weighted(program: Any) -> Any:
-        def run(*args: Any) -> Any:
-            with KLWeight(weight):
-                return program(*args)
-
-        return run
-
-    return loss(weighted(call.model), weighted(call.guide), *args)
-
-
-def learnable(parameters: Iterable[Tensor], programs: Sequence[Any]) -> list[Tensor]:
-    """Pyro's parameters, and those of the programs that are modules, each once."""
-    found = {id(p): p for p in parameters}
-    for module in programs:
-        if isinstance(module, nn.Module):
-            found |= {id(p): p for p in module.parameters() if p.requires_grad}
-    return list(found.values())

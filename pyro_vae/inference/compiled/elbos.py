@@ -6,30 +6,27 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pyro
 import torch
-from pyro.distributions.util import is_identically_zero, scale_and_mask
+from pyro.distributions.util import is_identically_zero
 from pyro.infer import ELBO, JitTrace_ELBO, JitTraceMeanField_ELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.util import warn_if_nan
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.autograd.function import once_differentiable
+from torch.overrides import TorchFunctionMode
 
 from pyro_vae import checks
+from pyro_vae.inference.compiled.backend import NotTraceableError, Run
 from pyro_vae.inference.compiled.call import Call
 from pyro_vae.inference.compiled.graphs import Graphs
-from pyro_vae.inference.compiled.results import (
-    Differentiable,
-    Results,
-    accumulate,
-    as_it_is,
-    as_number,
-    show_parameters,
-)
-from pyro_vae.inference.compiled.tracing import NotTraceableError
+from pyro_vae.inference.compiled.tracing import Graph
 
 __all__ = ["CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO", "compiled_twin"]
 
 
 class _Compiled(Trace_ELBO):
-    """What compiled ELBOs share; the class beside it says what a particle's ELBO is."""
+    """What compiled ELBOs share; the class beside it says, in Pyro's words, what a particle's ELBO is."""
 
     def __init__(
         self,
@@ -41,68 +38,38 @@ class _Compiled(Trace_ELBO):
     ) -> None:
         super().__init__(num_particles=num_particles, **kwargs)
         checks.among(backend, ["inductor", "eager"], "backend")
-        self._graphs = Graphs(self._loss_of_call, backend, self._warn if warn is None else warn)
+        self._graphs = Graphs(self._loss_of_call, backend, self._warn if warn is None else warn, _as_it_is)
 
     @property
     def num_graphs(self) -> int:
         """How many graphs have been found right and are in use."""
         return self._graphs.num_checked
 
-    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """Return minus the ELBO as a number, in nats, summed over the data."""
-        with torch.no_grad():
-            value = self.differentiable_loss(model, guide, *args, **kwargs)
-        return as_number(value)
-
     def retrace(self) -> None:
         """Forget all graphs: model or guide have changed in what they read from Python."""
         self._graphs.retrace()
 
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return minus the ELBO as a tensor whose ``backward`` gives the parameters their gradient.
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Return minus the ELBO as a number, in nats, summed over the data."""
+        with torch.no_grad():
+            return _as_number(self.differentiable_loss(model, guide, *args, **kwargs))
 
-        As in Pyro it is a number where neither model nor guide has a site.
-        """
-        found = self._run(model, guide, args, kwargs, gradient=torch.is_grad_enabled())
-        if not isinstance(found, Results):
-            return found
-        value, *grads = found.outputs
-        return Differentiable.apply(value, grads, *found.graph.wanted) if found.graph.wanted else value
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return minus the ELBO, differentiable; as in Pyro a number where neither model nor guide has a site."""
+        value, wanted, grads = self._run(model, guide, args, kwargs, gradient=torch.is_grad_enabled())
+        return _Differentiable.apply(value, grads, *wanted) if wanted else value
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Return minus the ELBO as a number, and add its gradient to the parameters' ``grad``."""
-        found = self._run(model, guide, args, kwargs, gradient=True)
-        if not isinstance(found, Results):
-            if isinstance(found, Tensor) and found.requires_grad:
-                found.backward(retain_graph=self.retain_graph)
-            return as_number(found)
-        value, *grads = found.outputs
-        accumulate(found.graph.wanted, grads)
-        return as_number(value)
-
-    def _run(
-        self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradient: bool
-    ) -> Results | Any:
-        """Return a graph's results, or, where there is none to trust yet, Pyro's own differentiable loss."""
-        call = Call.of(model, guide, args, kwargs, gradient)
-
-        def reference() -> Any:
-            inputs = (args, kwargs) if call.key is None else call.arguments(call.leaves)
-            return self.eager_loss(model, guide, *inputs[0], **inputs[1])
-
-        graph = self._graphs.find(call, reference, gradient=gradient)
-        if graph is None:
-            return self._graphs.observe(call, reference, gradient=gradient)
-        show_parameters(graph.graph)
-        _, outputs = self._graphs.run(call, graph, as_it_is, graph.graph.inputs(call.leaves))
-        return Results(graph.graph, outputs)
-
-    def _loss_of_call(self, call: Call, leaves: Sequence[Tensor]) -> Any:
-        args, kwargs = call.arguments(leaves)
-        return self.traceable_loss(call.model, call.guide, *args, **kwargs)
-
-    def _warn(self, warning: Warning) -> None:
-        warnings.warn(type(warning)(f"{type(self).__name__}: {warning}"), stacklevel=7)
+        value, wanted, grads = self._run(model, guide, args, kwargs, gradient=True)
+        if isinstance(value, Tensor) and value.requires_grad:
+            value.backward(retain_graph=self.retain_graph)
+        for leaf, grad in zip(wanted, grads, strict=True):
+            if leaf.grad is None:
+                leaf.grad = grad.clone()
+            else:
+                leaf.grad += grad
+        return _as_number(value)
 
     def eager_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
         """Return Pyro's own differentiable loss."""
@@ -116,11 +83,39 @@ class _Compiled(Trace_ELBO):
         """
         total: Any = 0.0
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
-            total = total - self._elbo_particle(model_trace, guide_trace) / self.num_particles
+            for name, site in guide_trace.nodes.items():
+                if site["type"] == "sample" and not is_identically_zero(site["score_parts"].score_function):
+                    raise NotTraceableError(f"site {name!r} has no reparametrised sample")
+            with _NoNumbersOfPyros():  # without score functions Pyro's surrogate has the value of the loss
+                total = total + self._differentiable_loss_particle(model_trace, guide_trace)[1] / self.num_particles
         return total
 
-    def _elbo_particle(self, model_trace: Any, guide_trace: Any) -> Tensor:
-        raise NotImplementedError
+    def _run(
+        self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradient: bool
+    ) -> tuple[Any, list[Tensor], list[Tensor]]:
+        """Return a graph's loss, leaves and gradients; where there is none to trust yet, Pyro's own loss alone."""
+        call = Call.of(model, guide, args, kwargs, gradient)
+
+        def reference() -> Any:
+            inputs = (args, kwargs) if call.obstacle else call.arguments(call.leaves)
+            return self.eager_loss(model, guide, *inputs[0], **inputs[1])
+
+        graph = self._graphs.find(call, reference, gradient=gradient)
+        if graph is None:
+            return self._graphs.observe(call, reference, gradient=gradient), [], []
+        if _PYRO_STACK:  # the handlers around see the parameters, as they would if the program ran
+            store = pyro.get_param_store()
+            for name in graph.graph.parameters.keys() & store.keys():
+                pyro.param(name)
+        graph, (value, *grads) = self._graphs.run(call, graph, graph.graph.inputs(call.leaves))
+        return value, graph.graph.wanted, grads
+
+    def _loss_of_call(self, call: Call, leaves: Sequence[Tensor]) -> Any:
+        args, kwargs = call.arguments(leaves)
+        return self.traceable_loss(call.model, call.guide, *args, **kwargs)
+
+    def _warn(self, warning: Warning) -> None:
+        warnings.warn(type(warning)(f"{type(self).__name__}: {warning}"), stacklevel=7)
 
 
 class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBOs
@@ -132,14 +127,10 @@ class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBO
     compared with Pyro under the same noise and, only if they agree, compiled with Inductor and used from then on. A
     seed gives the same noise as in Pyro, call for call.
 
-    A new graph is made for other shapes, dtypes or devices of the arguments, other values of arguments that are no
-    tensors, another training mode, and other numbers or flags that stand directly in attributes, closures or globals
-    of model and guide. What they read from elsewhere in Python is frozen: a graph is run beside Pyro again at steps 2,
-    4, 8, ... and then at every thousandth, and dropped with a warning if they differ. What cannot be traced is left to
-    Pyro, with one warning that says why: latents without a reparametrised sample, control flow that depends on the
-    values of tensors, tensors that leave torch.
-
-    Pyro validates distributions and sites in its own four calls; the graph does not.
+    Numbers and flags that stand directly in attributes, closures or globals of model and guide are followed; what they
+    read from elsewhere in Python is frozen: a graph is run beside Pyro again at steps 2, 4, 8, ... and then at every
+    thousandth, and dropped with a warning if they differ. What cannot be traced is left to Pyro, with one warning that
+    says why. Pyro validates distributions and sites in its own four calls; the graph does not.
 
     Args:
         num_particles: as in ``Trace_ELBO``.
@@ -163,42 +154,17 @@ class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBO
         1
     """
 
-    def _elbo_particle(self, model_trace: Any, guide_trace: Any) -> Tensor:
-        elbo = _log_joint(model_trace)
-        for name, site in _samples(guide_trace):
-            elbo = elbo - _entropy_term(name, site)
-        return elbo
-
 
 class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801  named as Pyro names its ELBOs
     r"""``TraceMeanField_ELBO`` at the speed of compiled torch: KL terms in closed form where there is one.
 
     :math:`E_{q(z)}[\log p(x|z)] - KL(q(z) \| p(z))`, site by site, for guides that factorise over sites; a site
-    without a closed form is sampled. All else is as in :class:`CompiledTrace_ELBO`.
-
-    Args:
-        num_particles: as in ``TraceMeanField_ELBO``.
-        backend: "inductor", or "eager" to run the graph operation by operation, without any compilation.
-        warn: takes the warnings, of what is left to Pyro, why, and since when a graph may have been wrong;
-            ``warnings.warn`` if None.
-        kwargs: what else ``TraceMeanField_ELBO`` takes.
-
-    Raises:
-        ValueError: on an unknown backend.
+    without a closed form is sampled. All else, arguments included, is as in :class:`CompiledTrace_ELBO`.
 
     Example:
         >>> CompiledTraceMeanField_ELBO(num_particles=2, backend="eager").num_graphs
         0
     """
-
-    def _elbo_particle(self, model_trace: Any, guide_trace: Any) -> Tensor:
-        elbo: Any = 0.0
-        for name, site in _samples(model_trace):
-            elbo = elbo + (site["log_prob_sum"] if site["is_observed"] else -_kl(name, site, guide_trace.nodes[name]))
-        for name, site in _samples(guide_trace):
-            if name not in model_trace.nodes:
-                elbo = elbo - _entropy_term(name, site)
-        return elbo
 
 
 def compiled_twin(
@@ -226,31 +192,38 @@ def compiled_twin(
     return twin
 
 
-def _samples(trace: Any) -> list[tuple[str, Any]]:
-    return [(name, site) for name, site in trace.nodes.items() if site["type"] == "sample"]
+class _Differentiable(torch.autograd.Function):
+    """A loss with a gradient that is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, grads: list[Tensor], *wanted: Tensor) -> Tensor:
+        """Keep the gradients; return the loss."""
+        ctx.grads = grads
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients that were kept, times the one from above."""
+        return (None, None, *(above * grad for grad in ctx.grads))
 
 
-def _log_joint(trace: Any) -> Any:
-    total: Any = 0.0
-    for _, site in _samples(trace):
-        total = total + site["log_prob_sum"]
-    return total
+class _NoNumbersOfPyros(TorchFunctionMode):
+    """Spares Pyro's own code from making numbers of tensors, which a tracer would refuse; nothing takes them here."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return 0.0 if func is Tensor.item else func(*args, **(kwargs or {}))
 
 
-def _entropy_term(name: str, site: Any) -> Tensor:
-    """Return log q of a guide's site, whose gradient runs through the sample alone."""
-    _, score_function_term, entropy_term = site["score_parts"]
-    if not is_identically_zero(score_function_term):
-        raise NotTraceableError(f"site {name!r} has no reparametrised sample")
-    return entropy_term.sum()
+def _as_it_is(graph: Graph) -> Run:
+    """The graph as a function of its inputs, composed with nothing."""
+    return lambda inputs: list(graph.module(*inputs))
 
 
-def _kl(name: str, prior: Any, posterior: Any) -> Any:
-    entropy = _entropy_term(name, posterior)
-    try:
-        kl = scale_and_mask(
-            kl_divergence(posterior["fn"], prior["fn"]), scale=posterior["scale"], mask=posterior["mask"]
-        )
-    except NotImplementedError:
-        return entropy - prior["log_prob_sum"]
-    return kl.sum() if isinstance(kl, Tensor) else kl * torch.Size(posterior["fn"].batch_shape).numel()
+def _as_number(value: Any) -> float:
+    """Warn as Pyro does if it is NaN."""
+    value = value.detach() if isinstance(value, Tensor) else value
+    warn_if_nan(value, "loss")
+    return float(value)

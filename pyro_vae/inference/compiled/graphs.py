@@ -3,35 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pyro_vae.inference.compiled.backend import Run
+from pyro_vae.inference.compiled.backend import Run, compiled
 from pyro_vae.inference.compiled.call import Call
-from pyro_vae.inference.compiled.notices import LeftToPyro, NotCompiled, Retraced
 from pyro_vae.inference.compiled.recording import record
-from pyro_vae.inference.compiled.states import (
-    CHANGES,
-    Checked,
-    Compiled,
-    Entry,
-    Recorded,
-    Reference,
-    Refused,
-    Traced,
-    compiled,
-)
+from pyro_vae.inference.compiled.states import CHANGES, Checked, Compiled, Recorded, Reference, Refused, Traced
 from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
 
-__all__ = ["Graphs"]
+__all__ = ["Graphs", "LeftToPyro", "NotCompiled", "Retraced"]
 
 _GRAPHS = 8  # of one key; a program that needs more changes its Python state all the time
 _ENTRIES = 64  # of one cache; the one longest out of use goes for a new one
 _PATIENCE = 32  # runs in a row after which a further graph is worth an Inductor compilation
+_CHANGED = (
+    "What it reads from Python has changed since step {}, and steps since then may have used the old values; it is "
+    "traced anew. Call retrace() after such changes, or pass them as tensors"
+)
 
-Compose = Callable[[Graph], Run]
+
+class LeftToPyro(UserWarning):
+    """A program, or a call of it, is run by Pyro."""
+
+
+class NotCompiled(UserWarning):
+    """Graphs run operation by operation, for Inductor cannot be used."""
+
+
+class Retraced(UserWarning):
+    """A graph was found wrong while in use, and dropped."""
+
+
+@dataclass
+class _Entry:
+    """What there is for one key: graphs, the latest used first, and how far the next one has come."""
+
+    graphs: list[Traced] = field(default_factory=list)
+    coming: Recorded | Refused | None = None
+    dropped: int = 0
+    used: int = 0  # the step at which it was last asked for
+
+    def holding(self) -> Traced | None:
+        """The graph whose watch holds, put first; None if there is none."""
+        for graph in self.graphs:
+            if graph.watch.holds():
+                if graph is not self.graphs[0]:
+                    self.graphs.remove(graph)
+                    self.graphs.insert(0, graph)
+                return graph
+        return None
 
 
 class Graphs:
@@ -39,32 +63,36 @@ class Graphs:
 
     Args:
         loss: the loss of a call on given tensors, as traceable tensor code.
-        backend: "inductor" compiles graphs with Inductor, "eager" runs them operation by operation.
+        backend: "inductor", or "eager" to run graphs operation by operation.
         warn: takes each warning once.
-
-    Attributes:
-        step: how many runs there have been, by graphs or by Pyro.
+        compose: makes, of a graph, the function to run.
     """
 
     def __init__(
-        self, loss: Callable[[Call, Sequence[Tensor]], Any], backend: str, warn: Callable[[Warning], None]
+        self,
+        loss: Callable[[Call, Sequence[Tensor]], Any],
+        backend: str,
+        warn: Callable[[Warning], None],
+        compose: Callable[[Graph], Run],
     ) -> None:
         self.loss = loss
         self.backend = backend
         self.warn = warn
-        self.step = 0
+        self.compose = compose
+        self.step = 0  # runs so far, by graphs or by Pyro
         self._said: set[str] = set()
         self.retrace()
 
     def retrace(self) -> None:
         """Forget all graphs, and what was refused."""
-        self._entries: dict[Any, Entry] = {}
-        self._last: Traced | None = None
+        self._entries: dict[Any, _Entry] = {}
         self._compiled: set[Any] = set()  # model and guide of each graph that Inductor compiled
+        self._last: Traced | None = None
+        self._in_a_row = 0  # runs of the last graph
 
     def __getstate__(self) -> dict[str, Any]:
         """Graphs stay behind: they belong to the tensors of this process."""
-        return {name: getattr(self, name) for name in ("loss", "backend", "warn", "step", "_said")}
+        return {name: getattr(self, name) for name in ("loss", "backend", "warn", "compose", "step", "_said")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -72,20 +100,13 @@ class Graphs:
 
     @property
     def num_checked(self) -> int:
-        """How many graphs are trusted."""
+        """How many graphs have been found right and are in use."""
         return sum(isinstance(graph, Checked) for entry in self._entries.values() for graph in entry.graphs)
 
     def find(self, call: Call, reference: Reference, *, gradient: bool, epoch: bool = False) -> Checked | None:
-        """Return the graph to run for this call; None if there is none yet that is right.
-
-        Args:
-            call: the call.
-            reference: Pyro's own loss for it; run without a trace left when the graph is due for a check.
-            gradient: whether gradients are checked too.
-            epoch: whether the call begins an epoch.
-        """
-        entry = self._entries.get(call.key)
-        if call.key is None or entry is None or entry.refused:
+        """Return the graph to run for this call, checked if it is due; None if there is none yet that is right."""
+        entry = None if call.obstacle else self._entries.get(call.key)
+        if entry is None or isinstance(entry.coming, Refused):
             return None
         entry.used = self.step
         graph = entry.holding()
@@ -101,136 +122,85 @@ class Graphs:
     def observe(self, call: Call, reference: Reference, *, gradient: bool) -> Any:
         """Run Pyro's own loss for this call, and use the occasion to record, trace or check a graph for the next."""
         self.step += 1
-        if call.key is None:
+        if call.obstacle:
             self._say(LeftToPyro(f"this call is left to Pyro: {call.obstacle}"))
             return reference()
-        entry = self._entry(call)
-        if entry.refused:
+        if call.key not in self._entries and len(self._entries) >= _ENTRIES:
+            del self._entries[min(self._entries, key=lambda key: self._entries[key].used)]
+        entry = self._entries.setdefault(call.key, _Entry(used=self.step))
+        coming = entry.coming
+        if isinstance(coming, Refused):
             return reference()
         graph = entry.holding()
+        after: Traced | Recorded | Refused
         if graph is not None:
-            value, checked = graph.check(call, reference, self.step, gradient=gradient)
-            if isinstance(checked, Refused):
-                self._refuse(entry, checked)
-            else:
-                entry.graphs[0] = checked
-        elif isinstance(entry.coming, Recorded) and entry.coming.alike and entry.coming.watch.holds():
-            self._trace(entry, entry.coming, call, gradient=gradient)  # before the run below: it may write buffers
+            entry.graphs.remove(graph)
+            value, after = graph.check(call, reference, self.step, gradient=gradient)
+        elif coming is not None and coming.alike and coming.watch.holds():
+            after = self._trace(entry, coming, call, gradient=gradient)  # before the run below: it may write buffers
             value = reference()
         else:
             with record(call.leaves) as recording:
                 value = reference()
-            before = entry.coming if isinstance(entry.coming, Recorded) else None
-            after = Recorded.first(call, recording) if before is None else before.again(call, recording)
-            self._advance(entry, after)
+            after = Recorded.after(coming, call, recording)
+        if isinstance(after, Traced):
+            entry.graphs.insert(0, after)
+        else:
+            entry.coming = after
+        if isinstance(after, Refused):
+            entry.graphs.clear()
+            self._say(LeftToPyro(f"this program is left to Pyro: {after.reason}"))
         return value
 
-    def run(self, call: Call, graph: Checked, compose: Compose, inputs: list[Tensor]) -> tuple[Checked, list[Tensor]]:
-        """Run the graph, composed with what belongs to it, and compiled once that pays; return it and its results.
-
-        Args:
-            call: the call that it was found for.
-            graph: what :meth:`find` returned.
-            compose: makes, of the graph, the function to run; asked once for each graph.
-            inputs: that function's inputs.
-        """
-        graph.in_a_row = graph.in_a_row + 1 if graph is self._last else 1
-        self._last = graph
+    def run(self, call: Call, graph: Checked, inputs: list[Tensor]) -> tuple[Checked, list[Tensor]]:
+        """Run a graph that :meth:`find` returned, compiled once that pays; return it and its results."""
+        self._in_a_row = self._in_a_row + 1 if graph is self._last else 1
         if graph.function is None:
-            graph.function = compose(graph.graph)
-        if not self.is_final(graph):
-            graph = self._compile(call, graph, inputs)
+            graph.function = self.compose(graph.graph)
+        program = (call.model, call.guide)
+        if not self.is_final(graph) and (program not in self._compiled or self._in_a_row > _PATIENCE):
+            self._compiled.add(program)
+            code, graphs = self.compiled_or_not(graph.function, inputs), self._entries[call.key].graphs
+            if self.backend == "inductor":
+                graphs[graphs.index(graph)] = graph = graph.compile(code)
+        self._last = graph
         return graph, self.repeat(graph, inputs)
 
     def is_final(self, graph: Checked) -> bool:
         """Whether the graph runs as it will go on to run: no compilation is still to come."""
         return graph.function is not None and (isinstance(graph, Compiled) or self.backend == "eager")
 
-    def repeat(self, graph: Checked, inputs: list[Tensor]) -> list[Tensor]:
-        """Run a graph again that is final and not due for a check, with nothing looked at."""
-        self.step += 1
-        graph.runs += 1
-        with torch.no_grad():
-            return graph.function(inputs)  # type: ignore[misc]
-
-    def repeat_block(self, graph: Checked, compose: Compose, inputs: list[Tensor], steps: int) -> list[Tensor]:
-        """The same for several steps, composed and compiled as one."""
+    def repeat(self, graph: Checked, inputs: list[Tensor], *, steps: int = 1) -> list[Tensor]:
+        """Run a graph, or its block of steps, that is final and not due for a check, with nothing looked at."""
         self.step += steps
         graph.runs += steps
-        if graph.block is None:
-            run = compose(graph.graph)
-            graph.block = self._compiled_or_not(run, inputs) if self.backend == "inductor" else run
         with torch.no_grad():
-            return graph.block(inputs)
+            return (graph.function if steps == 1 else graph.block)(inputs)  # type: ignore[misc]
 
-    # -- transitions -----------------------------------------------------------------------------------------------
+    def compiled_or_not(self, run: Run, inputs: list[Tensor]) -> Run:
+        """Compile a function; where that cannot be done, warn, compile nothing any more, and return it as it is."""
+        if self.backend == "inductor":
+            try:
+                return compiled(run, inputs)
+            except NotTraceableError as error:
+                self.backend = "eager"
+                self._say(NotCompiled(f"graphs run without Inductor: {error}"))
+        return run
 
-    def _entry(self, call: Call) -> Entry:
-        if call.key not in self._entries and len(self._entries) >= _ENTRIES:
-            del self._entries[min(self._entries, key=lambda key: self._entries[key].used)]
-        return self._entries.setdefault(call.key, Entry(used=self.step))
-
-    def _advance(self, entry: Entry, after: Recorded | Refused) -> None:
-        if isinstance(after, Refused):
-            self._refuse(entry, after)
-        else:
-            entry.coming = after
-
-    def _trace(self, entry: Entry, recorded: Recorded, call: Call, *, gradient: bool) -> None:
+    def _trace(self, entry: _Entry, recorded: Recorded, call: Call, *, gradient: bool) -> Traced | Refused:
         entry.coming = None
         entry.graphs = [graph for graph in entry.graphs if graph.watch.lives()]
         if len(entry.graphs) + entry.dropped >= _GRAPHS:
-            self._refuse(entry, Refused(CHANGES))
-            return
-        after = recorded.trace(call, self.loss, gradient=gradient)
-        if isinstance(after, Refused):
-            self._refuse(entry, after)
-        else:
-            entry.graphs.insert(0, after)
+            return Refused(CHANGES)
+        return recorded.trace(call, self.loss, gradient=gradient)
 
-    def _refuse(self, entry: Entry, refused: Refused) -> None:
-        entry.graphs.clear()
-        entry.coming = refused
-        self._say(LeftToPyro(f"this program is left to Pyro: {refused.reason}"))
-
-    def _drop(self, entry: Entry, graph: Checked, call: Call, reason: str) -> None:
+    def _drop(self, entry: _Entry, graph: Checked, call: Call, reason: str) -> None:
         """Forget a graph that was found wrong, and all others of the program: they hold what it held."""
         for key, other in self._entries.items():
-            if key[:2] == call.key[:2]:  # type: ignore[index]
+            if key[:2] == call.key[:2]:
                 other.graphs.clear()
         entry.dropped += 1
-        self._say(
-            Retraced(
-                f"step {self.step + 1}: {reason}. What it reads from Python has changed since step {graph.right_at}, "
-                "and steps since then may have used the old values; it is traced anew. Call retrace() after such "
-                "changes, or pass them as tensors"
-            )
-        )
-
-    def _compile(self, call: Call, graph: Checked, inputs: list[Tensor]) -> Checked:
-        """Have a graph compiled if that pays: the first of its program at once, others after many runs in a row."""
-        program, graphs = (call.model, call.guide), self._entries[call.key].graphs
-        if program in self._compiled and graph.in_a_row <= _PATIENCE:
-            return graph
-        self._compiled.add(program)
-        try:
-            after: Checked = graph.compile(inputs)
-        except NotTraceableError as error:
-            self._run_uncompiled(error)
-            return graph
-        graphs[graphs.index(graph)] = self._last = after
-        return after
-
-    def _compiled_or_not(self, run: Run, inputs: list[Tensor]) -> Run:
-        try:
-            return compiled(run, inputs)
-        except NotTraceableError as error:
-            self._run_uncompiled(error)
-            return run
-
-    def _run_uncompiled(self, error: NotTraceableError) -> None:
-        self.backend = "eager"
-        self._say(NotCompiled(f"graphs run without Inductor: {error}"))
+        self._say(Retraced(f"step {self.step + 1}: {reason}. {_CHANGED.format(graph.right_at)}"))
 
     def _say(self, warning: Warning) -> None:
         """Warn, once for each message."""

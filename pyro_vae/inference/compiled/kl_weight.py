@@ -14,6 +14,8 @@ __all__ = ["KLWeight"]
 class KLWeight(Messenger):
     """Scale the log densities of latent sites, in model and guide alike, and with them the KL term.
 
+    ``KLWeight(weight)(program)`` is the program under it; ``weight`` may be set anew between runs.
+
     Args:
         weight: the factor, a number or a tensor with one element.
     """

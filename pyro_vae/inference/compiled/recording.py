@@ -1,4 +1,4 @@
-"""Which tensors a run of a Pyro program reads from outside: data, parameters, buffers, globals, closures."""
+"""What a run of a Pyro program reads and writes outside itself; and a run without a trace left of it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["LITERALS", "Recording", "parameters_of", "record"]
+__all__ = ["LITERALS", "Recording", "parameters_of", "record", "without_effects"]
 
 LITERALS = {torch.ops.aten.lift_fresh.default, torch.ops.aten.lift_fresh_copy.default}  # tensors made of numbers
 
@@ -21,7 +22,7 @@ class Recording(TorchDispatchMode):
     """Notes which tensors a run of tensor code reads from outside, and which of those it writes.
 
     Attributes:
-        tensors: the tensors read from outside, in the order of their first use.
+        tensors: the tensors read from outside, in the order of their first use: data, parameters, buffers, globals.
         written: those among them that the run changed in place.
         parameters: the sites of Pyro parameters by name, as unconstrained tensors.
         obstacle: why the program must not even be run a further time to trace it, a clause without a subject.
@@ -32,10 +33,10 @@ class Recording(TorchDispatchMode):
         self.tensors: list[Tensor] = []
         self.written: list[Tensor] = []
         self.parameters: dict[str, Tensor] = {}
-        self._outside: set[int] = set()
         self.obstacle: str | None = None
         self._arguments = {leaf.untyped_storage().data_ptr() for leaf in arguments} - {0}
         self._known: dict[int, Tensor] = {id(leaf): leaf for leaf in arguments}  # by id: tensors compare by value
+        self._outside: set[int] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -58,6 +59,7 @@ class Recording(TorchDispatchMode):
         return out
 
     def _note_writes(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the tensors that an operation changes in place, by its schema; batch norm's does not say it."""
         schema = func._schema.arguments
         values = {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
         for argument in schema:
@@ -71,14 +73,6 @@ class Recording(TorchDispatchMode):
                 if id(leaf) in self._outside and all(leaf is not tensor for tensor in self.written):
                     self.written.append(leaf)
 
-    def forget(self) -> None:
-        """Let go of what the run made on its way."""
-        self._known.clear()
-
-    def same_inputs(self, other: Recording) -> bool:
-        """Return whether two runs read the very same tensors from outside."""
-        return [id(tensor) for tensor in self.tensors] == [id(tensor) for tensor in other.tensors]
-
 
 @contextmanager
 def record(arguments: Sequence[Tensor]) -> Iterator[Recording]:
@@ -86,7 +80,7 @@ def record(arguments: Sequence[Tensor]) -> Iterator[Recording]:
     recording = Recording(arguments)
     with poutine.trace(param_only=True) as sites, recording:
         yield recording
-    recording.forget()
+    recording._known.clear()  # what the run made on its way
     recording.parameters = parameters_of(sites.trace)
 
 
@@ -98,3 +92,24 @@ def parameters_of(trace: Any) -> dict[str, Tensor]:
         for name, value in values
         if value is not None
     }
+
+
+@contextmanager
+def without_effects(written: Sequence[Tensor], seen: Sequence[Tensor]) -> Iterator[None]:
+    """Put everything back at the end that a run inside changes.
+
+    Args:
+        written: the tensors that it writes to.
+        seen: tensors on whose devices it may draw noise; Python's and NumPy's generators are put back too.
+    """
+    devices = {tensor.device.index for tensor in seen if tensor.device.type == "cuda"}
+    saved = [tensor.detach().clone() for tensor in written]
+    state = get_rng_state()
+    with torch.random.fork_rng(devices=[index for index in devices if index is not None]):
+        try:
+            yield
+        finally:
+            set_rng_state(state)
+            with torch.no_grad():
+                for tensor, value in zip(written, saved, strict=True):
+                    tensor.copy_(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -18,23 +18,22 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.inference.compiled import tracing
-from pyro_vae.inference.compiled.backend import Run, agree, compile_run, why_no_compiler
+from pyro_vae.inference.compiled.backend import Run, agree
 from pyro_vae.inference.compiled.call import Call
-from pyro_vae.inference.compiled.effects import without_effects
-from pyro_vae.inference.compiled.recording import Recording, parameters_of
+from pyro_vae.inference.compiled.recording import Recording, parameters_of, without_effects
 from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
 from pyro_vae.inference.compiled.watch import Watch
 
-__all__ = ["CHANGES", "Checked", "Compiled", "Entry", "Recorded", "Reference", "Refused", "Traced", "compiled"]
+__all__ = ["CHANGES", "Checked", "Compiled", "Recorded", "Reference", "Refused", "Traced"]
 
 CHANGES = "numbers or flags that it reads from Python change all the time; pass them as tensors"
 _OTHERS = "the tensors that it reads from outside are others at every run"
 _RUNS_WITH_OTHERS = 3  # in which a program may create its parameters, say
 _RUNS_WITH_CHANGES = 32
 _EVERY = 1000  # steps between checks, once they have doubled up to it
-_APART = 250  # steps between checks at the beginnings of epochs
+_APART = 750  # steps since the last check after which one at the beginning of an epoch is worth its twenty steps' time
 
-Reference = Callable[[], Any]
+Reference = Callable[[], Any]  # Pyro's own loss of a call
 
 
 @dataclass(frozen=True)
@@ -61,33 +60,28 @@ class Recorded:
     changes: int = 0
 
     @classmethod
-    def first(cls, call: Call, recording: Recording) -> Recorded | Refused:
-        """The state after one recorded run."""
+    def after(cls, before: Recorded | None, call: Call, recording: Recording) -> Recorded | Refused:
+        """The state after one more recorded run."""
         watch = Watch((call.model, call.guide), recording.tensors, recording.parameters)
         if recording.obstacle is not None or watch.generator:
             return Refused(recording.obstacle or "it has a random generator of its own")
-        return cls(recording, watch)
-
-    def again(self, call: Call, recording: Recording) -> Recorded | Refused:
-        """The state after one more."""
-        new = Recorded.first(call, recording)
-        if isinstance(new, Refused):
-            return new
-        same = self.recording.same_inputs(recording)
-        alike = same and self.watch.holds()
-        others, changes = self.others + (not same), self.changes + (same and not alike)
+        if before is None:
+            return cls(recording, watch)
+        same = list(map(id, before.recording.tensors)) == list(map(id, recording.tensors))
+        alike = same and before.watch.holds()
+        others, changes = before.others + (not same), before.changes + (same and not alike)
         if others >= _RUNS_WITH_OTHERS or changes >= _RUNS_WITH_CHANGES:
             return Refused(_OTHERS if others >= _RUNS_WITH_OTHERS else CHANGES)
-        return Recorded(recording, new.watch, alike, others, changes)
+        return cls(recording, watch, alike, others, changes)
 
     def trace(self, call: Call, loss: Callable[..., Any], *, gradient: bool) -> Traced | Refused:
         """Trace the program; nothing that it writes is left changed."""
         try:
             graph = tracing.trace(lambda leaves: loss(call, leaves), call.leaves, self.recording, gradient=gradient)
         except NotTraceableError as error:
-            return Refused(str(error).partition("\n")[0])  # Pyro adds the shapes of all sites
-        watch = Watch((call.model, call.guide), graph.tensors, graph.parameters, graph.frozen)
-        return Traced(graph, watch)
+            return Refused(str(error).partition("
+")[0])  # Pyro adds the shapes of all sites
+        return Traced(graph, Watch((call.model, call.guide), graph.tensors, graph.parameters, graph.frozen))
 
 
 @dataclass(eq=False)
@@ -112,17 +106,16 @@ class Checked(Traced):
         function: the graph with what its user composes it with.
         block: several steps in one function.
         runs: how often it has run.
-        in_a_row: how often, since another graph did.
-        next_check: the run at which it is checked again.
+        last_check: the run before which it was checked last.
+        next_check: the run before which it is checked again.
     """
 
     right_at: int = 0
     function: Run | None = None
     block: Run | None = None
     runs: int = 0
-    in_a_row: int = 0
-    next_check: int = 2
     last_check: int = 0
+    next_check: int = 2
 
     def is_due(self, runs: int = 1, *, epoch: bool = False) -> bool:
         """Whether a check falls into so many runs from now; ``epoch``: these begin an epoch."""
@@ -140,73 +133,17 @@ class Checked(Traced):
         if reason is None:
             now = self.runs + 1
             self.right_at, self.last_check = step, now
-            if now >= self.next_check:
-                self.next_check = 2 * now if 2 * now < _EVERY else now - now % _EVERY + _EVERY
+            near = _EVERY - _APART  # an epoch's check stands for the thousandth's shortly after it
+            self.next_check = 2 * now if 2 * now < _EVERY else (now + near) // _EVERY * _EVERY + _EVERY
         return reason
 
-    def compile(self, inputs: list[Tensor]) -> Compiled:
-        """Compile what the graph has been composed to.
-
-        Raises:
-            NotTraceableError: if that cannot be done.
-        """
-        if self.function is None:
-            raise RuntimeError("the graph has not been composed yet")
-        return Compiled(**{**vars(self), "function": compiled(self.function, inputs)})
+    def compile(self, code: Run) -> Compiled:
+        """The same graph, run by ``code``."""
+        return Compiled(**{**vars(self), "function": code})
 
 
 class Compiled(Checked):
     """The graph runs as Inductor's code."""
-
-
-@dataclass
-class Entry:
-    """What there is for one key: graphs, the latest used first, and how far the next one has come."""
-
-    graphs: list[Traced] = field(default_factory=list)
-    coming: Recorded | Refused | None = None
-    dropped: int = 0
-    used: int = 0  # the step at which it was last asked for
-
-    @property
-    def refused(self) -> bool:
-        """Whether the program is left to Pyro."""
-        return isinstance(self.coming, Refused)
-
-    def holding(self) -> Traced | None:
-        """The graph whose watch holds, put first; None if there is none."""
-        for graph in self.graphs:
-            if graph.watch.holds():
-                if graph is not self.graphs[0]:
-                    self.graphs.remove(graph)
-                    self.graphs.insert(0, graph)
-                return graph
-        return None
-
-
-def compiled(run: Run, inputs: list[Tensor]) -> Run:
-    """Compile, and see that the results are the same.
-
-    Raises:
-        NotTraceableError: if there is no compiler, it fails, or its results are others.
-    """
-    missing = why_no_compiler(inputs)
-    if missing is not None:
-        raise NotTraceableError(missing)
-    try:
-        code = compile_run(run, inputs)
-        right = agree(_outputs(code, inputs), _outputs(run, inputs), inputs)
-    except Exception as error:  # a compiler may raise anything, and the graph runs without it
-        raise NotTraceableError(str(error).partition("\n")[0] or repr(error)) from error
-    if not right:
-        raise NotTraceableError("its results differ from the graph's")
-    return code
-
-
-def _outputs(run: Run, inputs: list[Tensor]) -> list[Tensor]:
-    """What ``run`` returns on copies of the inputs, without a trace left."""
-    with without_effects((), inputs), torch.no_grad():
-        return [output.clone() for output in run([tensor.detach().clone() for tensor in inputs])]
 
 
 def _compare(graph: Graph, call: Call, reference: Reference, *, gradient: bool) -> tuple[Any, str | None]:

@@ -21,8 +21,7 @@ _FACTORIES = {"randn", "rand", "randint", "randperm", "randn_like", "rand_like",
 def freeze_shapes(module: fx.GraphModule, num_arguments: int, tensors: Sequence[Tensor]) -> list[Tensor]:
     """Put in the values of indices that follow from masks kept outside; return those masks.
 
-    Only what follows from tensors without a gradient that the program does not write is taken: all else is for
-    :func:`what_was_frozen` to refuse.
+    Only what follows from masks that the program does not write is taken: :func:`what_was_frozen` refuses the rest.
     """
     placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
     outside = dict(zip(placeholders[num_arguments:], tensors, strict=True))
@@ -45,20 +44,13 @@ def freeze_shapes(module: fx.GraphModule, num_arguments: int, tensors: Sequence[
 
 def _value(node: fx.Node, outside: dict[fx.Node, Tensor], sources: dict[fx.Node, Tensor]) -> Any:
     """Evaluate a node from masks outside, noted in ``sources``; KeyError if it takes anything else."""
-    if node.op == "placeholder":
-        tensor = outside[node]
-        if tensor.dtype != torch.bool:
-            raise KeyError(node)
-        sources[node] = tensor
-        return tensor
-    if (
-        node.op != "call_function"
-        or not isinstance(node.target, torch._ops.OpOverload)
-        or node.target._schema.is_mutable
-    ):
+    if node.op == "placeholder" and outside[node].dtype == torch.bool:
+        sources[node] = outside[node]
+        return outside[node]
+    if not _is_operation(node) or node.target._schema.is_mutable:  # type: ignore[union-attr]
         raise KeyError(node)
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: _value(n, outside, sources))
-    return node.target(*args, **kwargs)
+    return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
 def what_was_frozen(module: fx.GraphModule) -> str | None:
@@ -67,15 +59,19 @@ def what_was_frozen(module: fx.GraphModule) -> str | None:
         foreign = node.op == "get_attr" and not str(node.target).startswith("indices_")
         if foreign and any(user.target not in LITERALS for user in node.users):
             return "a tensor enters it anew at every run from outside torch"
-        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        if not _is_operation(node) or torch.Tag.dynamic_output_shape not in node.target.tags:
             continue
-        if torch.Tag.dynamic_output_shape in node.target.tags and node.users and not _indexes_by_integers(node):
+        if node.users and not _indexes_by_integers(node):
             return f"the shape of a tensor depends on values ({node.target})"
     return None
 
 
+def _is_operation(node: fx.Node) -> bool:
+    return node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
+
+
 def _indexes_by_integers(node: fx.Node) -> bool:
-    if node.target not in {_aten.index.Tensor}:
+    if node.target is not _aten.index.Tensor:
         return False
     indices = [index for index in tree_leaves(node.args[1]) if isinstance(index, fx.Node)]
     return all(index.meta["val"].dtype not in (torch.bool, torch.uint8) for index in indices)
@@ -83,28 +79,22 @@ def _indexes_by_integers(node: fx.Node) -> bool:
 
 def hoist_noise(module: fx.GraphModule) -> list[Callable[[], Tensor]]:
     """Turn the draws of noise into inputs of the graph; return what makes them, or nothing if one must stay."""
-    random = [
-        node
-        for node in module.graph.nodes
-        if isinstance(node.target, torch._ops.OpOverload)
-        and torch.Tag.nondeterministic_seeded in node.target.tags
-        and not _switched_off(node)
-    ]
-    if not all(_is_pure_draw(node) for node in random):
+    nodes = list(module.graph.nodes)
+    random = [n for n in nodes if _is_operation(n) and torch.Tag.nondeterministic_seeded in n.target.tags]
+    random = [n for n in random if not (n.target is _aten.native_dropout.default and n.args[2] is False)]
+    if not all(map(_is_pure_draw, random)):
         return []
+    first = next(node for node in nodes if node.op != "placeholder")
     draws = []
     for number, node in enumerate(random):
-        with module.graph.inserting_before(next(node for node in module.graph.nodes if node.op != "placeholder")):
+        with module.graph.inserting_before(first):
             noise = module.graph.placeholder(f"noise_{number}")
         noise.meta["val"] = node.meta["val"]
         draws.append(_draw(node))
         node.replace_all_uses_with(noise)
+    for node in random:
         module.graph.erase_node(node)
     return draws
-
-
-def _switched_off(node: Any) -> bool:
-    return node.target is _aten.native_dropout.default and node.args[2] is False
 
 
 def _is_pure_draw(node: Any) -> bool:
@@ -113,24 +103,18 @@ def _is_pure_draw(node: Any) -> bool:
     if name in _FACTORIES:
         return True
     sources = [leaf for leaf in tree_leaves((node.args, node.kwargs)) if isinstance(leaf, fx.Node)]
-    return (
-        name.endswith("_")
-        and sources == [node.args[0]]
-        and node.args[0].target in _EMPTY
-        and list(node.args[0].users) == [node]
-    )
+    fills = name.endswith("_") and sources == [node.args[0]] and node.args[0].target in _EMPTY
+    return fills and list(node.args[0].users) == [node]
 
 
 def _draw(node: Any) -> Callable[[], Tensor]:
-    target, args, kwargs = node.target, node.args, node.kwargs
+    """What a node draws, as a function of nothing."""
+    target, kwargs = node.target, node.kwargs
+    likes = [arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in node.args]
 
-    def empty(value: Any) -> Any:
-        if not isinstance(value, fx.Node):
-            return value
-        like = value.meta["val"]
+    def empty(like: Any) -> Any:
+        if not isinstance(like, Tensor):
+            return like
         return torch.empty_strided(tuple(like.shape), like.stride(), dtype=like.dtype, device=like.device)
 
-    def draw() -> Tensor:
-        return target(*[empty(arg) for arg in args], **kwargs)
-
-    return draw
+    return lambda: target(*map(empty, likes), **kwargs)

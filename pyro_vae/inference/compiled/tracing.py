@@ -1,8 +1,8 @@
 """A Pyro program's loss and gradient as one tensor graph.
 
-The program is run once under a recorder that notes every tensor which enters from outside (data, parameters,
-buffers, globals), and traced with exactly those tensors as the graph's inputs. So no tensor is ever frozen into the
-graph, parameters may live anywhere, and the noise becomes an input too, drawn in the program's own order.
+The program is run once under a recorder that notes every tensor which enters from outside, and traced with exactly
+those tensors as the graph's inputs. So no tensor is ever frozen into the graph, parameters may live anywhere, and the
+noise becomes an input too, drawn in the program's own order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,20 +23,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pyro_vae.inference.compiled import surgery
-from pyro_vae.inference.compiled.backend import usable_cache
-from pyro_vae.inference.compiled.effects import without_effects
-from pyro_vae.inference.compiled.recording import Recording
+from pyro_vae.inference.compiled.backend import NotTraceableError, usable_cache
+from pyro_vae.inference.compiled.recording import Recording, without_effects
 
 __all__ = ["Graph", "NotTraceableError", "trace"]
 
-Loss = Callable[[Sequence[Tensor]], Any]
-
 _aten = torch.ops.aten
 _ESCAPES = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.data_ptr}
-
-
-class NotTraceableError(RuntimeError):
-    """A program cannot be made one tensor graph; the message is the reason, a clause without a subject."""
 
 
 @dataclass
@@ -61,8 +54,8 @@ class Graph:
     wanted: list[Tensor]
     written: list[Tensor]
     parameters: dict[str, Tensor]
-    draws: list[Callable[[], Tensor]] = field(default_factory=list)
-    frozen: list[Tensor] = field(default_factory=list)
+    draws: list[Callable[[], Tensor]]
+    frozen: list[Tensor]
 
     @property
     def num_inputs(self) -> int:
@@ -74,7 +67,9 @@ class Graph:
         return [*arguments, *self.tensors, *[draw() for draw in self.draws]]
 
 
-def trace(loss: Loss, arguments: Sequence[Tensor], recording: Recording, *, gradient: bool) -> Graph:
+def trace(
+    loss: Callable[[Sequence[Tensor]], Any], arguments: Sequence[Tensor], recording: Recording, *, gradient: bool
+) -> Graph:
     """Trace ``loss(arguments)`` and its gradient with respect to every leaf that it reads to one graph.
 
     Args:
@@ -88,6 +83,7 @@ def trace(loss: Loss, arguments: Sequence[Tensor], recording: Recording, *, grad
             way, or if a tensor read from outside is itself the result of differentiable operations.
     """
     usable_cache()
+    from torch._decomp import get_decompositions
     from torch.fx.experimental.proxy_tensor import make_fx
 
     tensors = recording.tensors
@@ -106,6 +102,7 @@ def trace(loss: Loss, arguments: Sequence[Tensor], recording: Recording, *, grad
         used[:] = [leaf for leaf, grad in zip(leaves, grads, strict=True) if grad is not None]
         return [value.detach(), *[grad.contiguous() for grad in grads if grad is not None]]
 
+    marked: dict[Any, Any] = dict(get_decompositions([_aten.native_batch_norm]))  # says what it writes
     with (
         poutine.block(),
         pyro.validation_enabled(False),
@@ -118,7 +115,7 @@ def trace(loss: Loss, arguments: Sequence[Tensor], recording: Recording, *, grad
     ):
         warnings.simplefilter("ignore")
         try:
-            module = make_fx(run, decomposition_table=_marked_batch_norm())(*arguments, *tensors)
+            module = make_fx(run, decomposition_table=marked)(*arguments, *tensors)
         except NotTraceableError:
             raise
         except Exception as error:  # whatever the program or the tracer raises, Pyro itself has just run it
@@ -131,13 +128,6 @@ def trace(loss: Loss, arguments: Sequence[Tensor], recording: Recording, *, grad
     module.graph.eliminate_dead_code()
     module.recompile()
     return Graph(module, len(arguments), tensors, used, recording.written, recording.parameters, draws, frozen)
-
-
-def _marked_batch_norm() -> dict[Any, Any]:
-    """Batch norm by an operation whose schema says that it writes its running statistics."""
-    from torch._decomp import get_decompositions
-
-    return dict(get_decompositions([_aten.native_batch_norm]))
 
 
 @contextmanager

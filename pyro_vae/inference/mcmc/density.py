@@ -11,8 +11,7 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.compiled.states import compiled
-from pyro_vae.inference.compiled.tracing import NotTraceableError
+from pyro_vae.inference.compiled.backend import NotTraceableError, compiled
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["LogDensity"]
@@ -27,14 +26,13 @@ class LogDensity:
     Args:
         target: the densities.
         compile: True compiles on first use; "auto" too, but runs a program eagerly that cannot be traced, or whose
-            compiled values differ from the eager ones, and says why in ``reason``; False runs eagerly.
+            compiled values differ from the eager ones, and says why in ``engine``; False runs eagerly.
 
     Attributes:
         num_gradients: calls of ``value_and_grad`` so far.
         num_evaluations: calls of ``value`` so far.
         compile_seconds: wall-clock time spent on compilation.
-        compiled: whether a compiled graph is in use.
-        reason: why a program that was to be compiled runs eagerly; None if it does not.
+        engine: what evaluates the densities, and why: "compiled", or "Pyro: ..." with a reason.
 
     Raises:
         NotTraceableError: on first use, if ``compile`` is True and that cannot be done.
@@ -57,8 +55,7 @@ class LogDensity:
         self.num_gradients = 0
         self.num_evaluations = 0
         self.compile_seconds = 0.0
-        self.compiled = False
-        self.reason: str | None = None
+        self.engine = "Pyro: " + ("nothing was evaluated yet" if compile else "not to be compiled")
         self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     @torch.no_grad()
@@ -97,13 +94,13 @@ class LogDensity:
             started = time.perf_counter()
             try:
                 self._graphs[key] = _compiled(function, inputs)
-                self.compiled = True
+                self.engine = "compiled"
             except NotTraceableError as error:
                 if self.compile is True:
                     raise NotTraceableError(
                         say("a program that can be compiled", str(error), "compile=False")
                     ) from None
-                self.reason = str(error)
+                self.engine = f"Pyro: {error}"
                 self._graphs[key] = function
             self.compile_seconds += time.perf_counter() - started
         return self._graphs[key](*inputs)

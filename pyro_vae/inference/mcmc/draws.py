@@ -42,6 +42,7 @@ class Draws:
         complete: False if sampling was interrupted; the draws are then those kept until that moment.
         plate: name of the data plate; None for the posterior of a whole program.
         kernel: the kernel's name.
+        engine: what evaluated the log joint, and why, in words: "compiled", or "Pyro: ..." with a reason.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -64,6 +65,7 @@ class Draws:
     complete: bool = True
     plate: str | None = None
     kernel: str = ""
+    engine: str = ""
 
     # -- sizes ---------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ def mcmc(
         initial: where to start, u ``(C, N, L)`` on the unconstrained scale, or one value a site as in the model.
         thinning: keep every so many-th draw; ``num_samples * thinning`` steps are taken.
         compile: whether the gradient is compiled. None or "auto" does so in runs of 300 steps or more, and runs a
-            program eagerly that cannot be; True raises then.
+            program eagerly that cannot be (``engine`` of the draws says why); True raises then.
         progress: show a bar with acceptance and divergences.
 
     Returns:
@@ -119,6 +119,7 @@ def mcmc(
         complete=kept.u.shape[1] == plan.num_samples,
         plate=target.plate if target.per_datum else None,
         kernel=type(kernel).__name__,
+        engine=density.engine,
     )
 
 

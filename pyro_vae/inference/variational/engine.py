@@ -13,11 +13,10 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.compiled.backend import usable_cache
+from pyro_vae.inference.compiled.backend import NotTraceableError, usable_cache
 from pyro_vae.inference.compiled.elbos import compiled_twin
-from pyro_vae.inference.compiled.notices import NotCompiled, Retraced
+from pyro_vae.inference.compiled.graphs import NotCompiled, Retraced
 from pyro_vae.inference.compiled.step import CompiledStep
-from pyro_vae.inference.compiled.tracing import NotTraceableError
 from pyro_vae.inference.variational.steppers import GraphStepper, ParallelStepper, PyroStepper
 from pyro_vae.inference.variational.training_run import TrainingRun
 
@@ -101,11 +100,11 @@ class Engine:
         """Give a run what takes its steps, and the loss to evaluate with."""
         run.evaluation = self.evaluation
         if self.step is not None:
-            run.stepper = GraphStepper(run.programs, run.dial, self.step)
+            run.stepper = GraphStepper(run.programs, run.kl_weight, self.step)
             return
         make = partial(torch.optim.Adam, lr=self._lr) if optimiser is None else optimiser
         alone = PyroStepper(
-            run.programs, run.dial, run.loss, parameters, optimiser=make(parameters), clip_norm=self._clip_norm
+            run.programs, run.kl_weight, run.loss, parameters, optimiser=make(parameters), clip_norm=self._clip_norm
         )
         run.stepper = alone
         if run.parallel is not None:

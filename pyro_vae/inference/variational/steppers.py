@@ -21,27 +21,9 @@ from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.inference.target.program import Program, sample_sites
 from pyro_vae.inference.variational.training_state import TrainingState, load_optimiser, numbered, save_optimiser
 
-__all__ = ["Data", "GraphStepper", "KLDial", "ParallelStepper", "PyroStepper", "Stepper", "batches", "weighted"]
+__all__ = ["Data", "GraphStepper", "ParallelStepper", "PyroStepper", "Stepper", "batches"]
 
 Data = tuple[Tensor, ...]
-
-
-class KLDial:
-    """The weight of the latent sites' log densities at the present step."""
-
-    weight: float = 1.0
-
-
-def weighted(program: Program, dial: KLDial) -> Program:
-    """Return the program under whatever weight the dial shows when it is run."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        if dial.weight == 1.0:
-            return program(*args, **kwargs)
-        with KLWeight(dial.weight):
-            return program(*args, **kwargs)
-
-    return run
 
 
 def batches(data: Data, batch_size: int, *, shuffle: bool) -> Iterator[Data]:
@@ -60,17 +42,17 @@ class Stepper:
 
     Args:
         programs: model and guide.
-        dial: the weight of the KL term.
+        kl_weight: the weight of the KL term at the present step.
 
     Attributes:
-        settles: whether its first steps may differ from later ones in the last bit.
+        first_steps_differ: whether its first steps may differ from later ones in the last bit.
     """
 
-    settles = False
+    first_steps_differ = False
 
-    def __init__(self, programs: tuple[Program, Program], dial: KLDial) -> None:
+    def __init__(self, programs: tuple[Program, Program], kl_weight: KLWeight) -> None:
         self.programs = programs
-        self.dial = dial
+        self.kl_weight = kl_weight
 
     def step(self, batch: Data, total: int) -> float:
         """Take one step; return the loss of this process's part of the batch, summed over its data.
@@ -139,15 +121,15 @@ class PyroStepper(Stepper):
     def __init__(
         self,
         programs: tuple[Program, Program],
-        dial: KLDial,
+        kl_weight: KLWeight,
         loss: Any,
         parameters: Sequence[Tensor],
         *,
         optimiser: torch.optim.Optimizer,
         clip_norm: float,
     ) -> None:
-        super().__init__(programs, dial)
-        self.model, self.guide = (weighted(program, dial) for program in programs)
+        super().__init__(programs, kl_weight)
+        self.model, self.guide = map(kl_weight, programs)
         self.loss = loss
         self.optimiser = optimiser
         self.parameters = parameters
@@ -192,7 +174,7 @@ class ParallelStepper(PyroStepper):
     def __init__(self, alone: PyroStepper, parallel: Parallel) -> None:
         super().__init__(
             alone.programs,
-            alone.dial,
+            alone.kl_weight,
             alone.loss,
             alone.parameters,
             optimiser=alone.optimiser,
@@ -220,10 +202,10 @@ class ParallelStepper(PyroStepper):
 class GraphStepper(Stepper):
     """Loss, gradient, clipping and Adam as one graph."""
 
-    settles = True
+    first_steps_differ = True
 
-    def __init__(self, programs: tuple[Program, Program], dial: KLDial, graph: CompiledStep) -> None:
-        super().__init__(programs, dial)
+    def __init__(self, programs: tuple[Program, Program], kl_weight: KLWeight, graph: CompiledStep) -> None:
+        super().__init__(programs, kl_weight)
         self.graph = graph
         self.lr: float | None = None
 
@@ -247,7 +229,9 @@ class GraphStepper(Stepper):
 
         for total, group in itertools.groupby(shares, key=itemgetter(1)):
             with pyro.validation_enabled(False):
-                found = self.graph.run(noted(group), kl_weight=self.dial.weight, lr=self.lr, scale=1 / total).tolist()
+                found = self.graph.run(
+                    noted(group), kl_weight=float(self.kl_weight.weight), lr=self.lr, scale=1 / total
+                ).tolist()
             self.must_be_finite(found[-1], self.graph.grad_norm, batch)
             losses += found
         return sum(losses)

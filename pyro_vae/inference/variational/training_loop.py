@@ -131,7 +131,7 @@ class TrainingLoop:
         first: int = saved.numbers["epoch"]
         scores = saved.numbers["scores"]
         self._start -= saved.numbers["seconds"]
-        if self.run.stepper.settles:
+        if self.run.stepper.first_steps_differ:
             weights = [self.settings.kl_weight(epoch) for epoch in range(first)]
             self.run.rehearse(self.train, self.held_out, self.settings.batch_size, weights)
         self.best = self.run.load(saved)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import say
 from pyro_vae.distributed import Parallel
+from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.variational.steppers import Data, KLDial, Stepper, batches, weighted
+from pyro_vae.inference.variational.steppers import Data, Stepper, batches
 from pyro_vae.inference.variational.training_state import TrainingState, load_random, numbered, save_random
 from pyro_vae.randomness import fork_rng
 
@@ -37,7 +38,7 @@ class TrainingRun:
         parallel: this process's part, where there are several; known once the parameters are.
         stepper: takes the steps; to be set before the first.
         evaluation: the loss to evaluate with.
-        dial: the weight of the KL term.
+        kl_weight: the weight of the KL term at the present step.
     """
 
     stepper: Stepper
@@ -48,7 +49,7 @@ class TrainingRun:
         self.binary = binary
         self.programs = (model, guide)
         self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
-        self.dial = KLDial()
+        self.kl_weight = KLWeight(1.0)
         self.parallel: Parallel | None = None
         self._parameters: list[Tensor] = []
         self._good: list[Tensor] = []
@@ -63,7 +64,7 @@ class TrainingRun:
         if not found:
             raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
         self._parameters = list(found.values())
-        model, guide = (weighted(program, self.dial) for program in self.programs)
+        model, guide = map(self.kl_weight, self.programs)
         self.parallel = Parallel.of(self.modules, lambda *data: self.loss.differentiable_loss(model, guide, *data))
         return self._parameters
 
@@ -73,9 +74,9 @@ class TrainingRun:
         """One pass over the data with a weight on the KL term; return the mean ELBO a datum at full weight, nats."""
         for module in self.modules:
             module.train()
-        self.dial.weight = kl_weight
+        self.kl_weight.weight = kl_weight
         own = self.stepper.steps(self.stepper.batches(data, batch_size))
-        self.dial.weight = 1.0
+        self.kl_weight.weight = 1.0
         for module in self.modules:
             module.eval()
         if kl_weight < 1.0:  # the objective of a warm-up epoch is no ELBO: measure it
