@@ -79,8 +79,7 @@ class Recorded:
         try:
             graph = tracing.trace(lambda leaves: loss(call, leaves), call.leaves, self.recording, gradient=gradient)
         except NotTraceableError as error:
-            return Refused(str(error).partition("
-")[0])  # Pyro adds the shapes of all sites
+            return Refused(str(error).partition("\n")[0])  # Pyro adds the shapes of all sites
         return Traced(graph, Watch((call.model, call.guide), graph.tensors, graph.parameters, graph.frozen))
 
 
