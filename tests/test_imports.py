@@ -44,9 +44,14 @@ MAY_IMPORT = {
         *("evaluation.evidence", "evaluation.simulation"),
         *("inference.guided", "inference.posterior", "inference.variational", *ROUTES),
     ],
+    "evaluation.model": [
+        *("evaluation.evidence", "evaluation.simulation", "inference.guided", "inference.posterior"),
+        *("likelihoods", "model", *ROUTES),
+    ],
     "evaluation.sweep": ["evaluation.posterior", "inference.variational", *PARTS, *ROUTES],
     "plots": [
         "evaluation.evidence",
+        "evaluation.model",
         "evaluation.posterior",
         "inference.posterior",
         "inference.variational",
