@@ -122,7 +122,9 @@ def test_independent_pixels_are_laplaces_rule():
     test = (rng.random((9, 6)) < 0.5).astype(float)
     p = (x.sum(0) + 1) / (len(x) + 2)
     expected = (test * np.log(p) + (1 - test) * np.log(1 - p)).sum(1)
-    np.testing.assert_allclose(pv.baselines(x, test, latent_dim=2, discrete=range(6)).log_prob["independent pixels"], expected)
+    np.testing.assert_allclose(
+        pv.baselines(x, test, latent_dim=2, discrete=range(6)).log_prob["independent pixels"], expected
+    )
 
 
 def test_a_smoothed_histogram_sums_to_one_and_finds_the_law_of_counts():
@@ -208,4 +210,6 @@ def test_a_copula_beats_independent_columns_where_columns_depend_on_each_other()
     assert float(away.mean()) > 2 * float(away.std()) / len(away) ** 0.5
     assert found.best == "Gaussian copula"
     assert "Gaussian copula" in str(found)
-    assert found.to_dataframe().loc["Gaussian copula", "log_prob"] == pytest.approx(float(found.log_prob[found.best].mean()))
+    assert found.to_dataframe().loc["Gaussian copula", "log_prob"] == pytest.approx(
+        float(found.log_prob[found.best].mean())
+    )

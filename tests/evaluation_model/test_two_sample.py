@@ -19,13 +19,15 @@ def _null(paired, repeats=100):
         if paired:  # a covariate and what is missing are shared
             a[:, 0] = b[:, 0]
             a[:, 1], b[:, 1] = (np.where(a[:, 0] > 0.5, np.nan, t[:, 1]) for t in (a, b))
-        yield two_sample_test(a, b, seed=seed, paired=paired, num_trees=15)
+        yield two_sample_test(a, b, seed=seed, paired=paired, num_trees=8)
 
 
 def test_p_values_are_uniform_where_the_laws_are_one():
     found = list(_null(paired=False))
     folds = np.array([f.fold_p_value[0] for f in found])
-    spread = np.random.default_rng(1).uniform(-0.02, 0.02, len(folds))  # U is a whole number: its p-values are a lattice
+    spread = np.random.default_rng(1).uniform(
+        -0.02, 0.02, len(folds)
+    )  # U is a whole number: its p-values are a lattice
     assert stats.kstest(np.clip(folds + spread, 0, 1), "uniform").pvalue > FALSE_ALARM
     joined = [f.p_value for f in found]
     assert stats.kstest(joined, "uniform", alternative="greater").pvalue > FALSE_ALARM  # never too small

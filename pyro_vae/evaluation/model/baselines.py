@@ -148,7 +148,9 @@ def _columns(train: np.ndarray, test: np.ndarray, kind: np.ndarray, notes: list[
             )
     for d in use:
         if not kind[d] and (column := train[:, d][~np.isnan(train[:, d])]).size and len(np.unique(column)) == 2:
-            notes.append(f"column {d} holds two values only and is taken as real: discrete=[{d}] makes it a probability")
+            notes.append(
+                f"column {d} holds two values only and is taken as real: discrete=[{d}] makes it a probability"
+            )
     return np.array(use, dtype=int), known
 
 
@@ -216,5 +218,7 @@ def _mixed(
         return {}
     value, error = copula.log_prob(test)
     if (error > _MAX_ERROR).any():
-        notes.append(f"Gaussian copula: the Monte Carlo error is above {_MAX_ERROR} nats in {int((error > 0.1).sum())} rows")
+        notes.append(
+            f"Gaussian copula: the Monte Carlo error is above {_MAX_ERROR} nats in {int((error > 0.1).sum())} rows"
+        )
     return {"Gaussian copula": value}

@@ -140,7 +140,9 @@ class Copula:
         f = centre[:, None] + np.einsum("nlk,nsk->nsl", wide, noise_of_f)
         log_q = -0.5 * (noise_of_f**2).sum(-1) - np.linalg.slogdet(wide)[1][:, None]
         off = f - mean[:, None]
-        log_p = -0.5 * np.einsum("nsl,nlk,nsk->ns", off, precision, off) + 0.5 * np.linalg.slogdet(precision)[1][:, None]
+        log_p = (
+            -0.5 * np.einsum("nsl,nlk,nsk->ns", off, precision, off) + 0.5 * np.linalg.slogdet(precision)[1][:, None]
+        )
         at = f @ loadings.T  # (N, S, Dd)
         a, b = (np.where(there, ndtri(edge), bound) for edge, bound in ((low, -np.inf), (high, np.inf)))
         a, b = ((edge[:, None] - at) / np.sqrt(noise) for edge in (a, b))
