@@ -60,7 +60,7 @@ def baselines(
     x_test: Tensor | np.ndarray,
     *,
     latent_dim: int,
-    discrete: Sequence[int] | Sequence[bool] | None = None,
+    discrete: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
     seed: int = 0,
 ) -> Baselines:
     """Fit simple models to x and return their log p(x_test) row by row.
@@ -111,9 +111,9 @@ def baselines(
     if factors < L:
         notes.append(f"{factors} factors rather than {L}: there are {train.shape[1]} columns that vary")
     if kind.any():
-        found |= _mixed(train, test, kind, floor, factors, rng, notes)
+        found |= _mixed(train, test, kind, floor, latent_dim=factors, rng=rng, notes=notes)
     elif factors:
-        found |= _joint(train, test, floor, factors, rng, notes)
+        found |= _joint(train, test, floor, latent_dim=factors, rng=rng, notes=notes)
     return Baselines({name: torch.from_numpy(value + known) for name, value in found.items()}, tuple(notes))
 
 
@@ -174,7 +174,13 @@ def _independent(train: np.ndarray, test: np.ndarray, kind: np.ndarray, floor: n
 
 
 def _joint(
-    train: np.ndarray, test: np.ndarray, floor: np.ndarray, L: int, rng: np.random.Generator, notes: list[str]
+    train: np.ndarray,
+    test: np.ndarray,
+    floor: np.ndarray,
+    *,
+    latent_dim: int,
+    rng: np.random.Generator,
+    notes: list[str],
 ) -> dict[str, np.ndarray]:
     """Gaussians, factor models and the mixture, over real columns."""
     loc, scale = np.nanmean(train, 0), np.nanstd(train, 0)
@@ -188,8 +194,8 @@ def _joint(
         notes.append("missing entries of the training rows were drawn given the others, by a Gaussian fitted by EM")
     fitted = {
         "Gaussian": gaussian(filled, floor),
-        "factor analysis": factor_analysis(filled, L, floor),
-        "probabilistic PCA": probabilistic_pca(filled, min(L, len(filled) - 1), floor),
+        "factor analysis": factor_analysis(filled, latent_dim, floor),
+        "probabilistic PCA": probabilistic_pca(filled, max(min(latent_dim, len(filled) - 1), 1), floor),
     }
     fitted["Gaussian mixture"], words = mixture(filled, floor, rng)
     notes.append(f"Gaussian mixture by BIC: {words}")
@@ -201,18 +207,19 @@ def _mixed(
     test: np.ndarray,
     kind: np.ndarray,
     floor: np.ndarray,
-    L: int,
+    *,
+    latent_dim: int,
     rng: np.random.Generator,
     notes: list[str],
 ) -> dict[str, np.ndarray]:
     """The copula, where the columns are not too many."""
-    if L < 1:
+    if latent_dim < 1:
         return {}
     if train.shape[1] > _MAX_COPULA:
         notes.append(f"no copula of more than {_MAX_COPULA} columns")
         return {}
     try:
-        copula = Copula(train, test, discrete=kind, floor=floor, latent_dim=L, rng=rng)
+        copula = Copula(train, test, discrete=kind, floor=floor, latent_dim=latent_dim, rng=rng)
     except MemoryError:
         notes.append("too many patterns of missing entries in too many columns: no copula was fitted")
         return {}

@@ -50,8 +50,8 @@ class Copula:
         rng: np.random.Generator,
     ) -> None:
         self.discrete, self.rng = discrete, rng
-        self.real = {d: KernelDensity(x[:, d], floor[d]) for d in np.flatnonzero(~discrete)}
-        self.boxes = {d: Discrete(x[:, d], test[:, d]) for d in np.flatnonzero(discrete)}
+        self.real = {d: KernelDensity(x[:, d], floor[d]) for d in np.flatnonzero(~discrete).tolist()}
+        self.boxes = {d: Discrete(x[:, d], test[:, d]) for d in np.flatnonzero(discrete).tolist()}
         scores = np.stack([self._score(d, x[:, d]) for d in range(x.shape[1])], 1)
         shrunk = np.maximum(np.nanstd(scores, 0), 1e-6)
         filled = complete((scores - np.nanmean(scores, 0)) / shrunk, rng)
@@ -83,7 +83,7 @@ class Copula:
 
     def log_prob(self, x: np.ndarray, *, num_samples: int = 1000) -> tuple[np.ndarray, np.ndarray]:
         """Return log p(x) of the observed entries and its Monte Carlo standard error, ``(N,)`` each, nats."""
-        real = np.flatnonzero(~self.discrete)
+        real = np.flatnonzero(~self.discrete).tolist()
         there = ~np.isnan(x[:, real])
         value = np.zeros(len(x))
         scores = np.zeros(there.shape)
@@ -125,7 +125,7 @@ class Copula:
         """
         from scipy.special import log_ndtr, logsumexp, ndtri
 
-        places = np.flatnonzero(self.discrete)
+        places = np.flatnonzero(self.discrete).tolist()
         loadings, noise = self.loadings[places], self.noise[places]
         low, high = (np.stack(edge, 1) for edge in zip(*(self.boxes[d].box(x[:, d]) for d in places), strict=True))
         there = ~np.isnan(x[:, places])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = ["Criticism", "criticise"]
 
 _MAX_NUMBERS = 5e7  # in all replicates together; beyond, rows are left out
 _MIN_ROWS = 20  # for a two-sample test
+_MAX_FAMILIES = 3  # groups of checks, over which the level is shared out
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,7 @@ def criticise(
         x_train: training data, for the baselines.
         statistics: T(x, z) by name, one number each: x as the program observes it, z its latent site ``(N, L)``; of
             several sites dictionaries by name.
-        num_replicates: R.
+        num_replicates: R, at least 3 / level - 1; of user statistics more, that their p-values can be small enough.
         names: of the D columns; None for the site's with a number.
         level: of false alarms in all.
         seed: of all that is random here.
@@ -196,8 +198,8 @@ def criticise(
         >>> found.ok, "weight" in found.verdict
         (False, True)
     """
-    positive_integer(num_replicates, "num_replicates", minimum=39)
     positive_number(level, "level", example=0.05)
+    positive_integer(num_replicates, "num_replicates", minimum=math.ceil(_MAX_FAMILIES / level) - 1)
     target = as_target(model, x_test, plate=plate)
     if statistics and posterior is None:
         raise ValueError(say("a posterior beside statistics T(x, z)", "none", "posterior=guide, or pv.mcmc(model, x)"))
@@ -213,8 +215,8 @@ def criticise(
         found = family(*statistics_of(every, columns.discrete, pits))
         findings = _findings(found)
         if statistics:
-            u = answer(target, posterior, num_samples=num_replicates).u[:num_replicates]
-            findings += _user_findings(target, full, u, statistics)
+            enough = max(num_replicates, math.ceil(4 * _MAX_FAMILIES * len(statistics) / level))
+            findings += _user_findings(target, full, _draws(target, posterior, enough), statistics)
         two = _tell_apart(some, columns, sets[-1], seed, notes)
     order = () if log_p is None else tuple(log_p.log_evidence.argsort()[:10].tolist())
     beside = _baselines(target, full, x_train, seed, notes)
@@ -253,10 +255,15 @@ def _replicates(target: Target, columns: Columns, posterior: Any, num_replicates
     """R data sets ``(R, N, D)``, and where they are from."""
     if target.per_datum or posterior is None:
         return np.stack(list(prior_replicates(target, columns, num_replicates))), "the prior predictive"
-    u = answer(target, posterior, num_samples=num_replicates).u
-    u = u[torch.linspace(0, len(u) - 1, num_replicates).long()]
+    u = _draws(target, posterior, num_replicates)
     drawn = [columns.of(sites) for sites, _ in posterior_replicates(target, columns, u)]
     return np.stack(drawn), "the posterior predictive"
+
+
+def _draws(target: Target, posterior: Any, num_draws: int) -> Tensor:
+    """That many draws of u, ``(S, N, L)``, from all chains alike where there are chains."""
+    u = answer(target, posterior, num_samples=num_draws).u
+    return u[torch.linspace(0, len(u) - 1, num_draws).round().long()]
 
 
 def _tied(sets: np.ndarray, discrete: np.ndarray) -> np.ndarray:

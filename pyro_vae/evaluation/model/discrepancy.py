@@ -2,7 +2,7 @@ r"""Statistics of a data set, and the family-wise test of all of them against re
 
 Let :math:`x_0` be the data and :math:`x_1, \dots, x_R` replicates. If the model is right, all R + 1 are exchangeable,
 and so are their statistics, however they are standardised, as long as all R + 1 take part alike. The largest
-standardised statistic of each set then gives adjusted p-values (Westfall & Young 1993, maxT) that hold for all together.
+standardised statistic of each set then gives adjusted p-values that hold for all together (Westfall & Young 1993).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def family(labels: list[Statistic], values: np.ndarray) -> Family:
         labels: the J statistics.
         values: ``(R + 1, J)``, the data first.
     """
-    middle, low, high = np.median(values, 0), *np.quantile(values, [0.05, 0.95], axis=0)
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
     floor = np.maximum([label.resolution for label in labels], 1e-9 * np.abs(middle))
     up, down = np.maximum(high - middle, floor) / 1.645, np.maximum(middle - low, floor) / 1.645
     away = values - middle

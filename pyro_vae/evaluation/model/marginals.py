@@ -76,7 +76,7 @@ class Discrete:
 
 
 class KernelDensity:
-    r"""A Gaussian kernel density with Silverman's bandwidth, and one wide Gaussian of the weight of a row for the tails.
+    r"""A Gaussian kernel density with Silverman's bandwidth, and one wide Gaussian, of a row's weight, for the tails.
 
     Args:
         column: training values, NaN where missing.

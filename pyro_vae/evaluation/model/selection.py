@@ -175,7 +175,8 @@ def compare_models(
     Example:
         >>> import pyro_vae as pv
         >>> def gaussian(scale):
-        ...     return pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(torch.nn.Linear(1, 2), scale=scale))
+        ...     likelihood = pv.likelihoods.Gaussian(torch.nn.Linear(1, 2), scale=scale)
+        ...     return pv.Model(pv.priors.StandardNormal(1), likelihood)
         >>> right, wrong = gaussian(0.5), gaussian(3.0)
         >>> compare_models({"right": right, "wrong": wrong}, right.sample(100)["x"]).best
         'right'

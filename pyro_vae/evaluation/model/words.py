@@ -63,14 +63,15 @@ def verdict_of(ok: bool, failed: Iterable[Finding], names: tuple[str, ...], two_
         sentences.append(f"{names[column]!r}: {_describe(single[column])}")
     if len(single) > _MAX_NAMED:
         sentences.append(f"and {len(single) - _MAX_NAMED} more columns")
-    for kind in ("level", "spread", "zeros", "shape"):
+    for kind, remedy in _ADVICE.items():
         hit = [column for column, those in single.items() if _kind(those) == kind]
         if hit:
-            advice.append(f"{_ADVICE[kind]} ({_list(hit, names)})")
+            advice.append(f"{remedy} ({_list(hit, names)})")
     pairs = [f for f in failed if len(f.columns) == 2]
     if pairs:
         sentences.append(_correlations(pairs, names))
-        advice.append(_advice_on_pairs(pairs, names))
+        sound = [f for f in pairs if not single.keys() & set(f.columns)]  # a wrong column spoils its correlations
+        advice += [_advice_on_pairs(sound, names)] if sound else []
     sentences += [f"{f.statistic}: {_direction(f)}" for f in failed if not f.columns]
     if two_sample is not None:
         sentences.append(f"a classifier tells the rows from the model's with AUC {two_sample.auc:.2f}")
@@ -84,8 +85,9 @@ def verdict_of(ok: bool, failed: Iterable[Finding], names: tuple[str, ...], two_
 _ADVICE = {
     "level": "training for longer, or standardising: the model is off where a column lies",
     "spread": "a likelihood with a scale of its own a column, and training for longer",
+    "tails": "a likelihood with other tails, such as StudentT or Laplace",
     "zeros": "a zero-inflated or another discrete likelihood",
-    "shape": "a likelihood of another shape: StudentT or Laplace for long tails, a log scale or Gamma for skewed columns",
+    "shape": "a likelihood of another shape: a log scale for skewed columns, counts or categories where they are such",
 }
 
 
@@ -103,11 +105,10 @@ def _kind(failed: list[Finding]) -> str:
         return "zeros"
     if "mean" in names and "50 % quantile" in names:
         return "level"
-    outer = [f for f in failed if f.statistic in {"5 % quantile", "95 % quantile"}]
-    inner = names & {"25 % quantile", "75 % quantile", "50 % quantile", "mean"}
-    if "standard deviation" in names and outer and not inner:
-        return "spread"
-    return "shape" if names - {"standard deviation"} else "spread"
+    quantiles = {name for name in names if name.endswith("quantile")}
+    if "standard deviation" in names:
+        return "spread" if quantiles and "mean" not in names else "tails"
+    return "shape"
 
 
 def _describe(failed: list[Finding]) -> str:
@@ -142,15 +143,11 @@ def _advice_on_pairs(pairs: list[Finding], names: tuple[str, ...]) -> str:
     lost = [f for f in pairs if abs(f.observed) < 0.5 * abs(f.middle)]
     for column in {c for f in lost for c in f.columns}:
         if len(lost) > 1 and all(column in f.columns for f in lost) and 2 * len(lost) >= len(pairs):
-            return (
-                f"a look at {names[column]!r}: the model ties it to other columns, the data do not (rows out of order?)"
-            )
+            return f"a look at {names[column]!r}: tied to others by the model, not by the data (rows out of order?)"
     weak = sum(abs(f.observed) > abs(f.middle) for f in pairs)
     if 2 * weak >= len(pairs):
-        return (
-            "a larger latent_dim, a wider network, or training for longer: the model's columns hang together too little"
-        )
-    return "a smaller network or more training data: the model's columns hang together more than the data's"
+        return "a larger latent_dim, a wider network, or training for longer: the model's correlations are too weak"
+    return "training for longer, more training data, or a smaller network: the model's correlations are too strong"
 
 
 def against_baselines(found: Evidence, baselines: Baselines) -> str:
