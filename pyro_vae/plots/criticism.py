@@ -19,7 +19,7 @@ __all__ = ["criticism"]
 _RIGHT, _WRONG = "#00798c", "#d1495b"
 _SHOWN = ("mean", "standard deviation", "5 % quantile", "50 % quantile", "95 % quantile", "share of zeros")
 _MAX_COLUMNS = 16
-_BINS = 20
+_BINS = 10
 
 
 def criticism(found: Criticism, *, title: str = "Data against data from the model") -> Figure:
@@ -35,16 +35,18 @@ def criticism(found: Criticism, *, title: str = "Data against data from the mode
         title: of the figure.
     """
     columns = _worst_columns(found)
-    figure, _ = canvas.one(12.0, 1.8 + 0.36 * max(len(columns), 6))
-    figure.clf()
-    left, middle, right = figure.subplots(1, 3, width_ratios=[1.5, 1.1, 1.0])
+    figure, (left, middle, right) = canvas.panels(3, 3)
+    figure.set_size_inches(12.0, 2.0 + 0.34 * max(len(columns), 7))
     failed = set(found.failed)
     _intervals(left, found, columns, failed)
     _pit_strips(middle, found, columns)
     _correlations(right, found, failed)
-    names = [found.names[d] for d in columns]
+    middle.set_yticks([])
+    left.set_yticks(range(len(columns)), [found.names[d] for d in columns])
+    wrong = {d for f in failed for d in f.columns}
+    for d, label in zip(columns, left.get_yticklabels(), strict=True):
+        label.set_color(_WRONG if d in wrong else "black")
     for axes in (left, middle):
-        axes.set_yticks(range(len(columns)), names if axes is left else [])
         axes.set_ylim(len(columns) - 0.5, -0.5)
     two = found.two_sample
     said = f"AUC of a classifier {two.auc:.2f} (p {two.p_value:.2g})" if two else found.replicated_from
@@ -66,7 +68,7 @@ def _intervals(axes: Any, found: Criticism, columns: list[int], failed: set[Find
     place = {d: i for i, d in enumerate(columns)}
     step = 0.8 / len(_SHOWN)
     for f in found.findings:
-        if f.statistic not in _SHOWN or f.columns[0] not in place:
+        if f.statistic not in _SHOWN or f.columns[0] not in place or f.low == f.high == f.observed:
             continue
         y = place[f.columns[0]] + step * (_SHOWN.index(f.statistic) - (len(_SHOWN) - 1) / 2)
         scale = (f.high - f.low) / 3.92 or abs(f.observed - f.middle) / 4 or 1.0
@@ -76,8 +78,8 @@ def _intervals(axes: Any, found: Criticism, columns: list[int], failed: set[Find
         marker = "o" if abs(at) < 8 else "<" if at < 0 else ">"
         axes.plot(at, y, marker, ms=3.5, color=_WRONG if f in failed else _RIGHT)
     axes.axvline(0, color="0.6", lw=0.6)
-    label = "sd of replicates; from above: mean, sd, 5 / 50 / 95 % quantile, zeros"
-    axes.set(xlim=(-8.5, 8.5), xlabel=label, title="statistics (bar: 95 % of replicates)")
+    label = "sd of replicates; downwards: mean, sd,\n5, 50, 95 % quantiles, share of zeros"
+    axes.set(xlim=(-8.5, 8.5), xlabel=label, title="data (dot) in 95 % of replicates (bar)")
 
 
 def _pit_strips(axes: Any, found: Criticism, columns: list[int]) -> None:
@@ -90,7 +92,7 @@ def _pit_strips(axes: Any, found: Criticism, columns: list[int]) -> None:
             strips[i] = np.histogram(u, _BINS, (0, 1))[0] * _BINS / len(u)
     image = axes.imshow(strips, aspect="auto", cmap="Greys", vmin=0, vmax=2, extent=(0, 1, len(columns) - 0.5, -0.5))
     axes.figure.colorbar(image, ax=axes, label="density (1 is right)", fraction=0.05)
-    axes.set(xlabel="PIT", title="where the data lie among replicates")
+    axes.set(xlabel="share of replicates below", title="PIT: place among replicates")
 
 
 def _correlations(axes: Any, found: Criticism, failed: set[Finding]) -> None:
@@ -103,4 +105,3 @@ def _correlations(axes: Any, found: Criticism, failed: set[Finding]) -> None:
             axes.errorbar([f.observed for f in some], middle, bars, fmt=".", ms=4, lw=0.6, color=colour)
     axes.plot([-1, 1], [-1, 1], color="0.6", lw=0.8)
     axes.set(xlabel="data", ylabel="model", xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), title="rank correlations")
-    axes.set_aspect("equal", adjustable="box")
