@@ -102,12 +102,15 @@ def test_fewer_rows_than_columns_and_odd_columns_have_finite_densities():
     for name, value in found.log_prob.items():
         assert torch.isfinite(value).all(), name
         assert float(value.max()) < 30, name
-    assert any("column 1 is constant" in note for note in found.notes)
-    assert any("column 5 has no observed entry" in note for note in found.notes)
+    assert any("columns 1: constant in training, left out" in note for note in found.notes)
+    assert any("columns 5: no observed entry" in note for note in found.notes)
 
 
 def test_one_row_one_column_and_wrong_arguments():
     assert set(pv.baselines(np.arange(5.0)[:, None], np.ones((2, 1)), latent_dim=2).log_prob) == {"independent columns"}
+    few = pv.baselines(np.random.default_rng(0).random((3, 12)), np.ones((2, 12)), latent_dim=8)
+    assert all(torch.isfinite(value).all() for value in few.log_prob.values())
+    assert any("2 factors rather than 8" in note for note in few.notes)
     assert float(pv.baselines(np.ones((1, 2)), np.ones((1, 2)), latent_dim=2).log_prob["independent columns"]) == 0
     with pytest.raises(ValueError, match="same columns"):
         pv.baselines(np.ones((3, 2)), np.ones((3, 4)), latent_dim=1)

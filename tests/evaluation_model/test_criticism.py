@@ -214,6 +214,25 @@ def test_importance_sampling_serves_where_nothing_is_exact():
     assert any("not resolved" in note for note in found.notes) == bool((~found.evidence.resolved).any())
 
 
+def test_one_row_or_no_entry_at_all_is_no_alarm(model):
+    told = pv.Model(model.prior, model.likelihood, missing=True)
+    assert pv.criticise(model, model.sample(1)["x"], **QUICK).ok
+    empty = pv.criticise(told, torch.full((30, 5), torch.nan), **QUICK)
+    assert empty.ok
+    assert not empty.findings or all(f.adjusted == 1 for f in empty.findings)
+
+
+def test_a_pixel_that_is_off_asks_for_training_and_not_for_a_law_of_counts():
+    model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Bernoulli(torch.nn.Linear(1, 4)))
+    x = model.sample(200)["x"]
+    x[:, 2] = 1.0
+    found = pv.criticise(model, x, **QUICK)
+    assert found.kinds == ("binary",) * 4
+    assert "training for longer" in found.verdict
+    assert "zero-inflated" not in found.verdict
+    assert "StudentT" not in found.verdict
+
+
 def test_the_same_seed_gives_the_same_and_the_users_stream_is_left_alone(model):
     x = model.sample(50)["x"]
     state = torch.get_rng_state()

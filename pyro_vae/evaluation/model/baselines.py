@@ -61,6 +61,7 @@ def baselines(
     *,
     latent_dim: int,
     discrete: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
+    names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Baselines:
     """Fit simple models to x and return their log p(x_test) row by row.
@@ -78,8 +79,9 @@ def baselines(
     Args:
         x: training rows ``(N, *D)``.
         x_test: rows to score, ``(M, *D)``.
-        latent_dim: L of factor analysis, probabilistic PCA and the copula; at most D - 1 is used.
+        latent_dim: L of factor analysis, probabilistic PCA and the copula; at most D - 1 and N - 1 are used.
         discrete: the discrete columns (numbers, or one True or False a column); None if there is none.
+        names: of the columns, for the notes; None for their numbers.
         seed: of what is random.
 
     Raises:
@@ -99,22 +101,21 @@ def baselines(
         raise ValueError(say("training and test rows of the same columns, some of each", got, "the same table, split"))
     kind = _mask(discrete, train.shape[1])
     notes: list[str] = []
-    use, known = _columns(train, test, kind, notes)
+    use = _columns(train, test, kind, tuple(names or map(str, range(train.shape[1]))), notes)
     if not len(use):
-        zero = torch.from_numpy(known)
-        return Baselines({"independent columns": zero}, tuple(notes))
+        return Baselines({"independent columns": torch.zeros(len(test), dtype=torch.float64)}, tuple(notes))
     train, test, kind = train[:, use], test[:, use], kind[use]
     rng = np.random.default_rng(seed)
     floor = np.array([0.0 if d else resolution(column) for d, column in zip(kind, train.T, strict=True)])
     found = {_independent_name(train, kind): _independent(train, test, kind, floor)}
-    factors = min(L, train.shape[1] - 1)
+    factors = min(L, train.shape[1] - 1, len(train) - 1)
     if factors < L:
-        notes.append(f"{factors} factors rather than {L}: there are {train.shape[1]} columns that vary")
+        notes.append(f"{factors} factors rather than {L}: of {len(train)} rows and {train.shape[1]} columns that vary")
     if kind.any():
         found |= _mixed(train, test, kind, floor, latent_dim=factors, rng=rng, notes=notes)
     elif factors:
         found |= _joint(train, test, floor, latent_dim=factors, rng=rng, notes=notes)
-    return Baselines({name: torch.from_numpy(value + known) for name, value in found.items()}, tuple(notes))
+    return Baselines({name: torch.from_numpy(value) for name, value in found.items()}, tuple(notes))
 
 
 def _mask(discrete: Any, data_dim: int) -> np.ndarray:
@@ -130,28 +131,29 @@ def _mask(discrete: Any, data_dim: int) -> np.ndarray:
     return kind
 
 
-def _columns(train: np.ndarray, test: np.ndarray, kind: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns that can be modelled, and what the others add to log p(x) ``(M,)``: nothing, or -inf."""
-    known = np.zeros(len(test))
+def _columns(
+    train: np.ndarray, test: np.ndarray, kind: np.ndarray, names: tuple[str, ...], notes: list[str]
+) -> np.ndarray:
+    """Return the columns that can be modelled; note those that cannot, and those that are hardly real."""
+    groups: dict[str, list[str]] = {"empty": [], "constant": [], "broken": [], "two": []}
     use = []
     for d, column in enumerate(train.T):
         values = np.unique(column[~np.isnan(column)])
         if len(values) > 1 or (kind[d] and len(values)):
             use.append(d)
-        elif not len(values):
-            notes.append(f"column {d} has no observed entry in training: left out of every baseline")
+            groups["two"] += [names[d]] * (len(values) == 2 and not kind[d])
         else:
-            other = ~np.isnan(test[:, d]) & (test[:, d] != values[0])
-            notes.append(
-                f"column {d} is constant in training ({values[0]:g}): left out of every baseline, though a model's "
-                f"log p(x) counts it" + (f"; {int(other.sum())} test rows have another value" if other.any() else "")
-            )
-    for d in use:
-        if not kind[d] and (column := train[:, d][~np.isnan(train[:, d])]).size and len(np.unique(column)) == 2:
-            notes.append(
-                f"column {d} holds two values only and is taken as real: discrete=[{d}] makes it a probability"
-            )
-    return np.array(use, dtype=int), known
+            groups["constant" if len(values) else "empty"].append(names[d])
+            broken = len(values) and (~np.isnan(test[:, d]) & (test[:, d] != values[0])).any()
+            groups["broken"] += [names[d]] * bool(broken)
+    said = {
+        "empty": "no observed entry in training, left out of every baseline",
+        "constant": "constant in training, left out of every baseline, though a model's log p(x) counts them",
+        "broken": "constant in training but not in the test rows",
+        "two": "two values only, taken as real; discrete= would make them a probability",
+    }
+    notes.extend(f"columns {', '.join(those)}: {said[key]}" for key, those in groups.items() if those)
+    return np.array(use, dtype=int)
 
 
 def _independent_name(train: np.ndarray, kind: np.ndarray) -> str:
@@ -195,7 +197,7 @@ def _joint(
     fitted = {
         "Gaussian": gaussian(filled, floor),
         "factor analysis": factor_analysis(filled, latent_dim, floor),
-        "probabilistic PCA": probabilistic_pca(filled, max(min(latent_dim, len(filled) - 1), 1), floor),
+        "probabilistic PCA": probabilistic_pca(filled, latent_dim, floor),
     }
     fitted["Gaussian mixture"], words = mixture(filled, floor, rng)
     notes.append(f"Gaussian mixture by BIC: {words}")

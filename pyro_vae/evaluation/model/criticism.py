@@ -40,6 +40,7 @@ class Criticism:
         findings: every statistic: its columns, the data's value, the interval of the replicates, its p-value, and its
             p-value adjusted for looking at all.
         names: of the D columns.
+        kinds: of the D columns: "real", "binary" or "discrete".
         replicated_from: "the prior predictive" or "the posterior predictive".
         pit: where each entry lies among its replicates, ``(N, D)``, NaN where missing; uniform if the model is right.
         two_sample: the classifier's verdict on the rows against replicated ones; None where rows are not independent.
@@ -52,6 +53,7 @@ class Criticism:
 
     findings: tuple[Finding, ...]
     names: tuple[str, ...]
+    kinds: tuple[str, ...]
     replicated_from: str
     pit: np.ndarray = field(repr=False)
     two_sample: TwoSample | None
@@ -100,7 +102,7 @@ class Criticism:
     def verdict(self) -> str:
         """What is wrong, by name of column and in which direction, and what to try."""
         give_away = self.two_sample is not None and self.two_sample.p_value <= self.level / len(self.families)
-        return verdict_of(self.ok, self.failed, self.names, self.two_sample if give_away else None)
+        return verdict_of(self.ok, self.failed, self.names, self.kinds, self.two_sample if give_away else None)
 
     def to_dataframe(self) -> Any:
         """Return a pandas DataFrame, one row a statistic."""
@@ -207,6 +209,8 @@ def criticise(
     with fork_rng(seed=seed):
         full = as_columns(target, names)
         log_p = _log_p(target, posterior, notes)
+        if not target.per_datum and posterior is None:
+            notes.append("replicates of the prior: a posterior asks what the program makes of these data")
         some, columns = _fewer_rows(target, full, num_replicates, names, notes)
         sets, source = _replicates(some, columns, posterior, num_replicates)
         rng = np.random.default_rng(seed)
@@ -221,7 +225,17 @@ def criticise(
     order = () if log_p is None else tuple(log_p.log_evidence.argsort()[:10].tolist())
     beside = _baselines(target, full, x_train, seed, notes)
     return Criticism(
-        tuple(findings), columns.names, source, pits[0], two, log_p, order, beside, tuple(notes), float(level)
+        findings=tuple(findings),
+        names=columns.names,
+        kinds=columns.kinds,
+        replicated_from=source,
+        pit=pits[0],
+        two_sample=two,
+        evidence=log_p,
+        worst=order,
+        baselines=beside,
+        notes=tuple(notes),
+        level=float(level),
     )
 
 
@@ -342,6 +356,8 @@ def _baselines(target: Target, columns: Columns, x_train: Any, seed: int, notes:
         notes.append("no baselines beside a whole program")
         return None
     x = x_train[0] if isinstance(x_train, tuple) else x_train
-    found = baselines(x, columns.values, latent_dim=target.latent_dim, discrete=columns.discrete, seed=seed)
+    found = baselines(
+        x, columns.values, latent_dim=target.latent_dim, discrete=columns.discrete, names=columns.names, seed=seed
+    )
     notes.extend(found.notes)
     return found

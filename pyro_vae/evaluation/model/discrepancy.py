@@ -59,7 +59,7 @@ def statistics_of(sets: np.ndarray, discrete: np.ndarray, pits: np.ndarray) -> t
     for d in range(sets.shape[2]):
         keep = ~np.isnan(sets[0, :, d])
         n = int(keep.sum())
-        if n < 2:
+        if not n:
             continue
         v = sets[:, keep, d]
         lattice = 0.5 if discrete[d] else 1e-12
@@ -73,7 +73,7 @@ def statistics_of(sets: np.ndarray, discrete: np.ndarray, pits: np.ndarray) -> t
         values += [_anderson_darling(pits[:, keep, d])]
     pairs, correlations = _rank_correlations(sets)
     labels += [Statistic("rank correlation", pair) for pair in pairs]
-    return labels, np.concatenate([np.array(values).T.reshape(len(sets), -1), correlations], 1)
+    return labels, np.concatenate([np.array(values).reshape(-1, len(sets)).T, correlations], 1)
 
 
 def family(labels: list[Statistic], values: np.ndarray) -> Family:
@@ -92,7 +92,7 @@ def family(labels: list[Statistic], values: np.ndarray) -> Family:
     away = values - middle
     one_sided = np.array([label.one_sided for label in labels], dtype=bool)
     size = np.where(away >= 0, away / up, np.where(one_sided, 0.0, -away / down))
-    largest = size.max(1)
+    largest = size.max(1, initial=0.0)
     adjusted = (largest[:, None] >= size[0]).mean(0)
     above, below = (values >= values[0]).mean(0), (values <= values[0]).mean(0)
     p_value = np.where(one_sided, above, np.minimum(1.0, 2 * np.minimum(above, below)))

@@ -39,6 +39,14 @@ class Columns:
     sites: dict[str, int | None]
     values_by_site: dict[str, Tensor]
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """ "real", "binary" (discrete, no other values than 0 and 1) or "discrete", of each column."""
+        two = (np.isnan(self.values) | (self.values == 0) | (self.values == 1)).all(0)
+        return tuple(
+            "real" if not d else "binary" if b else "discrete" for d, b in zip(self.discrete, two, strict=True)
+        )
+
     def of(self, drawn: dict[str, Tensor]) -> np.ndarray:
         """Return replicated values of the sites as columns ``(N, D)``, missing where the data are."""
         rows = np.concatenate([_rows(drawn[name], axis) for name, axis in self.sites.items()], 1)

@@ -42,16 +42,23 @@ class Finding:
 
     def where(self, names: tuple[str, ...]) -> str:
         """The columns by name."""
-        return " x ".join(names[d] for d in self.columns)
+        return " × ".join(names[d] for d in self.columns)
 
 
-def verdict_of(ok: bool, failed: Iterable[Finding], names: tuple[str, ...], two_sample: TwoSample | None) -> str:
+def verdict_of(
+    ok: bool,
+    failed: Iterable[Finding],
+    names: tuple[str, ...],
+    kinds: tuple[str, ...],
+    two_sample: TwoSample | None,
+) -> str:
     """Return what is wrong and what to try.
 
     Args:
         ok: whether no check failed.
         failed: the statistics that did, worst first.
         names: of the columns.
+        kinds: of the columns: "real", "binary" or "discrete".
         two_sample: if that test tells the tables apart, else None.
     """
     if ok:
@@ -64,7 +71,7 @@ def verdict_of(ok: bool, failed: Iterable[Finding], names: tuple[str, ...], two_
     if len(single) > _MAX_NAMED:
         sentences.append(f"and {len(single) - _MAX_NAMED} more columns")
     for kind, remedy in _ADVICE.items():
-        hit = [column for column, those in single.items() if _kind(those) == kind]
+        hit = [column for column, those in single.items() if _kind(those, kinds[column]) == kind]
         if hit:
             advice.append(f"{remedy} ({_list(hit, names)})")
     pairs = [f for f in failed if len(f.columns) == 2]
@@ -83,9 +90,10 @@ def verdict_of(ok: bool, failed: Iterable[Finding], names: tuple[str, ...], two_
 
 
 _ADVICE = {
-    "level": "training for longer, or standardising: the model is off where a column lies",
+    "level": "training for longer, or inputs on one scale: the model is off where these columns lie",
     "spread": "a likelihood with a scale of its own a column, and training for longer",
     "tails": "a likelihood with other tails, such as StudentT or Laplace",
+    "counts": "a likelihood of counts or categories with a free spread, such as NegativeBinomial",
     "zeros": "a zero-inflated or another discrete likelihood",
     "shape": "a likelihood of another shape: a log scale for skewed columns, counts or categories where they are such",
 }
@@ -98,13 +106,17 @@ def _by_column(failed: list[Finding]) -> dict[int, list[Finding]]:
     return found
 
 
-def _kind(failed: list[Finding]) -> str:
-    """What is wrong with a column, from which of its statistics failed."""
+def _kind(failed: list[Finding], column: str) -> str:
+    """What is wrong with a column of that kind, from which of its statistics failed."""
     names = {f.statistic for f in failed}
+    if column == "binary":  # one number says all
+        return "level"
     if "share of zeros" in names:
         return "zeros"
     if "mean" in names and "50 % quantile" in names:
         return "level"
+    if column == "discrete":
+        return "counts"
     quantiles = {name for name in names if name.endswith("quantile")}
     if "standard deviation" in names:
         return "spread" if quantiles and "mean" not in names else "tails"
