@@ -41,7 +41,7 @@ def test_what_is_wrong_is_named_with_its_direction(model):
     assert found.failed[0].observed == pytest.approx(float(x[:, 1].mean()), rel=1e-5) or found.failed
     assert found.two_sample.auc > 0.7
     assert "weight" in str(found)
-    assert len(found.to_dataframe()) == 5 * 9 + 10
+    assert len(found.to_dataframe()) == 5 * 11 + 10
 
 
 def test_a_permuted_column_is_named_by_its_correlations(model):

@@ -24,13 +24,14 @@ def test_statistics_are_numpys_and_scipys():
         for d in range(3):
             v = x[s, :, d][~np.isnan(x[s, :, d])]
             expected = {"mean": v.mean(), "standard deviation": v.std(), "share of zeros": (v == 0).mean()}
+            expected |= {"minimum": v.min(), "maximum": v.max()}
             expected |= {f"{100 * q:.0f} % quantile": np.quantile(v, q) for q in QUANTILES}
             for name, value in expected.items():
                 np.testing.assert_allclose(by[name, (d,)][s], value)
         np.testing.assert_allclose(
             by["rank correlation", (1, 2)][s], stats.spearmanr(x[s, :, 1], x[s, :, 2]).statistic, atol=1e-12
         )
-    assert len(labels) == 3 * 9 + 3
+    assert len(labels) == 3 * 11 + 3
 
 
 def test_the_pit_is_uniform_of_real_and_of_discrete_columns_and_anderson_darling_is_its_distance():

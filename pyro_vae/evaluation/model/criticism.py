@@ -155,9 +155,9 @@ def criticise(
     r"""Check a model against held-out data: what would data look like if the model were right?
 
     R replicated data sets of the size of x_test, missing where it is, come from the program. Of each, and of x_test:
-    mean, standard deviation, five quantiles and the share of zeros of each column; the distance from uniform (Anderson
-    & Darling) of its PIT, randomised where ties need it; the rank correlation of each pair of columns. The data are
-    one of R + 1 exchangeable sets if the model is right, so that
+    mean, standard deviation, five quantiles, extremes and share of zeros of each column; the distance from uniform
+    (Anderson & Darling) of its PIT, randomised where ties need it; the rank correlation of each pair of columns. The
+    data are one of R + 1 exchangeable sets if the model is right, so that
 
     .. math:: p_j = \frac{1}{R + 1} \sum_{r=0}^{R} 1\left[\max_k t_{rk} \ge t_{0j}\right]
 
@@ -223,7 +223,7 @@ def criticise(
             findings += _user_findings(target, full, _draws(target, posterior, enough), statistics)
         two = _tell_apart(some, columns, sets[-1], seed, notes)
     order = () if log_p is None else tuple(log_p.log_evidence.argsort()[:10].tolist())
-    beside = _baselines(target, full, x_train, seed, notes)
+    beside = _baselines(target, full, x_train, notes)
     return Criticism(
         findings=tuple(findings),
         names=columns.names,
@@ -349,15 +349,13 @@ def _is_observed(arg: Tensor, columns: Columns) -> bool:
     return any(arg is v or (arg.shape == v.shape and arg.equal(v.to(arg))) for v in columns.values_by_site.values())
 
 
-def _baselines(target: Target, columns: Columns, x_train: Any, seed: int, notes: list[str]) -> Baselines | None:
+def _baselines(target: Target, columns: Columns, x_train: Any, notes: list[str]) -> Baselines | None:
     if x_train is None:
         return None
     if not target.per_datum:
         notes.append("no baselines beside a whole program")
         return None
     x = x_train[0] if isinstance(x_train, tuple) else x_train
-    found = baselines(
-        x, columns.values, latent_dim=target.latent_dim, discrete=columns.discrete, names=columns.names, seed=seed
-    )
+    found = baselines(x, columns.values, latent_dim=target.latent_dim, discrete=columns.discrete, names=columns.names)
     notes.extend(found.notes)
     return found

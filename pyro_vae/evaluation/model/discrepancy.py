@@ -67,6 +67,8 @@ def statistics_of(sets: np.ndarray, discrete: np.ndarray, pits: np.ndarray) -> t
         values += [v.mean(1), v.std(1)]
         labels += [Statistic(f"{100 * q:.0f} % quantile", (d,), lattice) for q in QUANTILES]
         values += list(np.quantile(v, QUANTILES, axis=1))
+        labels += [Statistic("minimum", (d,), lattice), Statistic("maximum", (d,), lattice)]
+        values += [v.min(1), v.max(1)]
         labels += [Statistic("share of zeros", (d,), 1.0 / n)]
         values += [(v == 0).mean(1)]
         labels += [Statistic("PIT", (d,), one_sided=True)]

@@ -41,7 +41,7 @@ class Columns:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """ "real", "binary" (discrete, no other values than 0 and 1) or "discrete", of each column."""
+        """Of each column: "real", "binary" (discrete, with no other values than 0 and 1) or "discrete"."""
         two = (np.isnan(self.values) | (self.values == 0) | (self.values == 1)).all(0)
         return tuple(
             "real" if not d else "binary" if b else "discrete" for d, b in zip(self.discrete, two, strict=True)

@@ -118,8 +118,12 @@ def _kind(failed: list[Finding], column: str) -> str:
     if column == "discrete":
         return "counts"
     quantiles = {name for name in names if name.endswith("quantile")}
-    if "standard deviation" in names:
-        return "spread" if quantiles and "mean" not in names else "tails"
+    beyond = any(
+        (f.statistic == "maximum" and f.observed > f.middle) or (f.statistic == "minimum" and f.observed < f.middle)
+        for f in failed
+    )
+    if beyond or "standard deviation" in names:
+        return "spread" if quantiles and not beyond and "mean" not in names else "tails"
     return "shape"
 
 
