@@ -23,8 +23,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.evaluation.imputation import impute as impute
     from pyro_vae.evaluation.model.baselines import Baselines as Baselines
     from pyro_vae.evaluation.model.baselines import baselines as baselines
-    from pyro_vae.evaluation.model.criticism import Criticism as Criticism
     from pyro_vae.evaluation.model.criticism import criticise as criticise
+    from pyro_vae.evaluation.model.result import Criticism as Criticism
     from pyro_vae.evaluation.model.selection import ModelComparison as ModelComparison
     from pyro_vae.evaluation.model.selection import compare_models as compare_models
     from pyro_vae.evaluation.posterior.agreement import Agreement as Agreement
@@ -98,7 +98,7 @@ _HOMES = {
     "impute": "pyro_vae.evaluation.imputation",
     "Baselines": "pyro_vae.evaluation.model.baselines",
     "baselines": "pyro_vae.evaluation.model.baselines",
-    "Criticism": "pyro_vae.evaluation.model.criticism",
+    "Criticism": "pyro_vae.evaluation.model.result",
     "criticise": "pyro_vae.evaluation.model.criticism",
     "ModelComparison": "pyro_vae.evaluation.model.selection",
     "compare_models": "pyro_vae.evaluation.model.selection",

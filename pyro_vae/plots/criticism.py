@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyro_vae.evaluation.model.criticism import Criticism
+from pyro_vae.evaluation.model.result import Criticism
 from pyro_vae.evaluation.model.words import Finding
 from pyro_vae.plots import canvas
 

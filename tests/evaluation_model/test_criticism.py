@@ -117,6 +117,10 @@ def test_covariates_stay_with_their_rows():
     x = torch.randn(200)
     y = 2 * x + 0.3 * torch.randn(200) + 0.2 * torch.randn(200)
     assert pv.criticise(regression, (x, y), **QUICK).ok
+    beside = pv.criticise(regression, (x, y), x_train=(x + 1, y + 2), **QUICK)  # y is what is observed, not the first
+    scale = float((y + 2).std(correction=0))
+    expected = stats.norm(float((y + 2).mean()), scale).logpdf(y.numpy())
+    np.testing.assert_allclose(beside.baselines.log_prob["independent columns"], expected, atol=1e-4)
     flipped = pv.criticise(regression, (x, -y), **QUICK)  # each column alone is as it should be
     assert flipped.two_sample.p_value < 1e-3
     assert {f.statistic for f in flipped.failed} == {"PIT"}
