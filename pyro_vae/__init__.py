@@ -21,6 +21,12 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.evaluation.evidence.evidence import Evidence as Evidence
     from pyro_vae.evaluation.evidence.evidence import evidence as evidence
     from pyro_vae.evaluation.imputation import impute as impute
+    from pyro_vae.evaluation.model.baselines import Baselines as Baselines
+    from pyro_vae.evaluation.model.baselines import baselines as baselines
+    from pyro_vae.evaluation.model.criticism import criticise as criticise
+    from pyro_vae.evaluation.model.result import Criticism as Criticism
+    from pyro_vae.evaluation.model.selection import ModelComparison as ModelComparison
+    from pyro_vae.evaluation.model.selection import compare_models as compare_models
     from pyro_vae.evaluation.posterior.agreement import Agreement as Agreement
     from pyro_vae.evaluation.posterior.agreement import agreement as agreement
     from pyro_vae.evaluation.posterior.calibration import Calibration as Calibration
@@ -91,6 +97,12 @@ _HOMES = {
     "Ledger": "pyro_vae.evaluation.posterior.gaps",
     "gaps": "pyro_vae.evaluation.posterior.gaps",
     "impute": "pyro_vae.evaluation.imputation",
+    "Baselines": "pyro_vae.evaluation.model.baselines",
+    "baselines": "pyro_vae.evaluation.model.baselines",
+    "Criticism": "pyro_vae.evaluation.model.result",
+    "criticise": "pyro_vae.evaluation.model.criticism",
+    "ModelComparison": "pyro_vae.evaluation.model.selection",
+    "compare_models": "pyro_vae.evaluation.model.selection",
     "Sweep": "pyro_vae.evaluation.sweep.table",
     "sweep": "pyro_vae.evaluation.sweep.grid",
     "Verdict": "pyro_vae.evaluation.posterior.verdict",

@@ -48,9 +48,14 @@ MAY_IMPORT = {
         *("evaluation.evidence", "evaluation.simulation", "evaluation.sites", "evaluation.tables"),
         *("inference.posterior", "inference.variational", *ROUTES),
     ],
+    "evaluation.model": [
+        *("evaluation.evidence", "evaluation.simulation", "evaluation.tables", "inference.posterior"),
+        *("likelihoods", "model", *ROUTES),
+    ],
     "evaluation.sweep": ["evaluation.posterior", "inference.posterior", "inference.variational", *PARTS, *ROUTES],
     "plots": [
         "evaluation.evidence",
+        "evaluation.model",
         "evaluation.posterior",
         "inference.posterior",
         "inference.variational",

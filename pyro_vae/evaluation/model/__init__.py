@@ -1,0 +1,1 @@
+"""Of the model: how far it is from the data."""

@@ -1,0 +1,133 @@
+"""Data as columns, and replicated data sets of the same shape drawn from a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.checks import say
+from pyro_vae.inference.target.program import evaluating, frame_of, sample_sites
+from pyro_vae.inference.target.target import Target
+
+__all__ = ["Columns", "as_columns", "posterior_replicates", "prior_replicates"]
+
+_LARGEST = 1e30  # what a draw that overflowed is cut to, so that its statistics stay numbers
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The observed sites of a program side by side.
+
+    Attributes:
+        values: ``(N, D)``; NaN where missing or masked.
+        discrete: which columns are discrete by the program, ``(D,)``.
+        names: of the columns.
+        sites: of each observed site the dimension of its value that runs over data, or None.
+        values_by_site: the data as the program holds them.
+    """
+
+    values: np.ndarray
+    discrete: np.ndarray
+    names: tuple[str, ...]
+    sites: dict[str, int | None]
+    values_by_site: dict[str, Tensor]
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of each column: "real", "binary" (discrete, with no other values than 0 and 1) or "discrete"."""
+        two = (np.isnan(self.values) | (self.values == 0) | (self.values == 1)).all(0)
+        return tuple(
+            "real" if not d else "binary" if b else "discrete" for d, b in zip(self.discrete, two, strict=True)
+        )
+
+    def of(self, drawn: dict[str, Tensor]) -> np.ndarray:
+        """Return replicated values of the sites as columns ``(N, D)``, missing where the data are."""
+        rows = np.concatenate([_rows(drawn[name], axis) for name, axis in self.sites.items()], 1)
+        rows = np.clip(np.nan_to_num(rows, nan=_LARGEST), -_LARGEST, _LARGEST)
+        return np.where(np.isnan(self.values), np.nan, rows)
+
+
+def as_columns(target: Target, names: Any = None) -> Columns:
+    """Return a target's data as columns.
+
+    Raises:
+        ValueError: if an observed site lies outside the data plate, or names do not fit the columns.
+    """
+    found, discrete, sites, by_site = [], [], {}, {}
+    for name, site in target.trace(target.origin).items():
+        fn, value = site["fn"], site["value"]
+        if not site["is_observed"] or not value.numel():  # pyro.factor observes nothing
+            continue
+        frame = frame_of(site, target.plate) if target.per_datum else None
+        if target.per_datum and frame is None:
+            raise ValueError(say(f"site {name!r} in the data plate {target.plate!r}", "it outside", "plate=None"))
+        axis = 0 if frame is None else frame.dim - len(fn.event_shape)
+        shape = torch.Size(fn.shape())
+        value = value.expand(shape).double()
+        if isinstance(site["mask"], Tensor):
+            hidden = ~site["mask"].expand(fn.batch_shape).reshape(*fn.batch_shape, *[1] * len(fn.event_shape))
+            value = torch.where(hidden, torch.nan, value)
+        sites[name] = axis if shape else None
+        by_site[name] = site["value"]
+        found.append(_rows(value, sites[name]))
+        kind = _discrete(fn).expand(shape)
+        discrete.append(_rows(kind, sites[name]).astype(bool).any(0))
+    widths = [block.shape[1] for block in found]
+    if len({len(block) for block in found}) > 1:
+        raise ValueError(say("observed sites of one length", f"{[len(b) for b in found]}", "one of them at a time"))
+    own = [n if w == 1 else f"{n}{i}" for n, w in zip(sites, widths, strict=True) for i in range(w)]
+    chosen = tuple(str(name) for name in names) if names is not None else tuple(own)
+    if len(chosen) != sum(widths):
+        raise ValueError(say(f"{sum(widths)} names, one a column", f"{len(chosen)}", "names=None"))
+    return Columns(np.concatenate(found, 1), np.concatenate(discrete), chosen, sites, by_site)
+
+
+@torch.no_grad()
+def prior_replicates(target: Target, columns: Columns, num_replicates: int) -> Iterator[np.ndarray]:
+    """Yield data sets ``(N, D)`` from the program, latents and all."""
+    program = poutine.uncondition(target.model)
+    with evaluating(target.model), pyro.validation_enabled(False):
+        for _ in range(num_replicates):
+            yield columns.of(_values(program, target))
+
+
+@torch.no_grad()
+def posterior_replicates(
+    target: Target, columns: Columns, u: Tensor
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Yield, for each draw of u ``(S, N, L)``, the observed sites replicated given it, and the latents themselves."""
+    program = poutine.uncondition(target.model)
+    with evaluating(target.model), pyro.validation_enabled(False):
+        for place in u:
+            sites = target.trace(place)
+            latent = {name: sites[name]["value"] for name in target.sites}
+            drawn = _values(poutine.condition(program, data=latent), target)
+            yield {name: drawn[name] for name in columns.sites}, latent
+
+
+def _values(program: Any, target: Target) -> dict[str, Tensor]:
+    sites = sample_sites(poutine.trace(program).get_trace(*target.args))
+    return {name: site["value"].expand(site["fn"].shape()) for name, site in sites.items()}
+
+
+def _rows(value: Tensor, axis: int | None) -> np.ndarray:
+    """A site's value as rows ``(N, D)``."""
+    value = value.reshape(1) if axis is None else value.movedim(axis, 0)
+    return value.reshape(len(value), -1).double().cpu().numpy()
+
+
+def _discrete(fn: Any) -> Tensor:
+    """Whether each entry of an event is discrete, of event shape."""
+    if hasattr(fn, "parts") and hasattr(fn, "widths"):
+        return torch.cat([_discrete(part).expand(w) for part, w in zip(fn.parts, fn.widths, strict=True)])
+    base = getattr(fn, "base_dist", None)
+    if base is not None and hasattr(base, "parts"):
+        return _discrete(base)
+    return torch.tensor(bool(fn.support.is_discrete)).expand(fn.event_shape)

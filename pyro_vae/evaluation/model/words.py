@@ -1,0 +1,179 @@
+"""From numbers to sentences: what is wrong with a model, in which column and direction, and what to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyro_vae.evaluation.evidence.evidence import Evidence
+from pyro_vae.evaluation.model.baselines import Baselines
+from pyro_vae.evaluation.model.two_sample import TwoSample
+
+__all__ = ["Finding", "against_baselines", "verdict_of"]
+
+_MAX_NAMED = 5  # columns or pairs of one sentence
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statistic of the data against its replicates.
+
+    Attributes:
+        statistic: what it is.
+        columns: which columns it is of; empty for a user's own.
+        observed: of the data; a user's T(x, z) averaged over the posterior.
+        middle: median of the replicates.
+        low: their 2.5 % quantile.
+        high: their 97.5 % quantile.
+        size: distance from the median in standard deviations of the replicates.
+        p_value: two-sided, of this one alone.
+        adjusted: for looking at all.
+    """
+
+    statistic: str
+    columns: tuple[int, ...]
+    observed: float
+    middle: float
+    low: float
+    high: float
+    size: float
+    p_value: float
+    adjusted: float
+
+    def where(self, names: tuple[str, ...]) -> str:
+        """The columns by name."""
+        return " × ".join(names[d] for d in self.columns)
+
+
+def verdict_of(
+    ok: bool,
+    failed: Iterable[Finding],
+    names: tuple[str, ...],
+    kinds: tuple[str, ...],
+    two_sample: TwoSample | None,
+) -> str:
+    """Return what is wrong and what to try.
+
+    Args:
+        ok: whether no check failed.
+        failed: the statistics that did, worst first.
+        names: of the columns.
+        kinds: of the columns: "real", "binary" or "discrete".
+        two_sample: if that test tells the tables apart, else None.
+    """
+    if ok:
+        return "nothing found: data from the model look like the data in all that was checked"
+    failed = list(failed)
+    single = _by_column([f for f in failed if len(f.columns) == 1])
+    sentences, advice = [], []
+    for column in list(single)[:_MAX_NAMED]:
+        sentences.append(f"{names[column]!r}: {_describe(single[column])}")
+    if len(single) > _MAX_NAMED:
+        sentences.append(f"and {len(single) - _MAX_NAMED} more columns")
+    for kind, remedy in _ADVICE.items():
+        hit = [column for column, those in single.items() if _kind(those, kinds[column]) == kind]
+        if hit:
+            advice.append(f"{remedy} ({_list(hit, names)})")
+    pairs = [f for f in failed if len(f.columns) == 2]
+    if pairs:
+        sentences.append(_correlations(pairs, names))
+        sound = [f for f in pairs if not single.keys() & set(f.columns)]  # a wrong column spoils its correlations
+        advice += [_advice_on_pairs(sound, names)] if sound else []
+    sentences += [f"{f.statistic}: {_direction(f)}" for f in failed if not f.columns]
+    if two_sample is not None:
+        sentences.append(f"a classifier tells the rows from the model's with AUC {two_sample.auc:.2f}")
+        if not failed:
+            advice.append(
+                "how columns depend on each other beyond pairs: a larger latent_dim, a wider network or a richer prior"
+            )
+    return "the model does not fit. " + "; ".join(sentences) + (". Try: " + "; ".join(advice) if advice else "") + "."
+
+
+_ADVICE = {
+    "level": "training for longer, or inputs on one scale: the model is off where these columns lie",
+    "spread": "a likelihood with a scale of its own a column, and training for longer",
+    "tails": "a likelihood with other tails, such as StudentT or Laplace",
+    "counts": "a likelihood of counts or categories with a free spread, such as NegativeBinomial",
+    "zeros": "a zero-inflated or another discrete likelihood",
+    "shape": "a likelihood of another shape: a log scale for skewed columns, counts or categories where they are such",
+}
+
+
+def _by_column(failed: list[Finding]) -> dict[int, list[Finding]]:
+    found: dict[int, list[Finding]] = {}
+    for f in failed:
+        found.setdefault(f.columns[0], []).append(f)
+    return found
+
+
+def _kind(failed: list[Finding], column: str) -> str:
+    """What is wrong with a column of that kind, from which of its statistics failed."""
+    names = {f.statistic for f in failed}
+    if column == "binary":  # one number says all
+        return "level"
+    if "share of zeros" in names:
+        return "zeros"
+    if "mean" in names and "50 % quantile" in names:
+        return "level"
+    if column == "discrete":
+        return "counts"
+    quantiles = {name for name in names if name.endswith("quantile")}
+    beyond = any(
+        (f.statistic == "maximum" and f.observed > f.middle) or (f.statistic == "minimum" and f.observed < f.middle)
+        for f in failed
+    )
+    if beyond or "standard deviation" in names:
+        return "spread" if quantiles and not beyond and "mean" not in names else "tails"
+    return "shape"
+
+
+def _describe(failed: list[Finding]) -> str:
+    """The two or three plainest things that are wrong with one column."""
+    order = ("share of zeros", "mean", "standard deviation", "50 % quantile")
+    plain = sorted(
+        (f for f in failed if f.statistic != "PIT"),
+        key=lambda f: (order.index(f.statistic) if f.statistic in order else len(order), -f.size),
+    )
+    if not plain:
+        return "its distribution as a whole (PIT) is not the model's"
+    return ", ".join(f"{f.statistic} {_direction(f)}" for f in plain[:3])
+
+
+def _direction(f: Finding) -> str:
+    way = "too low" if f.middle < f.observed else "too high"
+    return f"{way} in the model ({f.low:.3g} to {f.high:.3g}; the data have {f.observed:.3g})"
+
+
+def _list(columns: list[int], names: tuple[str, ...]) -> str:
+    more = f" and {len(columns) - _MAX_NAMED} more" if len(columns) > _MAX_NAMED else ""
+    return ", ".join(names[c] for c in columns[:_MAX_NAMED]) + more
+
+
+def _correlations(pairs: list[Finding], names: tuple[str, ...]) -> str:
+    shown = ", ".join(f"{f.where(names)} ({f.observed:.2f}, model {f.middle:.2f})" for f in pairs[:_MAX_NAMED])
+    return f"{len(pairs)} rank correlation{'s' * (len(pairs) > 1)} not the model's: {shown}"
+
+
+def _advice_on_pairs(pairs: list[Finding], names: tuple[str, ...]) -> str:
+    """Too weak asks for more latents; none in the data where the model has some, in one column, for a look at it."""
+    lost = [f for f in pairs if abs(f.observed) < 0.5 * abs(f.middle)]
+    for column in {c for f in lost for c in f.columns}:
+        if len(lost) > 1 and all(column in f.columns for f in lost) and 2 * len(lost) >= len(pairs):
+            return f"a look at {names[column]!r}: tied to others by the model, not by the data (rows out of order?)"
+    weak = sum(abs(f.observed) > abs(f.middle) for f in pairs)
+    if 2 * weak >= len(pairs):
+        return "a larger latent_dim, a wider network, or training for longer: the model's correlations are too weak"
+    return "training for longer, more training data, or a smaller network: the model's correlations are too strong"
+
+
+def against_baselines(found: Evidence, baselines: Baselines) -> str:
+    """Return better or worse than which, by how many nats a row, with the paired standard error."""
+    parts: dict[str, list[str]] = {"better than": [], "not told apart from": [], "worse than": []}
+    for name, value in sorted(baselines.log_prob.items(), key=lambda item: -float(item[1].mean())):
+        away = found.log_evidence.double().cpu() - value
+        mean, error = float(away.mean()), float(away.std() / len(away) ** 0.5) if len(away) > 1 else float("inf")
+        key = "not told apart from" if abs(mean) <= 2 * error else "better than" if mean > 0 else "worse than"
+        parts[key].append(f"{name} ({mean:+.3f} ± {error:.3f})")
+    said = "; ".join(f"{key} {', '.join(names)}" for key, names in parts.items() if names)
+    mean = float(found.log_evidence.double().mean())
+    return f"held-out log p(x) {mean:.3f} nats a row: {said} (difference in nats a row ± paired standard error)"
