@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import silu
 
 from pyro_vae.checks import positive_integer, say
 
-__all__ = ["ConvDecoder", "ConvEncoder", "MaskedInput", "mlp"]
+__all__ = ["ColumnFeatures", "ConvDecoder", "ConvEncoder", "MaskedInput", "SkipHead", "mlp"]
 
 
 def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.SiLU) -> nn.Sequential:
@@ -67,6 +68,122 @@ class MaskedInput(nn.Module):
         missing = x.isnan()
         out: Tensor = self.network(torch.cat([x.masked_fill(missing, 0), (~missing).to(x)], -1))
         return out
+
+
+class SkipHead(nn.Module):
+    r"""A linear map beside a trunk, :math:`f(z) = b + A z + B\, \mathrm{silu}(t(z))`, with B = 0 at first.
+
+    A linear model is what it starts from, so that training departs from the best linear answer rather than having to
+    find it. Heads may share a trunk.
+
+    Args:
+        latent_dim: width of the input.
+        trunk: maps the input to ``(..., width)``.
+        width: of the trunk's output.
+        out_features: width of the output.
+
+    Example:
+        >>> import torch
+        >>> head = SkipHead(2, mlp(2, 16), 16, 5)
+        >>> bool((head(torch.zeros(3, 2)) == head.linear.bias).all())
+        True
+    """
+
+    def __init__(self, latent_dim: int, trunk: nn.Module, width: int, out_features: int) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.linear = nn.Linear(latent_dim, out_features)
+        self.bent = nn.Linear(width, out_features, bias=False)
+        nn.init.zeros_(self.bent.weight)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return the output ``(..., out_features)``."""
+        out: Tensor = self.linear(z) + self.bent(silu(self.trunk(z)))
+        return out
+
+
+class ColumnFeatures(nn.Module):
+    r"""A table's columns on one scale, for an encoder: standardised, after a logarithm where one is asked for.
+
+    A category of K becomes K indicators; a missing entry becomes 0, with its mask beside the columns.
+
+    Args:
+        network: takes the features ``(N, width)``.
+        scales: of each column, "real" (as it is), "log", "log1p", or "category".
+        num_categories: K of each column of categories.
+        missing: whether NaN marks missing entries; the masks ``(N, D)`` then follow the columns.
+
+    Example:
+        >>> import torch
+        >>> features = ColumnFeatures(nn.Identity(), ["real", "category"], [0, 3])
+        >>> features(torch.tensor([[0.5, 2.0]]))
+        tensor([[0.5000, 0.0000, 0.0000, 1.0000]])
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, network: nn.Module, scales: Sequence[str], num_categories: Sequence[int], *, missing: bool = False
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.scales = tuple(scales)
+        self.num_categories = tuple(num_categories)
+        self.missing = missing
+        width = sum(K if scale == "category" else 1 for scale, K in zip(scales, num_categories, strict=True))
+        self.register_buffer("loc", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    @property
+    def num_inputs(self) -> int:
+        """How wide the network's input is: the features, and the masks where entries may be missing."""
+        return len(self.loc) + (len(self.scales) if self.missing else 0)
+
+    @torch.no_grad()
+    def standardise(self, x: Tensor) -> None:
+        """Take location and scale of every feature but a category's from data ``(N, D)``."""
+        raw = self.raw(x)
+        numbers = torch.tensor(self._repeated([scale != "category" for scale in self.scales]), device=x.device)
+        mean = raw.nanmean(0)
+        spread = (raw - mean).square().nanmean(0).sqrt()
+        self.loc.copy_(torch.where(numbers, mean, 0.0))
+        self.scale.copy_(torch.where(numbers & (spread > 1e-6), spread, 1.0))
+
+    def raw(self, x: Tensor) -> Tensor:
+        """Return the features ``(N, F)`` before they are standardised, NaN where an entry is missing."""
+        columns = []
+        for value, scale, K in zip(x.unbind(-1), self.scales, self.num_categories, strict=True):
+            if scale == "category":
+                hot = (value.unsqueeze(-1) == torch.arange(K, device=x.device)).to(x)
+                columns.append(torch.where(value.isnan().unsqueeze(-1), value.unsqueeze(-1), hot))
+            else:
+                columns.append((_TRANSFORMS[scale](value)).unsqueeze(-1))
+        return torch.cat(columns, -1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the standardised features ``(N, F)``, NaN where an entry is missing."""
+        return (self.raw(x) - self.loc) / self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the network's output."""
+        features = self.features(x)
+        if self.missing:
+            features = torch.cat([features.nan_to_num(0.0), (~x.isnan()).to(x)], -1)
+        out: Tensor = self.network(features)
+        return out
+
+    def _repeated(self, values: Sequence[bool]) -> list[bool]:
+        """A value a column, once a feature."""
+        widths = [K if scale == "category" else 1 for scale, K in zip(self.scales, self.num_categories, strict=True)]
+        return [value for value, width in zip(values, widths, strict=True) for _ in range(width)]
+
+
+_TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "real": lambda x: x,
+    "log": lambda x: x.clamp_min(1e-30).log(),
+    "log1p": lambda x: x.clamp_min(0.0).log1p(),
+}
 
 
 class ConvEncoder(nn.Module):

@@ -69,17 +69,21 @@ def train(
             notify(f"to go on: pyro-vae train --output {run.folder} --resume")
         raise
     if rank == 0:
-        _show(run.folder, trained.history, as_json=json)
+        _show(run.folder, trained, as_json=json)
 
 
-def _show(folder: Path, history: Any, *, as_json: bool) -> None:
-    """Print what came of training."""
+def _show(folder: Path, trained: Any, *, as_json: bool) -> None:
+    """Print what came of training, in the table's own units, and what the model is worth beside simple ones."""
+    from pyro_vae.runs.judgement import history_in_own_units, judge
+
+    history = history_in_own_units(trained)
     best = (history.validation_elbo or history.train_elbo)[history.best_epoch]
     words = "held-out" if history.validation_elbo else "training"
     text = (
         f"{words} ELBO {best:.3f} nats per datum (epoch {history.best_epoch + 1} of {len(history.train_elbo)}), "
-        f"{history.seconds:.1f} s\nrun: {folder}"
+        f"{history.seconds:.1f} s"
     )
+    judgement = judge(trained)
     result = {
         "run": folder,
         "best_elbo": best,
@@ -90,4 +94,9 @@ def _show(folder: Path, history: Any, *, as_json: bool) -> None:
         "seconds": history.seconds,
         "engine": history.engine,
     }
-    show(result, text, as_json=as_json)
+    if judgement is not None:
+        text += f"\n{judgement}"
+        result["log_p"] = float(judgement.evidence.log_evidence.mean())
+        result["baselines"] = {name: float(value.mean()) for name, value in judgement.baselines.log_prob.items()}
+        result["verdict"] = judgement.sentence
+    show(result, f"{text}\nrun: {folder}", as_json=as_json)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.datasets.columns import no_infinity
-from pyro_vae.datasets.kinds import Schema
+from pyro_vae.datasets.kinds import DISCRETE, Schema
 
-__all__ = ["decode", "encode", "named"]
+__all__ = ["decode", "encode", "log_jacobian", "named"]
 
 
 def encode(schema: Schema, values: np.ndarray, *, dtype: torch.dtype) -> Tensor:
@@ -42,6 +42,19 @@ def decode(schema: Schema, x: Tensor) -> np.ndarray:
     return out * np.asarray(schema.scale) + np.asarray(schema.loc)
 
 
+def log_jacobian(schema: Schema, x: Tensor) -> Tensor:
+    r"""Return what turns a log density of the model's data into one of the table's own units, ``(N,)``, nats.
+
+    A column divided by s adds :math:`-\log s` where it is observed; a probability of a discrete column has no units.
+
+    Args:
+        schema: of the table.
+        x: the model's data ``(N, D)``.
+    """
+    scales = [1.0 if schema.likelihoods[i].partition(":")[0] in DISCRETE else schema.scale[i] for i in schema.order]
+    return -((~x.isnan()).to(x) @ torch.tensor(scales, dtype=x.dtype, device=x.device).log())
+
+
 def named(schema: Schema, values: np.ndarray) -> dict[str, Any]:
     """Return values ``(n, D)`` in the table's units as columns by name: words for codes, whole numbers as such."""
     columns: dict[str, Any] = {}
@@ -52,5 +65,5 @@ def named(schema: Schema, values: np.ndarray) -> dict[str, Any]:
             columns[name] = [words[int(code)] if full else None for code, full in zip(column, there, strict=True)]
         else:
             whole = schema.kinds[i] in {"binary", "counts", "categories"} and bool(there.all())
-            columns[name] = column.astype(np.int64) if whole else column
+            columns[name] = np.rint(column).astype(np.int64) if whole else column
     return columns

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from pyro_vae.checks import among, say
 from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.files import Loaded
 
-__all__ = ["KINDS", "Schema", "describe"]
+__all__ = ["DISCRETE", "KINDS", "PROPOSED", "Schema", "describe"]
 
 KINDS = {
     "binary": "only 0 and 1",
@@ -20,6 +21,17 @@ KINDS = {
     "categories": "words or codes without an order",
     "real": "any numbers",
     "mixed": "columns of different kinds",
+}
+PROPOSED = {  # the likelihood of a kind of data, where nothing else is asked for
+    "binary": "Bernoulli",
+    "unit": "ContinuousBernoulli",
+    "counts": "NegativeBinomial",
+    "categories": "Categorical",
+    "real": "Gaussian",
+}
+DISCRETE = {  # likelihoods that are probabilities, not densities
+    *("Bernoulli", "Categorical", "DiscretisedLogistic", "Poisson", "NegativeBinomial"),
+    *("ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"),
 }
 _WIDER = {  # the kind that holds two kinds of column, where all columns are of one kind, as in an image
     frozenset({"binary", "unit"}): "unit",
@@ -38,7 +50,8 @@ class Schema:
         order: the table's columns in the model's order: columns of one kind stand together.
         loc: what is subtracted from each column, in the table's order.
         scale: what each column is divided by, in the table's order.
-        num_categories: K of each column of categories, 0 of others.
+        likelihoods: the likelihood of each column, in the table's order; by its kind until one is chosen.
+        num_categories: K of each column of categories, levels of a discretised one, 0 of others.
         words: the names behind codes, by column.
         shape: shape of one datum in the file.
         missing: whether entries are missing.
@@ -50,6 +63,7 @@ class Schema:
     order: tuple[int, ...]
     loc: tuple[float, ...]
     scale: tuple[float, ...]
+    likelihoods: tuple[str, ...]
     num_categories: tuple[int, ...]
     words: dict[str, tuple[str, ...]]
     shape: tuple[int, ...]
@@ -65,15 +79,43 @@ class Schema:
         return repr(self.columns[column]) if self.columns else f"number {column}"
 
     def groups(self) -> list[tuple[str, int, int]]:
-        """Kind, number of columns and K of each run of like columns, in the model's order."""
+        """Likelihood, number of columns and K of each run of like columns, in the model's order."""
         found: list[tuple[str, int, int]] = []
         for column in self.order:
-            kind, K = self.kinds[column], self.num_categories[column]
-            if found and found[-1][0] == kind and found[-1][2] == K:
-                found[-1] = (kind, found[-1][1] + 1, K)
+            likelihood, K = self.likelihoods[column], self.num_categories[column]
+            if found and found[-1][0] == likelihood and found[-1][2] == K:
+                found[-1] = (likelihood, found[-1][1] + 1, K)
             else:
-                found.append((kind, 1, K))
+                found.append((likelihood, 1, K))
         return found
+
+    @property
+    def tabular(self) -> bool:
+        """Whether columns stand for themselves, rather than for the pixels of an image."""
+        return len(self.shape) == 1
+
+    @property
+    def units(self) -> str:
+        """What the log density of a row is one of, in words."""
+        discrete = [name.partition(":")[0] in DISCRETE for name in self.likelihoods]
+        if all(discrete):
+            return "a probability"
+        return "a density in the table's own units" + (", of discrete columns a probability" if any(discrete) else "")
+
+    def with_likelihoods(
+        self, likelihoods: Sequence[str], num_categories: Sequence[int], loc: Sequence[float], scale: Sequence[float]
+    ) -> Schema:
+        """Return the schema with these likelihoods of the columns; columns of one stand together."""
+        place = {name: i for i, name in enumerate(dict.fromkeys(likelihoods))}
+        order = sorted(range(len(likelihoods)), key=lambda i: (place[likelihoods[i]], num_categories[i], i))
+        return replace(
+            self,
+            likelihoods=tuple(likelihoods),
+            num_categories=tuple(num_categories),
+            loc=tuple(loc),
+            scale=tuple(scale),
+            order=tuple(order),
+        )
 
     def summary(self) -> str:
         """One line that says what the data are."""
@@ -138,6 +180,7 @@ def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardis
         order=tuple(sorted(range(D), key=lambda i: (place.index(kinds[i]), num_categories[i], i))),
         loc=tuple(loc),
         scale=tuple(scale),
+        likelihoods=tuple(PROPOSED[one] for one in kinds),
         num_categories=tuple(num_categories),
         words=categories,
         shape=tuple(int(size) for size in values.shape[1:]) or (1,),

@@ -21,7 +21,7 @@ def compared(trained: Trained, x: Tensor, *, num_samples: int) -> list[Section]:
     """Return the routes side by side on data ``(N, D)``, the ledger of gaps, and the verdicts."""
     routes: dict[str, Any] = {"guide (VI)": trained.guide, "Laplace": laplace(trained.model, x)}
     routes["HMC"] = mcmc(trained.model, x, kernel=HMC(), guide=trained.guide, num_samples=num_samples)
-    exact = trained.recipe.latent_dim <= MAX_LATENT_DIM
+    exact = trained.recipe.num_latents <= MAX_LATENT_DIM
     truth = quadrature(trained.model, x) if exact else routes["HMC"]
     comparison = compare(trained.model, x, routes, truth=truth)
     words = (

@@ -1,4 +1,4 @@
-"""The report of a run: data, model in words and equations, learning, samples, comparison, verdicts, reproduction."""
+"""The report of a run: what the model is worth, data, model, learning, samples, comparison, verdicts, reproduction."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from torch import Tensor
 from pyro_vae import plots
 from pyro_vae.datasets.encoding import decode, named
 from pyro_vae.datasets.kinds import Schema
+from pyro_vae.inference.variational.fit import History
 from pyro_vae.model import Model
 from pyro_vae.report.comparison import compared
 from pyro_vae.report.page import Section, as_png, write_report
-from pyro_vae.runs.build import PROPOSED, likelihood_name
+from pyro_vae.report.worth import worth
+from pyro_vae.runs.build import likelihood_name
 from pyro_vae.runs.folder import versions, write_whole
 from pyro_vae.runs.isolation import isolated
+from pyro_vae.runs.judgement import history_in_own_units
 from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.training import Trained
@@ -42,8 +45,9 @@ def write_page(
     with isolated(trained.recipe):
         test = trained.prepared.split("test")
         x = (test if len(test) else trained.prepared.split("train"))[:rows]
-        sections = [_data(trained), _model(trained)]
-        sections.append(Section("Learning", _learning(trained), figure=plots.learning_curve(trained.history)))
+        sections = [*worth(trained), _data(trained), _model(trained)]
+        history = history_in_own_units(trained)
+        sections.append(Section("Learning", _learning(history), figure=plots.learning_curve(history)))
         if isinstance(trained.model, Model):
             sections += _pictures(trained, x)
         sections += compared(trained, x, num_samples=num_samples)
@@ -113,10 +117,10 @@ def _equations(recipe: Recipe, schema: Schema, name: str) -> str:
     if name != "Mixed":
         lines.append(f"x | z ~ {name}(f(z))  in {schema.data_dim} independent columns")
     else:
-        for kind in dict.fromkeys(schema.kinds[i] for i in schema.order):
-            names = [schema.name(i).strip("'") for i in schema.order if schema.kinds[i] == kind]
+        for likelihood in dict.fromkeys(schema.likelihoods[i] for i in schema.order):
+            names = [schema.name(i).strip("'") for i in schema.order if schema.likelihoods[i] == likelihood]
             shown = ", ".join(names[:6]) + (f", ... ({len(names)} columns)" if len(names) > 6 else "")
-            lines.append(f"{shown} | z ~ {PROPOSED[kind]}(f(z))")
+            lines.append(f"{shown} | z ~ {likelihood}(f(z))")
     return "\n".join([*lines, f"q(z | x) = {recipe.guide}(g(x))"])
 
 
@@ -125,8 +129,7 @@ def _plain(summary: str) -> str:
     return summary.partition(":math:")[0].rstrip(", ").partition(". ")[0].rstrip(".") + "."
 
 
-def _learning(trained: Trained) -> str:
-    history = trained.history
+def _learning(history: History) -> str:
     best = (history.validation_elbo or history.train_elbo)[history.best_epoch]
     kind = "held-out" if history.validation_elbo else "training"
     text = (

@@ -16,35 +16,36 @@ from pyro_vae.datasets.kinds import Schema
 from pyro_vae.guides import Guide
 from pyro_vae.likelihoods import Likelihood, Mixed
 from pyro_vae.model import Model
-from pyro_vae.networks import MaskedInput, mlp
+from pyro_vae.networks import ColumnFeatures, SkipHead, mlp
 from pyro_vae.priors import Prior
 from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
 from pyro_vae.runs.recipe import Recipe
 
 __all__ = [
-    "PROPOSED",
     "build",
     "build_guide",
     "build_likelihood",
     "build_prior",
     "check_device",
+    "column_features",
     "likelihood_name",
+    "make_likelihood",
     "objective",
 ]
 
-PROPOSED = {
-    "binary": "Bernoulli",
-    "unit": "ContinuousBernoulli",
-    "counts": "NegativeBinomial",
-    "categories": "Categorical",
-    "real": "Gaussian",
-    "mixed": "Mixed",
+_SCALES = {  # on which an encoder sees a column of a likelihood
+    **dict.fromkeys(("LogNormal", "Gamma", "Exponential"), "log"),
+    **dict.fromkeys(("Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"), "log1p"),
+    "Categorical": "category",
 }
 
 
 def likelihood_name(recipe: Recipe, schema: Schema) -> str:
-    """The likelihood asked for, or the one that fits the kind of data."""
-    return PROPOSED[schema.kind] if recipe.likelihood == "auto" else recipe.likelihood
+    """The likelihood asked for, or the one of all columns, or "Mixed"."""
+    if recipe.likelihood != "auto":
+        return recipe.likelihood
+    groups = schema.groups()
+    return groups[0][0] if len(groups) == 1 else "Mixed"
 
 
 def check_device(name: str, *, mixed_precision: bool = False) -> None:
@@ -89,32 +90,40 @@ def build(recipe: Recipe, schema: Schema, x: Any, *, trust_code: bool = False) -
 
 def build_prior(recipe: Recipe) -> Prior:
     """Return a recipe's prior, with fresh weights."""
-    part, options = parse(recipe.prior, PRIORS, "the prior")
-    made: Prior = part.load()(recipe.latent_dim, **options)
+    part, options = parse("StandardNormal" if recipe.prior == "auto" else recipe.prior, PRIORS, "the prior")
+    made: Prior = part.load()(recipe.num_latents, **options)
     return made
 
 
 def build_likelihood(recipe: Recipe, schema: Schema) -> Likelihood:
-    """Return a recipe's likelihood of data of a schema, with fresh weights."""
-    text, L, hidden = likelihood_name(recipe, schema), recipe.latent_dim, recipe.hidden_sizes
+    """Return a recipe's likelihood of data of a schema, with fresh weights: heads on one trunk, a likelihood each."""
+    text, L, hidden = likelihood_name(recipe, schema), recipe.num_latents, recipe.hidden_sizes
+    head = _heads(L, hidden)
     if text != "Mixed":
-        K = max(schema.num_categories)
-        return _likelihood(text, schema.data_dim, K, lambda out: mlp(L, *hidden, out))
-    trunk = mlp(L, *hidden) if hidden else nn.Identity()
-    width = hidden[-1] if hidden else L
-    return Mixed(
-        [
-            _likelihood(PROPOSED[kind], D, K, lambda out: nn.Sequential(trunk, nn.SiLU(), nn.Linear(width, out)))
-            for kind, D, K in schema.groups()
-        ]
-    )
+        return make_likelihood(text, schema.data_dim, max(schema.num_categories), head)
+    return Mixed([make_likelihood(name, D, K, head) for name, D, K in schema.groups()])
 
 
-def _likelihood(text: str, D: int, K: int, network: Callable[[int], nn.Module]) -> Likelihood:
-    """A likelihood of D columns of one kind on top of a network of the width that it needs."""
+def _heads(inputs: int, hidden: tuple[int, ...]) -> Callable[[int], nn.Module]:
+    """What makes heads of any width on one trunk."""
+    trunk: nn.Module = mlp(inputs, *hidden) if hidden else nn.Identity()
+    return lambda out: SkipHead(inputs, trunk, hidden[-1] if hidden else inputs, out)
+
+
+def make_likelihood(text: str, D: int, K: int, network: Callable[[int], nn.Module]) -> Likelihood:
+    """Return a likelihood of D columns of one kind on top of a network of the width that it needs.
+
+    Args:
+        text: name and options.
+        D: how many columns.
+        K: categories of each, or levels.
+        network: makes the network, given its width.
+    """
     part, options = parse(text, LIKELIHOODS, "the likelihood")
     if part is LIKELIHOODS["Categorical"]:
         options = {"num_categories": max(K, 2), **options}
+    if part is LIKELIHOODS["DiscretisedLogistic"] and K:
+        options = {"levels": max(K, 2), **options}
     needed = {"data_dim": D} if options.get("scale") == "learned" else {}
     if part.width is None:
         raise ValueError(say("a likelihood of columns of one kind", repr(text), "likelihood=auto"))
@@ -123,14 +132,22 @@ def _likelihood(text: str, D: int, K: int, network: Callable[[int], nn.Module]) 
 
 
 def build_guide(recipe: Recipe, schema: Schema) -> Guide:
-    """Return a recipe's guide of data of a schema, with fresh weights."""
-    D, L, hidden = schema.data_dim, recipe.latent_dim, recipe.hidden_sizes
+    """Return a recipe's guide of data of a schema, with fresh weights; it sees the columns of a table on one scale."""
     part, options = parse(recipe.guide, GUIDES, "the guide")
     if part.width is None:
         raise ValueError(say("a guide with a network", repr(recipe.guide), "guide=DiagonalGaussian"))
-    network: nn.Module = mlp((2 if schema.missing else 1) * D, *hidden, part.width(L, **options))
-    made: Guide = part.load()(MaskedInput(network) if schema.missing else network, latent_dim=L, **options)
+    L = recipe.num_latents
+    inputs = column_features(schema, nn.Identity()).num_inputs
+    network = _heads(inputs, recipe.hidden_sizes)(part.width(L, **options))
+    made: Guide = part.load()(column_features(schema, network), latent_dim=L, **options)
     return made
+
+
+def column_features(schema: Schema, network: nn.Module) -> ColumnFeatures:
+    """Return a network over the columns of a schema on one scale, in the model's order."""
+    scales = [_SCALES.get(schema.likelihoods[i].partition(":")[0], "real") for i in schema.order]
+    K = [schema.num_categories[i] if scale == "category" else 0 for i, scale in zip(schema.order, scales, strict=True)]
+    return ColumnFeatures(network, scales, K, missing=schema.missing)
 
 
 def _imported(path: str, x: Any, *, trust_code: bool) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ from pyro_vae.datasets.encoding import encode
 from pyro_vae.datasets.files import Loaded, load, outgrows_memory
 from pyro_vae.datasets.kinds import Schema, describe
 from pyro_vae.datasets.rows import Rows, pieces
+from pyro_vae.runs.columns import Choice, with_choices
 from pyro_vae.runs.folder import fingerprint
 from pyro_vae.runs.recipe import Recipe
 
@@ -34,6 +35,7 @@ class Prepared:
         x: data by split, ``(N, D)``; rows on disk if memory-mapped; empty if the file is gone.
         digest: fingerprint of the file.
         notes: what a person should know.
+        choices: why each column of a table has its likelihood, in the table's order; empty where none was chosen.
     """
 
     schema: Schema
@@ -41,6 +43,7 @@ class Prepared:
     x: dict[str, Tensor | Rows]
     digest: str
     notes: tuple[str, ...]
+    choices: tuple[Choice, ...] = ()
 
     def split(self, name: str) -> Tensor | Rows:
         """Return the data of a split.
@@ -99,12 +102,24 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     loaded = load_data(recipe.data, recipe.key, memory_map=recipe.memory_map)
     digest = fingerprint(Path(recipe.data)) if Path(recipe.data).exists() else recipe.data
     rows = _split(recipe, len(loaded.values))
+    choices: list[Choice] = []
     if schema is None:
         schema = describe(loaded, rows["train"].numpy(), kind=recipe.kind, standardise=recipe.standardise)
+        if schema.columns and not recipe.model:
+            table = torch.as_tensor(np.asarray(loaded.values, dtype=np.float64))
+            schema, choices = with_choices(
+                schema,
+                table[rows["train"]],
+                low=np.nanmin(table.numpy(), 0).tolist(),
+                high=np.nanmax(table.numpy(), 0).tolist(),
+                likelihood=recipe.likelihood,
+                standardise=recipe.standardise,
+                seed=recipe.seed,
+            )
     dtype = getattr(torch, recipe.dtype)
     whole = encoded(loaded, schema, dtype)
     x = {name: whole.select(some) if isinstance(whole, Rows) else whole[some] for name, some in rows.items()}
-    return Prepared(schema, dtype, x | {"all": whole}, digest, tuple(_notes(schema, whole)))
+    return Prepared(schema, dtype, x | {"all": whole}, digest, tuple(_notes(schema, whole)), tuple(choices))
 
 
 def _split(recipe: Recipe, N: int) -> dict[str, Tensor]:

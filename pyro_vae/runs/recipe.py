@@ -23,7 +23,11 @@ class Recipe:
     key: Annotated[str, "The array's name inside an .npz with several."] = ""
     kind: Annotated[str, 'Kind of all columns: binary, unit, counts, categories or real; "auto" guesses each.'] = "auto"
     standardise: Annotated[bool, "Bring real columns to mean 0 and standard deviation 1."] = True
-    prior: Annotated[str, 'Name and options, as in "GaussianMixture:num_components=5".'] = "StandardNormal"
+    prior: Annotated[
+        str,
+        'Name and options, as in "GaussianMixture:num_components=5"; "auto" takes a standard normal, or for tables a '
+        "mixture of as many components as BIC finds among the factors.",
+    ] = "auto"
     likelihood: Annotated[str, 'Name and options; "auto" takes one that fits the kind of data.'] = "auto"
     guide: Annotated[str, "Name and options."] = "DiagonalGaussian"
     objective: Annotated[str, "Name and options."] = "Trace_ELBO"
@@ -32,9 +36,9 @@ class Recipe:
         'A function of yours, "package.module:function", that takes x and returns model and guide, in place '
         "of prior, likelihood and guide. It is imported only if trusted.",
     ] = ""
-    latent_dim: Annotated[int, "Dimension of z, L."] = 2
+    latent_dim: Annotated[str, 'Dimension of z, L; "auto" chooses it by held-out evidence, 2 for images.'] = "auto"
     hidden: Annotated[str, 'Widths of the hidden layers of both networks, as in "128" or "256,128".'] = "128"
-    epochs: Annotated[int, "At most so many passes over the data."] = 100
+    epochs: Annotated[int, "At most so many passes over the data; 0 goes on until the held-out ELBO stays."] = 0
     batch_size: Annotated[int, "Data a step."] = 64
     lr: Annotated[float, "Learning rate of Adam."] = 1e-3
     validation: Annotated[float, "Share of the data to hold out for learning curves and patience."] = 0.1
@@ -100,6 +104,11 @@ class Recipe:
         return "".join(f"{name} = {json.dumps(value)}\n" for name, value in asdict(self).items())
 
     @property
+    def num_latents(self) -> int:
+        """L, once it is known."""
+        return int(self.latent_dim)
+
+    @property
     def compiled(self) -> bool | str:
         """What ``fit`` takes as ``compile``."""
         return "auto" if self.compile == "auto" else self.compile == "yes"
@@ -113,10 +122,13 @@ class Recipe:
         """Check that every value is in its range."""
         from pyro_vae.checks import among, positive_number, say
 
-        for name, least in (("latent_dim", 1), ("epochs", 1), ("batch_size", 1), ("patience", 0), ("kl_warmup", 0)):
+        for name, least in (("epochs", 0), ("batch_size", 1), ("patience", 0), ("kl_warmup", 0)):
             value = getattr(self, name)
             if not least <= value < 2**31:
                 raise ValueError(say(f"{name} to be at least {least}", f"{value}", f"{name}={max(least, 1)}"))
+        L = self.latent_dim
+        if L != "auto" and not (L.isascii() and L.isdecimal() and 0 < int(L) < 2**31):
+            raise ValueError(say('latent_dim to be a whole number of at least 1, or "auto"', repr(L), "latent_dim=2"))
         if not 0 <= self.seed < 2**32:
             raise ValueError(say("a seed from 0 to 2**32 - 1", f"{self.seed}", "seed=0"))
         positive_number(self.lr, "lr", example=0.001)
@@ -141,7 +153,7 @@ def _as(wanted: type, name: str, value: Any) -> Any:
     whole = type(value) is int
     if wanted is float and whole:
         return float(value) if abs(value) < 2**1000 else float("inf")
-    if name == "hidden" and whole:
+    if name in {"hidden", "latent_dim"} and whole:
         return str(value)
     if type(value) is not wanted:
         words = {int: "a whole number", float: "a number", str: "text in quotes", bool: "true or false"}

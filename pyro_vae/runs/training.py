@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from pyro_vae.checks import say
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.distributed import agree, rank
-from pyro_vae.inference.variational.fit import History, fit
+from pyro_vae.inference.variational.fit import History
 from pyro_vae.runs.build import build, check_device, likelihood_name, objective
 from pyro_vae.runs.checkpoints import Checkpoints, read_tensors, write_tensors
 from pyro_vae.runs.data import Prepared, prepare
 from pyro_vae.runs.folder import Run, RunError, versions, write_whole
 from pyro_vae.runs.isolation import isolated
+from pyro_vae.runs.learning import learn, resolved
 from pyro_vae.runs.precision import bias, halve, must_not_bias
 from pyro_vae.runs.recipe import Recipe
 
@@ -85,6 +86,7 @@ def train(
     about = run.read_json("about.json") if resume else None
     with isolated(recipe):
         prepared = prepare(recipe) if about is None else _same_data(recipe, about)
+        recipe = resolved(recipe, prepared)
         model, guide = build(recipe, prepared.schema, prepared.x["train"], trust_code=trust_code)
         for line in _description(recipe, prepared):
             notify(line)
@@ -94,12 +96,12 @@ def train(
         if rank() == 0:
             with _written(run, recipe, prepared, checkpoints, about, notify=notify):
                 agree(None)
-                history = _fit(recipe, prepared, model, guide, checkpoints, progress=progress)
+                history = learn(recipe, prepared, model, guide, checkpoints, progress=progress, notify=notify)
                 run.write_json("history.json", asdict(history))
                 write_tensors(run / "weights.safetensors", _weights(model, guide), {})
         else:
             agree(None)  # rank 0 has the folder
-            history = _fit(recipe, prepared, model, guide, checkpoints, progress=False)
+            history = learn(recipe, prepared, model, guide, checkpoints, progress=False, notify=notify)
         return Trained(recipe, prepared, model, guide, history)
 
 
@@ -144,9 +146,11 @@ def _description(recipe: Recipe, prepared: Prepared) -> list[str]:
     """What a person should know before training."""
     lines = [f"data: {len(prepared.x['all'])} rows of {prepared.schema.summary()}"]
     lines += [f"note: {note}" for note in prepared.notes]
+    lines += [f"column {prepared.schema.name(i)}: {choice}" for i, choice in enumerate(prepared.choices)]
     if not recipe.model:
         likelihood = likelihood_name(recipe, prepared.schema)
-        lines.append(f"model: {recipe.prior} prior, {likelihood} likelihood; {recipe.guide} guide")
+        L = recipe.num_latents
+        lines.append(f"model: {recipe.prior} prior in {L} dimensions, {likelihood} likelihood; {recipe.guide} guide")
     return lines
 
 
@@ -171,31 +175,6 @@ def _start(run: Run, recipe: Recipe, prepared: Prepared) -> None:
     }
     run.write_json("about.json", about)
     write_whole(run / "config.toml", recipe.to_toml().encode())
-
-
-def _fit(
-    recipe: Recipe, prepared: Prepared, model: Any, guide: Any, checkpoints: Checkpoints, *, progress: bool
-) -> History:
-    """Fit as the recipe says."""
-    x, validation = prepared.x["train"], prepared.x["validation"]
-    return fit(
-        model,
-        guide,
-        x,
-        epochs=recipe.epochs,
-        batch_size=min(recipe.batch_size, len(x)),
-        lr=recipe.lr,
-        loss=objective(recipe),
-        validation=validation if len(validation) else None,
-        patience=recipe.patience or None,
-        kl_warmup=recipe.kl_warmup,
-        clip_norm=recipe.clip_norm or None,
-        dynamic_binarisation=recipe.dynamic_binarisation,
-        compile=recipe.compiled,
-        checkpoint=checkpoints,
-        device=recipe.device,
-        progress=progress,
-    )
 
 
 def _weights(model: Any, guide: Any) -> dict[str, Tensor]:

@@ -180,7 +180,7 @@ def test_a_latent_in_an_interval_imputes_on_its_own_scale(route):
     posterior = {
         "laplace": lambda: pv.laplace(model, x),
         "quadrature": lambda: pv.quadrature(model, x),
-        "mcmc": lambda: pv.mcmc(model, x, num_samples=50, warmup_steps=50, num_chains=2, progress=False),
+        "mcmc": lambda: pv.mcmc(model, x, kernel=pv.NUTS(), num_samples=50, warmup_steps=50, num_chains=2),
         "guide": lambda: guide,
     }[route]()
     filled = pv.impute(model, x, posterior, num_samples=200)

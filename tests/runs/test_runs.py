@@ -88,7 +88,7 @@ def test_a_finished_run_is_loaded_with_its_weights(run):
     trained = load_run(run)
     x = trained.prepared.x["test"]
     tensors, _ = read_tensors(run / "weights.safetensors")
-    assert torch.equal(trained.guide.network[0].weight, tensors["guide.network.0.weight"])
+    assert torch.equal(trained.guide.network.network.linear.weight, tensors["guide.network.network.linear.weight"])
     assert trained.guide.posterior(x).batch_shape == (179,)
     assert len(trained.history.train_elbo) == 2
 

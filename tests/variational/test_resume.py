@@ -49,13 +49,23 @@ SETTINGS = {
     "pyro-sgd": {"epochs": 6, "optimiser": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9)},
     "traced": {"epochs": 38},
     "compiled": {"epochs": 8, "compile": True, "batch_size": 125, "validation": None},  # by Inductor
+    "dropping": {"epochs": 6, "compile": False, "patience": 1, "lr_drops": 2, "lr": 0.3},
     "everything": {"epochs": 40, "kl_warmup": 3, "patience": 4, "clip_norm": 1.0, "dynamic_binarisation": True},
 }
 
 
 @pytest.mark.parametrize(
     ("name", "stop"),
-    [("pyro", 1), ("pyro", 5), ("pyro-sgd", 3), ("traced", 2), ("compiled", 3), ("everything", 1), ("everything", 5)],
+    [
+        ("pyro", 1),
+        ("pyro", 5),
+        ("pyro-sgd", 3),
+        ("traced", 2),
+        ("compiled", 3),
+        ("dropping", 3),
+        ("everything", 1),
+        ("everything", 5),
+    ],
 )
 def test_a_run_taken_up_again_ends_with_the_same_bits(name, stop):
     x = torch.rand(250, 20, generator=torch.Generator().manual_seed(0))

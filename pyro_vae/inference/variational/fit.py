@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +42,10 @@ def fit(
     optimiser: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None = None,
     validation: Tensor | Rows | Data | float | None = 0.1,
     patience: int | None = None,
+    patience_steps: int | None = None,
+    lr_drops: int = 0,
+    starts: Sequence[Callable[[], None]] = (),
+    trial_steps: int = 500,
     kl_warmup: int = 0,
     clip_norm: float | None = None,
     dynamic_binarisation: bool = False,
@@ -70,6 +76,12 @@ def fit(
         validation: held-out data, or the share of x to hold out (rows at random), or None for none.
         patience: stop once the validation ELBO has not risen for so many epochs, and give back the best weights.
             None runs all epochs and keeps the last weights.
+        patience_steps: patience in gradient steps, of which learning takes thousands however many data there are.
+        lr_drops: once patience runs out, go back to the best weights and on at a quarter of the learning rate, so
+            many times before stopping.
+        starts: functions that put model and guide at a start; each is trained for ``trial_steps``, and the one with
+            the best validation ELBO goes on. None are tried where a checkpoint holds a state.
+        trial_steps: gradient steps of a trial.
         kl_warmup: epochs over which the weight of the latent sites' log densities rises from 1 / kl_warmup to 1.
         clip_norm: clip the gradient's norm to this.
         dynamic_binarisation: x holds probabilities; every epoch draws new binary data from them.
@@ -117,8 +129,32 @@ def fit(
     _move(where, model, guide)
     num_data = len(train[0])
     size = min(64, num_data) if batch_size is None else batch_size
-    settings = Settings(epochs, size, lr, patience, kl_warmup, clip_norm)
+    patience = _in_epochs(patience, patience_steps, steps_per_epoch=-(-num_data // max(1, size)))
+    settings = Settings(epochs, size, lr, patience, kl_warmup, clip_norm, lr_drops)
     check_programs(model, guide, train, held_out, batch_size=size, plate=plate, binary=dynamic_binarisation)
+    if starts and (checkpoint is None or checkpoint.load() is None):
+
+        def trial(epochs: int) -> History:
+            return fit(
+                model,
+                guide,
+                train,
+                epochs=epochs,
+                batch_size=size,
+                lr=lr,
+                loss=loss,
+                optimiser=optimiser,
+                validation=held_out,
+                clip_norm=clip_norm,
+                dynamic_binarisation=dynamic_binarisation,
+                plate=plate,
+                compile=False if compile is False else "auto",
+                device=device,
+                progress=False,
+            )
+
+        trial_epochs = -(-checks.positive_integer(trial_steps, "trial_steps") * size // num_data)
+        _take_best_start([part for part in (model, guide) if isinstance(part, nn.Module)], starts, trial, trial_epochs)
     run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
     parameters = run.parameters(tuple(part[:size] for part in train))
     with progress_bar(epochs, "SVI", show=progress, unit="epoch") as bar:
@@ -127,7 +163,7 @@ def fit(
             guide,
             loss,
             compile=compile if run.parallel is None else False,
-            planned=epochs * -(-num_data // size),
+            planned=settings.expected_epochs * -(-num_data // size),
             custom=optimiser is not None,
             warn=write_above_bar if progress else lambda _: None,
             lr=lr,
@@ -141,6 +177,32 @@ def fit(
                 run, settings, train, held_out, checkpoint=checkpoint, start=start, adam=optimiser is None
             )
             return replace(loop.go(bar), engine=engine.description)
+
+
+def _in_epochs(patience: int | None, patience_steps: int | None, *, steps_per_epoch: int) -> int | None:
+    """Patience in epochs, from one of the two ways to give it."""
+    if patience_steps is None:
+        return patience
+    if patience is not None:
+        raise ValueError(say("patience in epochs or in steps", "both", f"patience_steps={patience_steps} alone"))
+    return -(-checks.positive_integer(patience_steps, "patience_steps") // steps_per_epoch)
+
+
+def _take_best_start(
+    modules: list[nn.Module], starts: Sequence[Callable[[], None]], trial: Callable[[int], History], epochs: int
+) -> None:
+    """Put the modules where the best of the starts has come after a trial; a single one needs none."""
+    best, weights = -math.inf, []
+    for start in starts:
+        start()
+        if len(starts) == 1:
+            return
+        history = trial(epochs)
+        score = (history.validation_elbo or history.train_elbo)[-1]
+        if score > best:
+            best, weights = score, [copy.deepcopy(module.state_dict()) for module in modules]
+    for module, state in zip(modules, weights, strict=True):
+        module.load_state_dict(state)
 
 
 def _check_makers(loss: Any, optimiser: Any, checkpoint: Any) -> None:

@@ -23,7 +23,7 @@ class History:
         train_elbo: minus the loss a datum, one value an epoch, nats; at full KL weight also during warm-up.
         validation_elbo: the same on held-out data; empty without them.
         best_epoch: the epoch (from 0) with the highest validation ELBO; of the training ELBO without held-out data.
-        stopped_early: whether patience ended the run.
+        stopped_early: whether patience ended the run; if not, the ELBO may still be rising.
         seconds: wall time.
         num_steps: gradient steps taken.
         engine: what took the steps, and why, in words.
@@ -89,6 +89,8 @@ class TrainingLoop:
                 self.history.validation_elbo.append(elbo)
             if self.rule.see(epoch, elbo):
                 self.best = weights
+            if self.rule.drop(epoch):
+                self.run.restore(self.best)
             bar.set_postfix(elbo=f"{elbo:.2f}")
             bar.update()
             last = self.rule.stopped or epoch + 1 == epochs
@@ -106,7 +108,7 @@ class TrainingLoop:
         run, settings = self.run, self.settings
         rows = run.binarise(self.train) if run.binary else self.train
         if self.adam:
-            run.stepper.set_learning_rate(settings.learning_rate(epoch))
+            run.stepper.set_learning_rate(settings.learning_rate(self.rule.drops))
         try:
             elbo = run.epoch(rows, settings.batch_size, kl_weight=settings.kl_weight(epoch))
         except FloatingPointError as error:

@@ -1,0 +1,176 @@
+"""How a run learns: where it starts, how long it goes on, and which of its weights are kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.inference.variational.fit import History, fit
+from pyro_vae.inference.variational.training_input import check_programs
+from pyro_vae.model import Model
+from pyro_vae.randomness import fork_rng
+from pyro_vae.runs.build import column_features, objective
+from pyro_vae.runs.checkpoints import Checkpoints
+from pyro_vae.runs.data import Prepared
+from pyro_vae.runs.recipe import Recipe
+from pyro_vae.runs.start import (
+    can_start_linearly,
+    choose_latent_dim,
+    choose_num_components,
+    linear_start,
+    marginal_start,
+)
+
+__all__ = ["learn", "resolved"]
+
+_STEPS = 40_000  # at most, where the recipe leaves it open
+_PATIENCE = 2_000  # steps
+_LR_DROPS = 2
+_EVALUATE_EVERY = 100  # steps
+_START_NUMBERS = 2**18  # that a start is fitted to, at most: 2 MB in double precision
+_VALIDATION_ROWS = 2_000  # draws of the guide to judge on, at least
+
+
+def resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
+    """Return the recipe with L and the prior chosen, where it leaves them open; images get 2 and a standard normal.
+
+    Of a table, L is that of the factor analysis of its columns with the highest cross-validated likelihood, and the
+    prior a mixture of as many components as BIC finds among the factors.
+    """
+    if recipe.model or not prepared.schema.columns:
+        L = "2" if recipe.latent_dim == "auto" else recipe.latent_dim
+        return replace(recipe, latent_dim=L, prior="StandardNormal" if recipe.prior == "auto" else recipe.prior)
+    columns = column_features(prepared.schema, nn.Identity())
+    x = prepared.x["train"][:]
+    columns.standardise(x)
+    features = columns.features(x)
+    if recipe.latent_dim == "auto":
+        recipe = replace(recipe, latent_dim=str(choose_latent_dim(features, seed=recipe.seed)))
+    if recipe.prior == "auto":
+        K = choose_num_components(features, recipe.num_latents, seed=recipe.seed)
+        recipe = replace(recipe, prior="StandardNormal" if K == 1 else f"GaussianMixture:num_components={K}")
+    return recipe
+
+
+def learn(
+    recipe: Recipe,
+    prepared: Prepared,
+    model: Any,
+    guide: Any,
+    checkpoints: Checkpoints,
+    *,
+    progress: bool,
+    notify: Callable[[str], None],
+) -> History:
+    """Train as the recipe says; with ``epochs = 0`` until the held-out ELBO stays, and keep what is better for it.
+
+    Args:
+        recipe: of the run.
+        prepared: its data.
+        model: with fresh weights.
+        guide: with fresh weights.
+        checkpoints: where the run keeps its states.
+        progress: show a bar.
+        notify: called with what a person should know.
+    """
+    x, validation = prepared.x["train"], prepared.x["validation"]
+    size = min(recipe.batch_size, len(x))
+    first = None
+    if not recipe.model:
+        data: Any = (x,)  # rows on disk read like a tensor
+        check_programs(model, guide, data, None, batch_size=size, plate="data", binary=recipe.dynamic_binarisation)
+        _start(recipe, prepared, model, guide, ["train"])
+        first = _state(model, guide)
+    length: dict[str, Any] = {"epochs": recipe.epochs, "patience": recipe.patience or None}
+    held_out: Any = validation if len(validation) else None
+    if not recipe.epochs:
+        x, held_out = _repeated(x, _EVALUATE_EVERY * size), _repeated(held_out, _VALIDATION_ROWS)
+        length = _until_it_stays(recipe, steps_per_epoch=-(-len(x) // size), watched=held_out is not None)
+    history = fit(
+        model,
+        guide,
+        x,
+        batch_size=size,
+        lr=recipe.lr,
+        loss=objective(recipe),
+        validation=held_out,
+        kl_warmup=recipe.kl_warmup,
+        clip_norm=recipe.clip_norm or (None if recipe.epochs else 10.0),
+        dynamic_binarisation=recipe.dynamic_binarisation,
+        compile=recipe.compiled,
+        checkpoint=checkpoints,
+        device=recipe.device,
+        progress=progress,
+        **length,
+    )
+    if not recipe.epochs and not history.stopped_early:
+        notify("note: the held-out ELBO was still rising at the end: --epochs with a larger number goes on")
+    watched = isinstance(validation, Tensor) and len(validation) > 1 and prepared.schema.columns
+    if first is not None and not recipe.epochs and watched and not _clearly_better(model, guide, first, validation):
+        notify("note: on held-out rows the trained model is not clearly better than its linear start, which is kept")
+        _start(recipe, prepared, model, guide, ["train", "validation"])
+    return history
+
+
+def _repeated(x: Any, num_rows: int) -> Any:
+    """Data in memory so many times over as make this many rows: an epoch of few rows would be too short to judge."""
+    return x.repeat(max(1, num_rows // len(x)), 1) if isinstance(x, Tensor) else x
+
+
+def _until_it_stays(recipe: Recipe, *, steps_per_epoch: int, watched: bool) -> dict[str, Any]:
+    """How long ``fit`` goes on where the recipe leaves that open."""
+    length: dict[str, Any] = {"epochs": max(1, _STEPS // steps_per_epoch)}
+    if not watched:
+        return length
+    patience = {"patience": recipe.patience} if recipe.patience else {}
+    return length | (patience or {"patience_steps": max(_PATIENCE, 5 * steps_per_epoch)}) | {"lr_drops": _LR_DROPS}
+
+
+def _start(recipe: Recipe, prepared: Prepared, model: Model, guide: nn.Module, splits: list[str]) -> None:
+    """Put model and guide where training starts, by the rows of these splits."""
+    schema = prepared.schema
+    rows = max(64, min(4_000, _START_NUMBERS // schema.data_dim))
+    x = torch.cat([prepared.x[name][:rows] for name in splits])
+    x = torch.bernoulli(x) if recipe.dynamic_binarisation else x
+    if schema.columns and can_start_linearly(model, guide):
+        linear_start(model, guide, schema, x, seed=recipe.seed)
+    else:
+        marginal_start(model, guide, schema, x)
+
+
+def _state(model: nn.Module, guide: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return copy.deepcopy(model.state_dict()), copy.deepcopy(guide.state_dict())
+
+
+def _load(model: nn.Module, guide: nn.Module, state: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+    model.load_state_dict(state[0])
+    guide.load_state_dict(state[1])
+
+
+@torch.no_grad()
+def _clearly_better(
+    model: Model, guide: Any, first: tuple[dict[str, Tensor], dict[str, Tensor]], x: Any, num_samples: int = 500
+) -> bool:
+    """Whether the weights beat the first ones on held-out rows by a paired standard error of log p(x)."""
+    now = _state(model, guide)
+    after = _log_evidence(model, guide, x, num_samples)
+    _load(model, guide, first)
+    before = _log_evidence(model, guide, x, num_samples)
+    _load(model, guide, now)
+    difference = after - before
+    return float(difference.mean()) > float(difference.std()) / math.sqrt(len(x))
+
+
+def _log_evidence(model: Model, guide: Any, x: Tensor, num_samples: int) -> Tensor:
+    """Log p(x) by importance sampling from the guide, ``(N,)``: a lower bound in expectation."""
+    with fork_rng(seed=0):
+        q = guide.posterior(x)
+        z = q.sample((num_samples,))
+        log_weights = model.log_joint(x, z) - q.log_prob(z)
+    return torch.logsumexp(log_weights, 0) - math.log(num_samples)

@@ -1,0 +1,112 @@
+"""Margins by maximum likelihood, against SciPy; factor analysis, against scikit-learn; the nets that start linear."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from sklearn.decomposition import FactorAnalysis
+
+from pyro_vae import likelihoods
+from pyro_vae.factor_analysis import factor_analysis
+from pyro_vae.likelihoods.marginal import fit_marginal
+from pyro_vae.networks import ColumnFeatures, SkipHead, mlp
+
+RNG = np.random.RandomState(0)
+POSITIVE = RNG.gamma(2.0, 3.0, 400)
+REAL = RNG.standard_t(4.0, 400) * 2.0 + 5.0
+
+
+@pytest.mark.parametrize(
+    ("make", "values", "log_prob"),
+    [
+        (lambda n: likelihoods.Gaussian(n(2)), REAL, lambda v: scipy.stats.norm.logpdf(v, v.mean(), v.std())),
+        (
+            lambda n: likelihoods.Laplace(n(2)),
+            REAL,
+            lambda v: scipy.stats.laplace.logpdf(v, *scipy.stats.laplace.fit(v)),
+        ),
+        (
+            lambda n: likelihoods.LogNormal(n(2)),
+            POSITIVE,
+            lambda v: scipy.stats.lognorm.logpdf(v, *scipy.stats.lognorm.fit(v, floc=0)),
+        ),
+        (
+            lambda n: likelihoods.Gamma(n(2)),
+            POSITIVE,
+            lambda v: scipy.stats.gamma.logpdf(v, *scipy.stats.gamma.fit(v, floc=0)),
+        ),
+        (lambda n: likelihoods.Poisson(n(1)), POSITIVE.round(), lambda v: scipy.stats.poisson.logpmf(v, v.mean())),
+    ],
+)
+def test_a_margin_is_the_maximum_likelihood_fit(make, values, log_prob):
+    x = torch.tensor(values).unsqueeze(-1)
+    found = fit_marginal(make, x).log_prob(x).sum().detach()
+    assert abs(float(found) - log_prob(values).sum()) < 2e-3  # nats in all; SciPy's own optimum is no closer
+
+
+def test_missing_entries_do_not_count():
+    x = torch.tensor([[1.0, math.nan], [3.0, 2.0], [math.nan, 4.0]], dtype=torch.float64)
+    marginal = fit_marginal(lambda n: likelihoods.Gaussian(n(4)), x)
+    assert torch.allclose(marginal.output[:2], torch.tensor([2.0, 3.0], dtype=torch.float64), atol=1e-4)
+    assert bool((marginal.log_prob(x)[x.isnan()] == 0).all())
+
+
+def _factors(N=400, D=5, L=2):
+    RNG = np.random.RandomState(1)
+    W = RNG.normal(size=(D, L))
+    return torch.tensor(RNG.normal(size=(N, L)) @ W.T + 0.5 * RNG.normal(size=(N, D)) + 1.0)
+
+
+def test_factor_analysis_is_scikit_learns():
+    x = _factors()
+    ours = factor_analysis(x, 2, steps=5000, tolerance=1e-10)
+    theirs = FactorAnalysis(2, tol=1e-10, max_iter=20_000, svd_method="lapack").fit(x.numpy())
+    assert abs(float(ours.log_prob(x).mean()) - theirs.score(x.numpy())) < 1e-5
+    assert torch.allclose(ours.log_prob(x), torch.tensor(theirs.score_samples(x.numpy())), atol=1e-2)
+
+
+def test_its_posterior_is_diagonal_and_its_evidence_consistent():
+    x = _factors()
+    found = factor_analysis(x, 2)
+    mean, covariance = found.posterior(x)
+    assert float((covariance - torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))).abs().max()) < 1e-10
+    # Bayes' formula at any z: log p(x) = log p(x, z) - log p(z | x)
+    z = torch.randn(len(x), 2, dtype=torch.float64)
+    normal = torch.distributions.Normal
+    joint = normal(0.0, 1.0).log_prob(z).sum(-1)
+    joint = joint + normal(found.loc + z @ found.loadings.T, found.variance.sqrt()).log_prob(x).sum(-1)
+    posterior = torch.distributions.MultivariateNormal(mean, covariance).log_prob(z)
+    assert torch.allclose(joint - posterior, found.log_prob(x), atol=1e-8)
+
+
+def test_missing_entries_are_integrated_out():
+    x = _factors()
+    found = factor_analysis(x, 2)
+    some = x.clone()
+    some[:, 3:] = math.nan
+    covariance = found.loadings @ found.loadings.T + torch.diag(found.variance)
+    exact = torch.distributions.MultivariateNormal(found.loc[:3], covariance[:3, :3]).log_prob(x[:, :3])
+    assert torch.allclose(found.log_prob(some), exact, atol=1e-8)
+    blank = x.masked_fill(torch.rand_like(x) < 0.1, math.nan)
+    again = factor_analysis(blank, 2)
+    assert float(again.log_prob(x).mean()) > float(found.log_prob(x).mean()) - 0.05
+
+
+def test_features_stand_on_one_scale():
+    x = torch.tensor([[1.0, 0.0, 2.0], [math.e, 3.0, math.nan], [math.e**2, 8.0, 0.0]])
+    columns = ColumnFeatures(torch.nn.Identity(), ["log", "log1p", "category"], [0, 0, 3], missing=True)
+    columns.standardise(x)
+    features = columns.features(x)
+    assert columns.num_inputs == columns(x).shape[-1] == 2 + 3 + 3
+    assert torch.allclose(features[:, :2].mean(0), torch.zeros(2), atol=1e-6)
+    assert torch.allclose(features[:, :2].square().mean(0), torch.ones(2), atol=1e-5)
+    assert columns(x)[1].tolist()[2:] == [0, 0, 0, 1, 1, 0]  # no category, and its mask
+    assert features[0, 2:].tolist() == [0, 0, 1]
+
+
+def test_a_head_starts_linear():
+    head = SkipHead(3, mlp(3, 8), 8, 2)
+    z = torch.randn(5, 3)
+    assert torch.equal(head(z), head.linear(z))
