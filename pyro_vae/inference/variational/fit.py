@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyro
@@ -133,28 +134,22 @@ def fit(
     settings = Settings(epochs, size, lr, patience, kl_warmup, clip_norm, lr_drops)
     check_programs(model, guide, train, held_out, batch_size=size, plate=plate, binary=dynamic_binarisation)
     if starts and (checkpoint is None or checkpoint.load() is None):
-
-        def trial(epochs: int) -> History:
-            return fit(
-                model,
-                guide,
-                train,
-                epochs=epochs,
-                batch_size=size,
-                lr=lr,
-                loss=loss,
-                optimiser=optimiser,
-                validation=held_out,
-                clip_norm=clip_norm,
-                dynamic_binarisation=dynamic_binarisation,
-                plate=plate,
-                compile=False if compile is False else "auto",
-                device=device,
-                progress=False,
-            )
-
+        same = {
+            "lr": lr,
+            "loss": loss,
+            "optimiser": optimiser,
+            "clip_norm": clip_norm,
+            "plate": plate,
+            "device": device,
+        }
+        same |= {"dynamic_binarisation": dynamic_binarisation, "device": device}
         trial_epochs = -(-checks.positive_integer(trial_steps, "trial_steps") * size // num_data)
-        _take_best_start([part for part in (model, guide) if isinstance(part, nn.Module)], starts, trial, trial_epochs)
+        trial: Any = partial(fit, model, guide, train, epochs=trial_epochs, batch_size=size, validation=held_out)
+        _take_best_start(
+            (model, guide),
+            starts,
+            partial(trial, compile=False if compile is False else "auto", progress=False, **same),
+        )
     run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
     parameters = run.parameters(tuple(part[:size] for part in train))
     with progress_bar(epochs, "SVI", show=progress, unit="epoch") as bar:
@@ -189,15 +184,16 @@ def _in_epochs(patience: int | None, patience_steps: int | None, *, steps_per_ep
 
 
 def _take_best_start(
-    modules: list[nn.Module], starts: Sequence[Callable[[], None]], trial: Callable[[int], History], epochs: int
+    programs: tuple[Any, Any], starts: Sequence[Callable[[], None]], trial: Callable[[], History]
 ) -> None:
     """Put the modules where the best of the starts has come after a trial; a single one needs none."""
-    best, weights = -math.inf, []
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    best, weights = -math.inf, [module.state_dict() for module in modules]
     for start in starts:
         start()
         if len(starts) == 1:
             return
-        history = trial(epochs)
+        history = trial()
         score = (history.validation_elbo or history.train_elbo)[-1]
         if score > best:
             best, weights = score, [copy.deepcopy(module.state_dict()) for module in modules]
