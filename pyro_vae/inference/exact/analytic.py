@@ -125,7 +125,8 @@ def _gaussians(target: Target, u: Tensor) -> dict[str, _Gaussian]:
 
 
 def _gaussian(target: Target, name: str, site: dict[str, Any]) -> _Gaussian:
-    fn, normal = site["fn"], underlying(site["fn"])
+    fn = site["fn"]
+    normal: Any = underlying(fn)
     role = "prior" if name in target.sites else "observed"
     if not isinstance(normal, _GAUSSIAN):
         raise _refusal(f"the {role} site {name!r} is {type(normal).__name__}, not Normal")
