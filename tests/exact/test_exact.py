@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize, special, stats
 from sklearn.decomposition import FactorAnalysis
 
 import pyro_vae as pv
@@ -365,6 +365,33 @@ def test_mass_that_no_grid_reaches_has_no_bound(float64):
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     assert torch.isinf(pv.quadrature(improper, torch.zeros(1)).error_bound).all()
+
+
+def _gaussian_process(y):
+    """Far out the noise is below what single precision resolves, and the covariance has no Cholesky factor."""
+    length, noise = (pyro.sample(name, dist.LogNormal(*at)) for name, at in (("length", (-1, 1)), ("noise", (-2, 2))))
+    grid = torch.linspace(0, 1, len(y)).to(y)
+    cov = torch.exp(-0.5 * ((grid[:, None] - grid) / length) ** 2) + noise**2 * torch.eye(len(y)).to(y)
+    pyro.sample("y", dist.MultivariateNormal(torch.zeros(len(y)).to(y), cov), obs=y)
+
+
+def test_points_without_a_density_are_none_where_no_mass_is_near():
+    grid = np.linspace(0, 1, 25)
+    y = torch.tensor(np.sin(6 * grid) + 0.2 * np.random.default_rng(0).normal(size=25)).float()
+    truth = pv.quadrature(_gaussian_process, y)
+    u = np.stack(np.meshgrid(np.linspace(-6, 4, 201), np.linspace(-6, 2, 161), indexing="ij"), -1).reshape(-1, 2)
+    prior = stats.norm(-1, 1).logpdf(u[:, 0]) + stats.norm(-2, 2).logpdf(u[:, 1])
+    square = (grid[:, None] - grid) ** 2
+    cov = np.exp(-0.5 * square / np.exp(2 * u[:, 0, None, None])) + np.exp(2 * u[:, 1, None, None]) * np.eye(25)
+    solved = np.linalg.solve(cov, np.tile(y.double().numpy()[:, None], (len(u), 1, 1)))[..., 0]
+    joint = prior - 0.5 * (solved @ y.double().numpy() + np.linalg.slogdet(cov)[1] + 25 * np.log(2 * np.pi))
+    expected = special.logsumexp(joint) + 2 * np.log(0.05)
+    assert abs(float(truth.log_evidence) - expected) < float(truth.error_bound) + 1e-3
+    assert float(truth.error_bound) < 1e-2
+
+
+def test_mass_that_reaches_points_without_a_density_has_no_bound():
+    assert torch.isinf(pv.quadrature(_gaussian_process, torch.linspace(-1, 1, 25) ** 2).error_bound).all()
 
 
 def test_rows_take_apart_only_what_runs_over_the_data(float64):

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -20,7 +19,7 @@ from pyro_vae.inference.target.layout import LatentSite, Layout
 from pyro_vae.inference.target.legality import DEFAULT_PLATE, check_arguments, check_sites, data_plate
 from pyro_vae.inference.target.program import Program, Trace, beside, evaluating, run_once
 from pyro_vae.inference.target.rows import arguments_over_data
-from pyro_vae.inference.target.substitution import run_at, run_prior, vectorised, vmap
+from pyro_vae.inference.target.substitution import each, run_at, run_prior, vectorised
 from pyro_vae.inference.target.supports import is_real, same_support
 from pyro_vae.randomness import fork_rng
 
@@ -197,8 +196,7 @@ class Target:
         self.layout.must_name_all(values)
         if self._static:
             return self.layout.pack_batch(values)
-        each = zip(*values.values(), strict=True)
-        return torch.stack([self.pack(dict(zip(values, one, strict=True))) for one in each])
+        return each(self.pack, values)
 
     def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
         """Return u ``(..., N, L)`` of values shaped as constrain returns them: its inverse.
@@ -222,12 +220,7 @@ class Target:
         def draw(_: Tensor) -> Tensor:
             return self.layout.pack(run_prior(self.model, self.args))
 
-        dummy = torch.zeros(num_samples)
-        try:
-            with pyro.validation_enabled(False):
-                return vmap(draw, dummy, randomness="different")
-        except (RuntimeError, ValueError, NotImplementedError):  # a sampler without a batching rule: one by one
-            return torch.stack([draw(d) for d in dummy])
+        return each(draw, torch.zeros(num_samples))
 
     def rows(self, index: Sequence[int] | Tensor) -> Target:
         """Return the target of the data at ``index``; this one if those are all data in their order.
