@@ -137,7 +137,7 @@ def _gaussian(target: Target, name: str, site: dict[str, Any]) -> _Gaussian:
     alone = isinstance(normal, torch.distributions.Normal)
     end = (1,) if alone else ()  # of a site of numbers, each its own vector
     value, mean = site["value"].reshape(*site["value"].shape, *end), normal.loc.reshape(*normal.loc.shape, *end)
-    factor = normal.scale[..., None, None] if alone else normal.scale_tril
+    factor = normal.scale[..., None, None] if isinstance(normal, torch.distributions.Normal) else normal.scale_tril
     shape = torch.broadcast_shapes(value.shape, mean.shape, (*fn.shape(), *end))
     parts = [value.expand(shape), mean.expand(shape), factor.expand(*shape, shape[-1])]
     if not alone and bool(value.isnan().any()):
