@@ -6,6 +6,7 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -91,8 +92,6 @@ class Target:
         supports = {name: [run[name]["fn"].support for run in runs if name in run] for name in self.sites}
         self._static = all(same_support(own[0], other) for own in supports.values() for other in own[1:])
         self.plain = self.per_datum and len(supports) == 1 and all(is_real(own[0]) for own in supports.values())
-        self._shared: bool | None = None
-        self._over_data: tuple[int, ...] | None = None
         value = first[next(iter(self.sites))]["value"]
         self.origin = value.new_zeros(self.num_data, self.latent_dim)
 
@@ -108,7 +107,7 @@ class Target:
             raise ValueError(
                 say(f"u of shape (..., {self.num_data}, {self.latent_dim})", f"{tuple(u.shape)}", "target.pack(values)")
             )
-        if u.shape[-2] != self.num_data and not self._can_share(u):
+        if u.shape[-2] != self.num_data and not self._can_share:
             u = u.expand(*u.shape[:-2], self.num_data, self.latent_dim)
         return vectorised(self._densities, u)
 
@@ -237,9 +236,11 @@ class Target:
         keep = checks.rows(index, self.num_data)
         if keep.tolist() == list(range(self.num_data)):
             return self
-        if self._over_data is None:
-            self._over_data = arguments_over_data(self, self._indexed)
         return self._indexed(keep, self._over_data)
+
+    @cached_property
+    def _over_data(self) -> tuple[int, ...]:
+        return arguments_over_data(self, self._indexed)
 
     def _indexed(self, keep: Tensor, positions: tuple[int, ...]) -> Target:
         args = tuple(arg[keep.to(arg.device)] if i in positions else arg for i, arg in enumerate(self.args))
@@ -252,17 +253,15 @@ class Target:
     def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
         return log_parts(self.trace(u), self.layout, self._moving, u)
 
-    def _can_share(self, u: Tensor) -> bool:
-        """Whether points that all data share may go through the program once: tried at one point, then remembered."""
-        if self._shared is None:
-            probe = u.detach().reshape(-1, 1, self.latent_dim)[:1]
-            every = probe.expand(1, self.num_data, self.latent_dim)
-            try:
-                shared, apart = (vectorised(self._densities, v) for v in (probe, every))
-                self._shared = all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(shared, apart, strict=True))
-            except (RuntimeError, ValueError):
-                self._shared = False
-        return self._shared
+    @cached_property
+    def _can_share(self) -> bool:
+        """Whether points that all data share may go through the program once: tried at one point."""
+        probe = torch.linspace(0.3, 0.7, self.latent_dim).to(self.origin).expand(1, 1, -1)
+        try:
+            shared, apart = (vectorised(self._densities, v) for v in (probe, probe.expand(1, *self.origin.shape)))
+            return all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(shared, apart, strict=True))
+        except (RuntimeError, ValueError):
+            return False
 
 
 def as_target(

@@ -75,11 +75,9 @@ class Engine:
         elif self._compiled(run, settings, inductor=self._required or num_steps >= _STEPS_TO_COMPILE):
             return
         make = partial(torch.optim.Adam, lr=settings.lr) if optimiser is None else optimiser
-        clip_norm = settings.largest_norm
-        alone = PyroStepper(
-            run.programs, run.kl_weight, run.loss, parameters, optimiser=make(parameters), clip_norm=clip_norm
-        )
-        run.stepper = alone if run.parallel is None else ParallelStepper(alone, run.parallel)
+        kind = PyroStepper if run.parallel is None else partial(ParallelStepper, run.parallel)
+        own: Any = {"optimiser": make(parameters), "clip_norm": settings.largest_norm}
+        run.stepper = kind(run.programs, run.kl_weight, run.loss, parameters, **own)
 
     def _compiled(self, run: TrainingRun, settings: Settings, *, inductor: bool) -> bool:
         """Give the run graphs for its steps and its evaluation; say whether its loss has any."""
