@@ -21,6 +21,7 @@ from torch.distributions import Distribution
 from pyro_vae.checks import say
 from pyro_vae.inference.target.densities import per_datum
 from pyro_vae.inference.target.program import Trace, beside, evaluating, run_once
+from pyro_vae.inference.target.substitution import each
 from pyro_vae.inference.target.supports import bijection, underlying
 from pyro_vae.inference.target.target import Target
 from pyro_vae.randomness import fork_rng
@@ -189,12 +190,16 @@ class GuideSampler:
         if q is not None:
             u = q.sample((num_samples,))
             return u.to(device), None if is_point_mass(q) else q.log_prob(u).to(device)
-        runs = [self._run() for _ in range(num_samples)]
-        values = {name: torch.stack([run[name]["value"] for run in runs]).to(device) for name in target.sites}
-        u = target.pack_batch(values)
-        if not all(_has_density(target, run) for run in runs):
-            return u, None
-        return u, torch.stack([_log_density(target, run) for run in runs]).to(device) + target.log_jacobian(u)
+        exists = _has_density(target, self._timed(self._run))
+
+        def draw(_: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+            run = self._run()
+            values = {name: run[name]["value"] for name in target.sites}
+            return values, _log_density(target, run) if exists else target.origin.new_zeros(target.num_data)
+
+        values, log_q = each(draw, torch.zeros(num_samples))
+        u = target.pack_batch({name: value.to(device) for name, value in values.items()})
+        return u, log_q.to(device) + target.log_jacobian(u) if exists else None
 
     @torch.no_grad()
     def log_prob(self, u: Tensor) -> Tensor:
@@ -206,21 +211,17 @@ class GuideSampler:
         if self.distribution is not None:
             log_q: Tensor = self.distribution.log_prob(u)
             return log_q
-        target, densities = self.target, []
-        for point in u:
+        target = self.target
+
+        def density(point: Tensor) -> Tensor:
             values = {name: site["value"] for name, site in target.trace(point).items() if name in target.sites}
             sites = self._run(values)
             if not _has_density(target, sites):
-                remedy = "initial=None, or a guide over the latent sites alone"
-                raise ValueError(
-                    say(
-                        "a guide whose density at given points is known",
-                        f"also {[name for name in sites if name not in values]}",
-                        remedy,
-                    )
-                )
-            densities.append(_log_density(target, sites))
-        return torch.stack(densities) + target.log_jacobian(u)
+                got, remedy = f"also {[name for name in sites if name not in values]}", "a guide over the latent sites"
+                raise ValueError(say("a guide whose density at given points is known", got, remedy))
+            return _log_density(target, sites)
+
+        return each(density, u) + target.log_jacobian(u)
 
     def _run(self, values: dict[str, Tensor] | None = None) -> Trace:
         """The sample sites of one call of the guide, which must be the target's latent ones and lie in its plate.
@@ -231,7 +232,7 @@ class GuideSampler:
         args = _taken(self.guide, beside(self.guide, self.target.args))
         program = self.guide if values is None else poutine.condition(self.guide, data=values)
         with evaluating(self.guide), pyro.validation_enabled(False), poutine.block():
-            trace = self._timed(lambda: run_once(program, *args))
+            trace = run_once(program, *args)
         sites = {name: site for name, site in trace.items() if not site["is_observed"] or name in (values or ())}
         named = [name for name, site in sites.items() if not site["infer"].get("is_auxiliary", False)]
         _check_names(self.target, named)

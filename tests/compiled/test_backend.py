@@ -59,6 +59,13 @@ def test_the_cpu_is_called_from_python_where_cpp_cannot(calls):
     assert torch.equal(run([torch.ones(3)])[0], torch.full((3,), 2.0))
 
 
+def test_an_expanded_input_is_compiled_for_as_it_is():
+    """Such as the mean in ``dist.Normal(0.0, 1.0).expand([1, 3])`` of a regression's prior."""
+    wide, strided = torch.tensor(2.0).expand(3), torch.arange(6.0)[::2]
+    run = backend.compiled(lambda tensors: [tensors[0] * tensors[1]], [wide, strided])
+    assert torch.equal(run([wide, strided])[0], 2 * strided)
+
+
 def test_other_devices_are_not_compiled_for():
     assert "meta" in backend.why_no_compiler([torch.empty(1, device="meta")])
 

@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from scipy import integrate, optimize, stats
+from scipy import integrate, optimize, special, stats
 from sklearn.decomposition import FactorAnalysis
 
 import pyro_vae as pv
@@ -113,6 +113,63 @@ def test_closed_form_reads_any_gaussian_program(float64):
     np.testing.assert_allclose(posterior.mean, m + (x.numpy() - A.numpy() @ m) @ gain.T, atol=1e-10)
 
 
+def test_closed_form_of_a_state_space_chain_is_kalmans_smoother(float64):
+    a, q, r, T = 0.9, 0.5, 0.3, 6
+
+    def chain(x):
+        z = pyro.sample("z_0", dist.Normal(0.2, 1.5))
+        for t in range(T):
+            z = z if t == 0 else pyro.sample(f"z_{t}", dist.Normal(a * z + 0.1, q))
+            pyro.sample(f"x_{t}", dist.Normal(z, r), obs=x[t])
+
+    x = torch.randn(T)
+    mean, var, predicted, log_evidence = 0.2, 1.5**2, [], 0.0
+    filtered = []
+    for t in range(T):
+        if t:
+            mean, var = a * mean + 0.1, a**2 * var + q**2
+        predicted.append((mean, var))
+        log_evidence += stats.norm(mean, (var + r**2) ** 0.5).logpdf(float(x[t]))
+        gain = var / (var + r**2)
+        mean, var = mean + gain * (float(x[t]) - mean), (1 - gain) * var
+        filtered.append((mean, var))
+    smooth = [filtered[-1]]
+    for t in range(T - 2, -1, -1):
+        (m, v), (m1, v1), (s, w) = filtered[t], predicted[t + 1], smooth[0]
+        gain = a * v / v1
+        smooth.insert(0, (m + gain * (s - m1), v + gain**2 * (w - v1)))
+    posterior = pv.analytic(chain, x)
+    np.testing.assert_allclose(posterior.mean[0], [m for m, _ in smooth], rtol=1e-10)
+    np.testing.assert_allclose(posterior.variance[0], [v for _, v in smooth], rtol=1e-10)
+    assert float(posterior.log_evidence) == pytest.approx(log_evidence, rel=1e-10)
+
+
+def test_closed_form_of_sites_of_every_layout(float64):
+    """A data plate left of another, a latent on a latent, a correlated observation: all one Gaussian."""
+    S = torch.tensor([[1.0, 0.6], [0.6, 2.0]])
+
+    def program(x, y):
+        with pyro.plate("data", len(x), dim=-2):
+            a = pyro.sample("a", dist.Normal(0.3, 1.5))
+            with pyro.plate("parts", 3, dim=-1):
+                b = pyro.sample("b", dist.Normal(2 * a, 0.7))
+                pyro.sample("x", dist.Normal(b - a, 0.4), obs=x)
+            pyro.sample("y", dist.MultivariateNormal(torch.cat([a, -a], -1).unsqueeze(-2), S), obs=y.unsqueeze(-2))
+
+    x, y = torch.randn(5, 3), torch.randn(5, 2)
+    to_u = np.array([[1, 0, 0, 0], [2, 0.7, 0, 0], [2, 0, 0.7, 0], [2, 0, 0, 0.7]]) @ np.diag([1.5, 1, 1, 1])
+    W = np.array([[-1, 1, 0, 0], [-1, 0, 1, 0], [-1, 0, 0, 1], [1, 0, 0, 0], [-1, 0, 0, 0]])
+    prior, m = to_u @ to_u.T, 0.3 * np.array([1, 2, 2, 2])
+    noise = np.zeros((5, 5))
+    noise[:3, :3], noise[3:, 3:] = 0.16 * np.eye(3), S.numpy()
+    data, cov = np.concatenate([x, y], -1), W @ prior @ W.T + noise
+    posterior = pv.analytic(program, (x, y))
+    expected = stats.multivariate_normal(W @ m, cov).logpdf(data)
+    np.testing.assert_allclose(posterior.log_evidence, expected, rtol=1e-10)
+    gain = prior @ W.T @ np.linalg.inv(cov)
+    np.testing.assert_allclose(posterior.mean, m + (data - W @ m) @ gain.T, atol=1e-10)
+
+
 def _student(x):
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.StudentT(3.0, 0.0, 1.0))
@@ -156,9 +213,9 @@ def _funnel(x):
     [
         (_decoder(2), torch.zeros(3, 12), "is Bernoulli, not Normal"),
         (_student, torch.zeros(3), "prior site 'z' is StudentT"),
-        (_funnel, torch.zeros(3), "not Gaussian"),
-        (_masked, torch.zeros(3, 2), "masked or scaled"),
-        (_flat, torch.zeros(3), "no Gaussian's curvature"),
+        (_funnel, torch.zeros(3), "standard deviation depends on the latent at site 'b'"),
+        (_masked, torch.zeros(3, 2), "observed site 'x' is masked"),
+        (_flat, torch.zeros(3), "prior site 'z' is masked"),
         (_bent_far_out, torch.zeros(3), "not linear in the latent"),
         (_log_normal, torch.ones(3), "is LogNormal, not Normal"),
         (pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(pv.networks.mlp(2, 9, 4), scale=1.0)),
@@ -308,6 +365,33 @@ def test_mass_that_no_grid_reaches_has_no_bound(float64):
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     assert torch.isinf(pv.quadrature(improper, torch.zeros(1)).error_bound).all()
+
+
+def _gaussian_process(y):
+    """Far out the noise is below what single precision resolves, and the covariance has no Cholesky factor."""
+    length, noise = (pyro.sample(name, dist.LogNormal(*at)) for name, at in (("length", (-1, 1)), ("noise", (-2, 2))))
+    grid = torch.linspace(0, 1, len(y)).to(y)
+    cov = torch.exp(-0.5 * ((grid[:, None] - grid) / length) ** 2) + noise**2 * torch.eye(len(y)).to(y)
+    pyro.sample("y", dist.MultivariateNormal(torch.zeros(len(y)).to(y), cov), obs=y)
+
+
+def test_points_without_a_density_are_none_where_no_mass_is_near():
+    grid = np.linspace(0, 1, 25)
+    y = torch.tensor(np.sin(6 * grid) + 0.2 * np.random.default_rng(0).normal(size=25)).float()
+    truth = pv.quadrature(_gaussian_process, y)
+    u = np.stack(np.meshgrid(np.linspace(-6, 4, 201), np.linspace(-6, 2, 161), indexing="ij"), -1).reshape(-1, 2)
+    prior = stats.norm(-1, 1).logpdf(u[:, 0]) + stats.norm(-2, 2).logpdf(u[:, 1])
+    square = (grid[:, None] - grid) ** 2
+    cov = np.exp(-0.5 * square / np.exp(2 * u[:, 0, None, None])) + np.exp(2 * u[:, 1, None, None]) * np.eye(25)
+    solved = np.linalg.solve(cov, np.tile(y.double().numpy()[:, None], (len(u), 1, 1)))[..., 0]
+    joint = prior - 0.5 * (solved @ y.double().numpy() + np.linalg.slogdet(cov)[1] + 25 * np.log(2 * np.pi))
+    expected = special.logsumexp(joint) + 2 * np.log(0.05)
+    assert abs(float(truth.log_evidence) - expected) < float(truth.error_bound) + 1e-3
+    assert float(truth.error_bound) < 1e-2
+
+
+def test_mass_that_reaches_points_without_a_density_has_no_bound():
+    assert torch.isinf(pv.quadrature(_gaussian_process, torch.linspace(-1, 1, 25) ** 2).error_bound).all()
 
 
 def test_rows_take_apart_only_what_runs_over_the_data(float64):

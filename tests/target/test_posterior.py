@@ -241,3 +241,27 @@ def test_pyros_mean_field_guide_is_a_distribution_that_needs_no_run_a_draw(plate
     expected = expected + dist.Normal(guide.locs.s, guide.scales.s).log_prob(values["s"].log())
     torch.testing.assert_close(log_q, expected if plate else expected.sum(-1, keepdim=True), rtol=1e-4, atol=1e-4)
     assert sampler.distribution.mean.shape == u.shape[1:]
+
+
+@pytest.mark.parametrize("name", ["AutoGuideList", "AutoStructured"])
+def test_a_guide_program_runs_a_few_times_for_all_draws(name, float64):
+    x = torch.randn(N, 2)
+    mean, _, evidence = _truth(_apart, x)
+    if name == "AutoGuideList":
+        guide = _auto_list(_apart, mean)
+    else:
+        guide = autoguide.AutoStructured(_apart, conditionals="normal")
+        guide(x)
+    runs = []
+
+    def counted(x):
+        runs.append(1)
+        return guide(x)
+
+    target = pv.Target(_apart, x, plate="data" if name == "AutoGuideList" else None)
+    sampler = GuideSampler(target, counted)
+    u, log_q = sampler.draw(50)
+    assert len(runs) < 10
+    assert not (u[0] == u[1]).any()
+    if name == "AutoGuideList":
+        torch.testing.assert_close(target.log_joint(u) - log_q, evidence.expand(50, -1))

@@ -168,6 +168,23 @@ def test_prior_samples_have_the_prior_and_follow_the_seed():
     assert stats.kstest(a.numpy(), "uniform").pvalue > 1e-4
 
 
+@pytest.mark.parametrize("prior", [dist.Normal, dist.LogNormal, dist.Cauchy, dist.Laplace, dist.Gumbel, dist.Gamma])
+def test_prior_samples_need_few_runs_of_the_program(prior, float64):
+    runs = []
+
+    def program(x):
+        runs.append(1)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", prior(torch.tensor(1.0), torch.tensor(2.0)))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    target = Target(program, torch.zeros(3))
+    runs.clear()
+    z = target.constrain(target.sample_prior(700))["z"]
+    assert len(runs) == 1
+    assert stats.ks_1samp(z.flatten().numpy(), lambda q: prior(1.0, 2.0).cdf(torch.tensor(q)).numpy()).pvalue > 1e-4
+
+
 def test_looking_takes_nothing_from_the_random_stream():
     model, x = _vae(), (torch.rand(3, 10) > 0.5).float()
     pyro.set_rng_seed(0)

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import clone_preserve_strides
 
 from pyro_vae.inference.compiled.recording import without_effects
 
@@ -48,7 +49,8 @@ def compiled(run: Run, inputs: list[Tensor]) -> Run:
 def _outputs(run: Run, inputs: list[Tensor]) -> list[Tensor]:
     """What ``run`` returns on copies of the inputs, without a trace left."""
     with without_effects((), inputs), torch.no_grad():
-        return [output.clone() for output in run([tensor.detach().clone() for tensor in inputs])]
+        copies = [clone_preserve_strides(tensor.detach()) for tensor in inputs]  # of an expanded one too
+        return [output.clone() for output in run(copies)]
 
 
 def why_no_compiler(tensors: Sequence[Tensor]) -> str | None:

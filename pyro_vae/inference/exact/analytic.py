@@ -1,17 +1,17 @@
-"""The linear-Gaussian model in closed form."""
+"""Linear-Gaussian programs in closed form."""
 
 from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.target.program import Program, frame_of
 from pyro_vae.inference.target.supports import layers, underlying
 from pyro_vae.inference.target.target import Target, as_target
 
@@ -38,15 +38,18 @@ def analytic(
 ) -> AnalyticPosterior:
     r"""Return the exact posterior and evidence of a linear-Gaussian program.
 
-    For :math:`z \sim N(m, \Lambda^{-1})` and :math:`x | z \sim N(W z + b, \Psi)` with diagonal :math:`\Psi`,
+    Where every site, latent or observed, is Gaussian with a mean affine in the latents before it and a constant
+    covariance :math:`C_s C_s^\top`, the residuals :math:`r_s = C_s^{-1} (v_s - m_s)` of their values are affine in u,
+    together :math:`r(u) = r_0 + J u`, and :math:`\log p(x, u) = -\tfrac12 |r_0 + J u|^2 + c`: least squares. So
 
-    .. math:: p(z|x) = N(z;\; m + V W^\top \Psi^{-1} (x - W m - b),\; V), \quad V = (\Lambda + W^\top \Psi^{-1} W)^{-1},
-    .. math:: \log p(x) = \log N(x;\; W m + b,\; W \Lambda^{-1} W^\top + \Psi).
+    .. math:: p(u|x) = N(u;\; \hat u,\; (J^\top J)^{-1}), \quad \hat u = -(J^\top J)^{-1} J^\top r_0,
+    .. math:: \log p(x) = -\tfrac12 |r(\hat u)|^2 - \tfrac12 \log\det J^\top J - \sum_s \log\det C_s
+        - \tfrac{D}{2} \log 2\pi.
 
-    W, b and Psi are read off the program itself, so any Pyro program of that form will do: Gaussian latent sites,
-    one observed site that is Gaussian with a mean affine in them and a standard deviation that does not depend on them.
+    Means and covariances are read off the program itself, so any Pyro program of that form will do: factor analysis,
+    a regression, a hierarchy, a state-space chain.
 
-    Source: Bishop 2006, Pattern Recognition and Machine Learning, equations 2.113 to 2.117.
+    Source: Bishop 2006, Pattern Recognition and Machine Learning, sections 2.3.3 and 8.1.4.
 
     Args:
         model: a Pyro program, or a Target in place of program and data.
@@ -66,106 +69,111 @@ def analytic(
     start = time.perf_counter()
     target = as_target(model, x, plate=plate)
     origin = target.origin
-    prior_mean, prior_precision = _gaussian_prior(target, origin)
-    bias, scale, value = _gaussian_likelihood(target, origin)
-    columns = [
-        _gaussian_likelihood(target, origin + unit)[0] - bias for unit in torch.eye(target.latent_dim).to(origin)
-    ]
-    weight = torch.stack(columns, -1)  # (N, D, L)
-    _check_affine(target, weight, bias, scale, spread=_spread(prior_precision))
+    sites = _gaussians(target, origin)
+    moved = [_gaussians(target, origin + unit) for unit in torch.eye(target.latent_dim).to(origin)]
+    slopes = {  # (N, d, e, L), in float64 from here on: single precision loses 1e-3 nats where the noise is small
+        name: torch.stack([each[name].gap - site.gap for each in moved], -1) for name, site in sites.items()
+    }
+    own = torch.cat([_rows(sites[name].whiten(slopes[name])) for name in target.sites], 1)
+    _check_affine(target, sites, slopes, spread=torch.linalg.inv(own))
 
-    # float64 from here on: single precision loses 1e-3 nats to cancellation where the noise is small
-    weight, bias, scale, value = (part.double() for part in (weight, bias, scale, value))
-    prior_mean, prior_precision = prior_mean.double(), prior_precision.double()
-    missing = value.isnan()  # such an entry says nothing: no weight, no residual, and its constant taken back below
-    weight, bias, value = weight.masked_fill(missing.unsqueeze(-1), 0), bias.masked_fill(missing, 0), value.nan_to_num()
-    scale = scale.masked_fill(missing, 1)
-    scaled = weight / scale.unsqueeze(-1)
-    precision = prior_precision + scaled.mT @ scaled
-    predicted = (weight @ prior_mean.unsqueeze(-1)).squeeze(-1) + bias
-    residual = ((value - predicted) / scale).unsqueeze(-1)
-    mean = prior_mean + torch.linalg.solve(precision, scaled.mT @ residual).squeeze(-1)
-    factor = torch.linalg.solve_triangular(torch.linalg.cholesky(prior_precision), weight.mT, upper=False).mT
-    marginal = dist.LowRankMultivariateNormal(predicted, factor, scale**2)
+    residual = torch.cat([_rows(site.whiten(site.gap.unsqueeze(-1))) for site in sites.values()], 1)
+    slope = torch.cat([_rows(site.whiten(slopes[name])) for name, site in sites.items()], 1)
+    missing = residual.isnan()  # such an entry says nothing: no residual, no slope
+    residual, slope = residual.masked_fill(missing, 0), slope.masked_fill(missing, 0)
+    q, r = torch.linalg.qr(slope)  # (N, D + L, L), (N, L, L)
+    mean = -torch.linalg.solve_triangular(r, q.mT @ residual, upper=True)
+    log_det = r.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+    log_scale = torch.cat([site.log_scale.reshape(target.num_data, -1) for site in sites.values()], 1)
+    log_scale = log_scale.masked_fill(missing.squeeze(-1), 0).sum(-1)
+    seen = (~missing).sum((1, 2)).to(residual) - target.latent_dim
+    square = (residual + slope @ mean).square().sum((1, 2))
 
-    posterior = AnalyticPosterior(mean.to(origin), precision_matrix=precision.to(origin))
-    silent = 0.5 * math.log(2 * math.pi) * missing.sum(-1)
-    posterior.log_evidence = (marginal.log_prob(value) + silent).to(origin)
+    posterior = AnalyticPosterior(mean.squeeze(-1).to(origin), precision_matrix=(r.mT @ r).to(origin))
+    posterior.log_evidence = (-0.5 * (square + seen * math.log(2 * math.pi)) - log_det - log_scale).to(origin)
     posterior.seconds = time.perf_counter() - start
     return posterior
 
 
-def _gaussian_prior(target: Target, origin: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean ``(N, L)`` and precision ``(N, L, L)`` of log p(u), which must be quadratic."""
-    for name, site in target.trace(origin).items():
-        if name in target.sites and not isinstance(underlying(site["fn"]), _GAUSSIAN):
-            raise _refusal(f"the prior site {name!r} is {type(underlying(site['fn'])).__name__}, not Normal")
-    u = origin.clone().requires_grad_()
-    with torch.enable_grad():
-        (slope,) = torch.autograd.grad(target.log_prior(u).sum(), u, create_graph=True)
-        rows = [
-            torch.autograd.grad(slope[:, i].sum(), u, retain_graph=True, allow_unused=True)[0]
-            for i in range(target.latent_dim)
-        ]
-    precision = -torch.stack([torch.zeros_like(u) if row is None else row for row in rows], -2)
-    if bool(torch.linalg.cholesky_ex(precision).info.any()):
-        raise _refusal("the latent sites' density has no Gaussian's curvature at the origin")
-    mean = torch.linalg.solve(precision, slope.detach().unsqueeze(-1)).squeeze(-1)
-    noise = torch.randn(target.latent_dim, 1, generator=torch.Generator().manual_seed(0)).to(origin)
-    step = _spread(precision) @ noise
-    heights = target.log_prior(torch.stack([mean, mean + step.squeeze(-1)]))
-    expected = -0.5 * (step.mT @ precision @ step).reshape(-1)
-    rounding = 8 * torch.finfo(origin.dtype).eps * heights.abs().amax(0)
-    if bool(((heights[1] - heights[0] - expected).abs() > _tolerance(origin) * expected.abs() + rounding).any()):
-        raise _refusal("the latent sites depend on each other in a way that is not Gaussian")
-    return mean, precision
+class _Gaussian(NamedTuple):
+    """A site at some u: its value and mean ``(N, d, e)``, and a factor of its covariance ``(N, d, e, e)``."""
+
+    value: Tensor
+    mean: Tensor
+    factor: Tensor
+
+    @property
+    def gap(self) -> Tensor:
+        """From the mean to the value."""
+        return self.value - self.mean
+
+    @property
+    def log_scale(self) -> Tensor:
+        """The log of the factor's diagonal, ``(N, d, e)``."""
+        return self.factor.diagonal(dim1=-2, dim2=-1).log()
+
+    def whiten(self, columns: Tensor) -> Tensor:
+        """Columns ``(N, d, e, K)`` in units of the factor."""
+        if self.factor.shape[-1] == 1:
+            return columns / self.factor
+        return torch.linalg.solve_triangular(self.factor, columns, upper=False)
 
 
-def _spread(precision: Tensor) -> Tensor:
-    """A factor of the prior's covariance, ``(N, L, L)``: it takes steps of size one to steps of the prior's."""
-    return torch.linalg.inv(torch.linalg.cholesky(precision)).mT
+def _gaussians(target: Target, u: Tensor) -> dict[str, _Gaussian]:
+    """Every site at u, which must be Gaussian, in float64."""
+    return {name: _gaussian(target, name, site) for name, site in target.trace(u).items()}
 
 
-def _gaussian_likelihood(target: Target, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean, scale and value of the observed site at u, each ``(N, D)``."""
-    if len(target.observed) != 1:
-        raise _refusal(f"there are {len(target.observed)} observed sites, not one: {target.observed}")
-    site = target.trace(u)[target.observed[0]]
-    normal = underlying(site["fn"])
-    if not isinstance(normal, torch.distributions.Normal):
-        raise _refusal(f"the observed site {target.observed[0]!r} is {type(normal).__name__}, not Normal")
-    masked = any(isinstance(layer, dist.MaskedDistribution) for layer in layers(site["fn"]))
-    if masked or site["mask"] is not None or site["scale"] != 1:
-        raise _refusal(f"the observed site {target.observed[0]!r} is masked or scaled")
-    loc, scale, value = torch.broadcast_tensors(normal.loc, normal.scale, site["value"])
-    N = target.num_data
-    return loc.reshape(N, -1), scale.reshape(N, -1), value.reshape(N, -1)
+def _gaussian(target: Target, name: str, site: dict[str, Any]) -> _Gaussian:
+    fn = site["fn"]
+    normal: Any = underlying(fn)
+    role = "prior" if name in target.sites else "observed"
+    if not isinstance(normal, _GAUSSIAN):
+        raise _refusal(f"the {role} site {name!r} is {type(normal).__name__}, not Normal")
+    if any(isinstance(layer, dist.MaskedDistribution) for layer in layers(fn)) or site["mask"] is not None:
+        raise _refusal(f"the {role} site {name!r} is masked")
+    if site["scale"] != 1:
+        raise _refusal(f"the {role} site {name!r} is scaled")
+    alone = isinstance(normal, torch.distributions.Normal)
+    end = (1,) if alone else ()  # of a site of numbers, each its own vector
+    value, mean = site["value"].reshape(*site["value"].shape, *end), normal.loc.reshape(*normal.loc.shape, *end)
+    factor = normal.scale[..., None, None] if isinstance(normal, torch.distributions.Normal) else normal.scale_tril
+    shape = torch.broadcast_shapes(value.shape, mean.shape, (*fn.shape(), *end))
+    parts = [value.expand(shape), mean.expand(shape), factor.expand(*shape, shape[-1])]
+    if not alone and bool(value.isnan().any()):
+        raise _refusal(f"entries of the correlated site {name!r} are missing")
+    frame = frame_of(site, target.layout.plate)
+    axis = None if frame is None else len(shape) + frame.dim - len(fn.event_shape) - len(end)
+    value, mean, factor = (p.unsqueeze(0) if axis is None else p.movedim(axis, 0) for p in parts)
+    N, e = len(value), shape[-1]
+    return _Gaussian(
+        *(p.double() for p in (value.reshape(N, -1, e), mean.reshape(N, -1, e), factor.reshape(N, -1, e, e)))
+    )
 
 
-def _check_affine(target: Target, weight: Tensor, bias: Tensor, scale: Tensor, *, spread: Tensor) -> None:
-    """Check mean and scale at random points, of size about one and of the prior's size."""
-    rtol = _tolerance(bias)
+def _rows(columns: Tensor) -> Tensor:
+    """Columns ``(N, d, e, K)`` of a site as ``(N, d e, K)``."""
+    return columns.flatten(1, 2)
+
+
+def _check_affine(target: Target, sites: dict[str, _Gaussian], slopes: dict[str, Tensor], *, spread: Tensor) -> None:
+    """Check means and factors at random points, of size about one and of the prior's size."""
+    rtol = 1e-3 if target.origin.dtype == torch.float32 else 1e-8
     generator = torch.Generator().manual_seed(1)
-    unit = torch.eye(target.latent_dim).to(bias)
-    for factor in (0.3 * unit, 3.0 * unit, spread):
-        noise = torch.randn(target.num_data, target.latent_dim, generator=generator).to(bias)
-        u = (factor @ noise.unsqueeze(-1)).squeeze(-1)
-        loc, other, _ = _gaussian_likelihood(target, u)
-        affine = (weight @ u.unsqueeze(-1)).squeeze(-1) + bias
-        moved = (loc - bias).abs().max().clamp_min(1e-3)
-        if not torch.allclose(loc, affine, rtol=0, atol=float(rtol * moved)):
-            off = float((loc - affine).abs().max())
-            raise _refusal(f"the mean is not linear in the latent: it is off by {off:.3g} at a random point")
-        if not torch.allclose(other, scale, rtol=rtol):
-            raise _refusal("the standard deviation depends on the latent")
-
-
-def _tolerance(like: Tensor) -> float:
-    return 1e-3 if like.dtype == torch.float32 else 1e-8
+    unit = torch.eye(target.latent_dim).to(spread)
+    for step in (0.3 * unit, 3.0 * unit, spread):
+        noise = torch.randn(target.num_data, target.latent_dim, 1, generator=generator).to(spread)
+        u = (step @ noise).to(target.origin)  # (N, L, 1)
+        for name, found in _gaussians(target, u.squeeze(-1)).items():
+            site = sites[name]
+            moved, affine = found.gap - site.gap, (slopes[name] @ u.double().unsqueeze(1)).squeeze(-1)
+            off, far = (gap.nan_to_num().abs().max() for gap in (moved - affine, moved))
+            if not bool(off <= rtol * far.clamp_min(1e-3)):
+                raise _refusal(f"the mean is not linear in the latent: at site {name!r} it is off by {float(off):.3g}")
+            if not torch.allclose(found.factor, site.factor, rtol=rtol):
+                raise _refusal(f"the standard deviation depends on the latent at site {name!r}")
 
 
 def _refusal(reason: str) -> ValueError:
-    return ValueError(
-        say("a linear-Gaussian program (Gaussian prior, Gaussian likelihood, linear mean, constant scale)", reason,
-            "quadrature (L <= 3), laplace or mcmc")
-    )  # fmt: skip
+    expected = "a linear-Gaussian program (every site Gaussian, linear means, constant scales)"
+    return ValueError(say(expected, reason, "quadrature (L <= 3), laplace or mcmc"))

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_vae.inference.exact.grids import Frame, Grid
 from pyro_vae.inference.exact.peaks import Peaks, climb
 from pyro_vae.inference.target.blocks import log_joint_in_blocks
+from pyro_vae.inference.target.substitution import NaNWithoutFactor
 from pyro_vae.inference.target.target import Target
 from pyro_vae.randomness import fork_rng
 
@@ -23,7 +24,7 @@ _ZOOMS = 40  # five do, unless a datum lies far outside the prior
 
 
 class CountedDensity:
-    """The log joint of all data at u ``(G, N or 1, L)``, ``(G, N)``, -inf where it is not a number; it counts."""
+    """The log joint of all data at u ``(G, N or 1, L)``, ``(G, N)``, NaN where it cannot be computed; it counts."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -39,9 +40,10 @@ class CountedDensity:
         return lambda u: self._evaluate(target, u)
 
     def _evaluate(self, target: Target, u: Tensor) -> Tensor:
-        value = log_joint_in_blocks(target, u)
+        with NaNWithoutFactor():
+            value = log_joint_in_blocks(target, u)
         self.count += value.numel()
-        return value.masked_fill(value.isnan(), -math.inf)
+        return value
 
 
 def locate(density: CountedDensity) -> tuple[Frame, Peaks]:
@@ -56,7 +58,7 @@ def locate(density: CountedDensity) -> tuple[Frame, Peaks]:
     eye = torch.eye(L).to(low).expand(N, L, L)
     box = Frame(torch.zeros_like(target.origin), eye, low.expand(N, L), high.expand(N, L))
     shared = Grid.over(Frame(*(part[:1] for part in box)), m, density)
-    coarse = Grid(box.centre, eye, box.low, shared.step.expand(N, L), m, shared.log_joint)
+    coarse = Grid(box.centre, eye, box.low, shared.step.expand(N, L), m, shared.log_joint, shared.unknown)
     grid = coarse
     for _ in range(_ZOOMS):  # zoom, and move while the mass touches the edge, until the box stays as it is
         frame, stable = _zoom(grid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -48,7 +49,8 @@ class Grid:
     """Regular grids, one a datum, in coordinates t of its own: u = centre + basis t.
 
     ``centre (n, L)``, ``basis (n, L, L)``, ``low (n, L)`` and ``step (n, L)`` place m points a dimension at
-    ``t = low + step * index``; ``log_joint (m**L, n)`` is the density there.
+    ``t = low + step * index``; ``log_joint (m**L, n)`` is the density there, -inf where it is ``unknown``: where it
+    could not be computed.
     """
 
     centre: Tensor
@@ -57,13 +59,16 @@ class Grid:
     step: Tensor
     m: int
     log_joint: Tensor
+    unknown: Tensor
 
     @classmethod
     def over(cls, frame: Frame, m: int, log_joint: Callable[[Tensor], Tensor]) -> Grid:
         """The grid of m points a dimension over a frame, where a density ``(G, n, L)`` to ``(G, n)`` is evaluated."""
         centre, basis, low, high = frame
-        bare = cls(centre, basis, low, (high - low) / (m - 1), m, torch.empty(0))
-        return replace(bare, log_joint=log_joint(bare.points()))
+        bare = cls(centre, basis, low, (high - low) / (m - 1), m, torch.empty(0), torch.empty(0))
+        value = log_joint(bare.points())
+        unknown = value.isnan()
+        return replace(bare, log_joint=value.masked_fill(unknown, -math.inf), unknown=unknown)
 
     @property
     def log_cell(self) -> Tensor:
@@ -98,10 +103,20 @@ class Grid:
         index = _indices(self.m, self.low.shape[-1])
         return ((index == 0) | (index == self.m - 1)).any(-1).to(self.low.device)
 
+    def brink(self) -> Tensor:
+        """Which points lie on the faces, or next to one whose density is unknown, ``(m**L, n)``."""
+        L = self.low.shape[-1]
+        cube = self.unknown.reshape(*(self.m,) * L, -1)
+        for axis in range(L):
+            wall = torch.zeros_like(cube.narrow(axis, 0, 1))
+            walled = torch.cat([wall, cube, wall], axis)
+            cube = cube | walled.narrow(axis, 0, self.m) | walled.narrow(axis, 2, self.m)
+        return cube.flatten(0, L - 1) | self.edge().unsqueeze(-1)
+
     def take(self, keep: Tensor) -> Grid:
         """The grids of some data."""
         centre, basis, low, step = (part[keep] for part in (self.centre, self.basis, self.low, self.step))
-        return Grid(centre, basis, low, step, self.m, self.log_joint[:, keep])
+        return Grid(centre, basis, low, step, self.m, self.log_joint[:, keep], self.unknown[:, keep])
 
 
 class QuadraturePosterior(dist.TorchDistribution):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.inference.exact.grids import Frame, Grid
 from pyro_vae.inference.optimum.climb import ascend, decrement, flat
+from pyro_vae.inference.target.substitution import NaNWithoutFactor
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["Peaks", "climb"]
@@ -91,7 +92,8 @@ def climb(target: Target, coarse: Grid, frame: Frame) -> Peaks:
     some = target.rows(rows) if target.per_datum else target
     most = int(height.isfinite().sum(0).max())
     try:
-        u, value, gradient, hessian = ascend(some.log_joint, start[:most, rows], _STEPS)
+        with NaNWithoutFactor():
+            u, value, gradient, hessian = ascend(some.log_joint, start[:most, rows], _STEPS)
     except (RuntimeError, NotImplementedError):  # a density without two derivatives has no such peaks
         return peaks
     usable = gradient.isfinite().all(-1) & hessian.isfinite().flatten(-2).all(-1) & value.isfinite()

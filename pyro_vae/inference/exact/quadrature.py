@@ -47,7 +47,9 @@ def quadrature(
     many evaluations finds it.
 
     The error bound is the geometric mean of how far the result moves, at most, among the grids of twice and of four
-    times the spacing, plus the mass seen at the grid's edge, plus the rounding of the dtype.
+    times the spacing, plus the mass seen at the grid's edge, plus the rounding of the dtype. Points at which the
+    density cannot be computed, as where a covariance has no Cholesky factor, count as none, and those next to them as
+    edge: mass that reaches them widens the bound, or leaves none.
 
     Source: Trefethen & Weideman 2014, The exponentially convergent trapezoidal rule, SIAM Review 56.
 
@@ -138,7 +140,7 @@ def _integral(grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
     # The geometric mean of both moves: a kinked density quarters its error at a doubling, a smooth one far faster;
     # either alone can be small by accident.
     moved = (_move(f, grid.m, L, 2) * _move(f, grid.m, L, 4)).sqrt()
-    edge = (f[grid.edge()].logsumexp(0) - total).exp() * grid.m / 2
+    edge = (f.masked_fill(~grid.brink(), -math.inf).logsumexp(0) - total).exp() * grid.m / 2
     edge = edge.masked_fill(edge > _LEAK, math.inf)  # the mass goes on beyond the grid: nothing bounds it
     value = total + grid.log_cell
     rounding = 4 * torch.finfo(grid.log_joint.dtype).eps * (1 + grid.log_joint.amax(0).abs().double())

@@ -71,15 +71,13 @@ def starting_points(target: Target, num_chains: int, guide: GuideSampler | None 
     Raises:
         ValueError: if no finite point is found in 100 tries; it names the site whose density is not finite.
     """
-    C, N, L = num_chains, target.num_data, target.latent_dim
 
     def fresh() -> Tensor:
         if guide is not None:
-            return guide.sample(C)[0]
+            return guide.sample(num_chains)[0]
         if target.per_datum:
-            return target.sample_prior(C)
-        like = target.sample_prior(1)
-        return torch.empty(C, N, L, dtype=like.dtype, device=like.device).uniform_(-2, 2)
+            return target.sample_prior(num_chains)
+        return target.origin.new_empty(num_chains, *target.origin.shape).uniform_(-2, 2)
 
     u = fresh()
     for _ in range(_TRIES):

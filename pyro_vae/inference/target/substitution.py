@@ -11,13 +11,17 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.layout import Layout
 from pyro_vae.inference.target.program import Program, Trace, evaluating, run_once
 from pyro_vae.inference.target.supports import bijection
 
-__all__ = ["run_at", "run_prior", "vectorised", "vmap"]
+__all__ = ["NaNWithoutFactor", "each", "run_at", "run_prior", "vectorised"]
+
+_FILLS = {Tensor.normal_, Tensor.exponential_, Tensor.cauchy_, Tensor.uniform_, Tensor.log_normal_, Tensor.geometric_}
 
 
 def run_prior(model: Program, args: tuple[Any, ...]) -> Trace:
@@ -48,7 +52,7 @@ def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
         return function(u)
     rows = u.reshape(-1, *u.shape[-2:])
     try:
-        flat = vmap(function, rows)
+        flat = _vmap(function, rows)
     except RuntimeError as error:
         function(rows[0])  # an error of the program itself comes as it is
         where = "; ".join([str(error).splitlines()[0][:200], *getattr(error, "__notes__", [])])
@@ -57,14 +61,51 @@ def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
             raise ValueError(say("a program that has a density at every u", where, remedy)) from error
         remedy = "removing .item(), Python branches on values, dropout and sub-sampling"
         raise ValueError(say("a program and densities that torch.vmap can vectorise", where, remedy)) from error
-    return torch.utils._pytree.tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
+    return tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
 
 
-def vmap(function: Callable[[Tensor], Any], x: Tensor, *, randomness: str = "error") -> Any:
+def each(function: Callable[[Any], Any], items: Any) -> Any:
+    """Stack the results of a function that may draw, for each row of a tensor or a dictionary of them, each's own draw.
+
+    Vectorised, or one by one where that cannot be, as with a sampler without a batching rule.
+    """
+    try:
+        with pyro.validation_enabled(False), _OwnNoise():
+            return _vmap(function, items, randomness="different")
+    except (RuntimeError, ValueError, NotImplementedError):
+        leaves, spec = tree_flatten(items)
+        results = [function(tree_unflatten(list(row), spec)) for row in zip(*leaves, strict=True)]
+        return tree_map(lambda *parts: torch.stack(parts), *results)
+
+
+def _vmap(function: Callable[[Any], Any], x: Any, *, randomness: str = "error") -> Any:
     """``torch.vmap`` without its warning: an operation without a batching rule is slow, not wrong."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "There is a performance drop", UserWarning)
         return torch.vmap(function, randomness=randomness)(x)
+
+
+class _OwnNoise(TorchFunctionMode):
+    """Under ``vmap``, has noise filled into a tensor of each row's own: torch refuses one that all rows share."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _FILLS:
+            args = (torch.rand_like(args[0]), *args[1:])
+        return func(*args, **(kwargs or {}))
+
+
+class NaNWithoutFactor(TorchFunctionMode):
+    """Gives NaN in place of an error where a matrix among many has no Cholesky factor."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is not torch.linalg.cholesky:
+            return func(*args, **(kwargs or {}))
+        factor, failed = torch.linalg.cholesky_ex(*args, **(kwargs or {}))
+        return torch.where((failed == 0)[..., None, None], factor, torch.nan)
 
 
 class _Substitute(Messenger):

@@ -6,9 +6,9 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
@@ -20,7 +20,7 @@ from pyro_vae.inference.target.layout import LatentSite, Layout
 from pyro_vae.inference.target.legality import DEFAULT_PLATE, check_arguments, check_sites, data_plate
 from pyro_vae.inference.target.program import Program, Trace, beside, evaluating, run_once
 from pyro_vae.inference.target.rows import arguments_over_data
-from pyro_vae.inference.target.substitution import run_at, run_prior, vectorised, vmap
+from pyro_vae.inference.target.substitution import each, run_at, run_prior, vectorised
 from pyro_vae.inference.target.supports import is_real, same_support
 from pyro_vae.randomness import fork_rng
 
@@ -92,8 +92,6 @@ class Target:
         supports = {name: [run[name]["fn"].support for run in runs if name in run] for name in self.sites}
         self._static = all(same_support(own[0], other) for own in supports.values() for other in own[1:])
         self.plain = self.per_datum and len(supports) == 1 and all(is_real(own[0]) for own in supports.values())
-        self._shared: bool | None = None
-        self._over_data: tuple[int, ...] | None = None
         value = first[next(iter(self.sites))]["value"]
         self.origin = value.new_zeros(self.num_data, self.latent_dim)
 
@@ -109,7 +107,7 @@ class Target:
             raise ValueError(
                 say(f"u of shape (..., {self.num_data}, {self.latent_dim})", f"{tuple(u.shape)}", "target.pack(values)")
             )
-        if u.shape[-2] != self.num_data and not self._can_share(u):
+        if u.shape[-2] != self.num_data and not self._can_share:
             u = u.expand(*u.shape[:-2], self.num_data, self.latent_dim)
         return vectorised(self._densities, u)
 
@@ -197,8 +195,7 @@ class Target:
         self.layout.must_name_all(values)
         if self._static:
             return self.layout.pack_batch(values)
-        each = zip(*values.values(), strict=True)
-        return torch.stack([self.pack(dict(zip(values, one, strict=True))) for one in each])
+        return each(self.pack, values)
 
     def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
         """Return u ``(..., N, L)`` of values shaped as constrain returns them: its inverse.
@@ -222,12 +219,7 @@ class Target:
         def draw(_: Tensor) -> Tensor:
             return self.layout.pack(run_prior(self.model, self.args))
 
-        dummy = torch.zeros(num_samples)
-        try:
-            with pyro.validation_enabled(False):
-                return vmap(draw, dummy, randomness="different")
-        except (RuntimeError, ValueError, NotImplementedError):  # a sampler without a batching rule: one by one
-            return torch.stack([draw(d) for d in dummy])
+        return each(draw, torch.zeros(num_samples))
 
     def rows(self, index: Sequence[int] | Tensor) -> Target:
         """Return the target of the data at ``index``; this one if those are all data in their order.
@@ -244,9 +236,11 @@ class Target:
         keep = checks.rows(index, self.num_data)
         if keep.tolist() == list(range(self.num_data)):
             return self
-        if self._over_data is None:
-            self._over_data = arguments_over_data(self, self._indexed)
         return self._indexed(keep, self._over_data)
+
+    @cached_property
+    def _over_data(self) -> tuple[int, ...]:
+        return arguments_over_data(self, self._indexed)
 
     def _indexed(self, keep: Tensor, positions: tuple[int, ...]) -> Target:
         args = tuple(arg[keep.to(arg.device)] if i in positions else arg for i, arg in enumerate(self.args))
@@ -259,17 +253,15 @@ class Target:
     def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
         return log_parts(self.trace(u), self.layout, self._moving, u)
 
-    def _can_share(self, u: Tensor) -> bool:
-        """Whether points that all data share may go through the program once: tried at one point, then remembered."""
-        if self._shared is None:
-            probe = u.detach().reshape(-1, 1, self.latent_dim)[:1]
-            every = probe.expand(1, self.num_data, self.latent_dim)
-            try:
-                shared, apart = (vectorised(self._densities, v) for v in (probe, every))
-                self._shared = all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(shared, apart, strict=True))
-            except (RuntimeError, ValueError):
-                self._shared = False
-        return self._shared
+    @cached_property
+    def _can_share(self) -> bool:
+        """Whether points that all data share may go through the program once: tried at one point."""
+        probe = torch.linspace(0.3, 0.7, self.latent_dim).to(self.origin).expand(1, 1, -1)
+        try:
+            shared, apart = (vectorised(self._densities, v) for v in (probe, probe.expand(1, *self.origin.shape)))
+            return all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(shared, apart, strict=True))
+        except (RuntimeError, ValueError):
+            return False
 
 
 def as_target(

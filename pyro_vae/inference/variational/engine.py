@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from pyro.infer import ELBO
 from torch import Tensor
 
 from pyro_vae import checks
@@ -17,6 +16,7 @@ from pyro_vae.inference.compiled.backend import NotTraceableError, usable_cache
 from pyro_vae.inference.compiled.elbos import compiled_twin
 from pyro_vae.inference.compiled.graphs import NotCompiled, Retraced
 from pyro_vae.inference.compiled.step import CompiledStep
+from pyro_vae.inference.variational.settings import Settings
 from pyro_vae.inference.variational.steppers import GraphStepper, ParallelStepper, PyroStepper
 from pyro_vae.inference.variational.training_run import TrainingRun
 
@@ -27,24 +27,20 @@ _STEPS_TO_COMPILE = 5_000  # Inductor costs five to twenty seconds and saves as 
 
 
 class Engine:
-    """Chooses what takes a run's steps, and remembers why.
+    """Chooses what takes a run's steps, gives it to the run, and remembers why.
 
     The choice depends on the number of steps planned, never on a clock, so that a seed gives the same run.
 
     Args:
-        model: a Pyro program.
-        guide: its guide.
-        loss: a Pyro ELBO.
+        run: gets what takes its steps, and the loss to evaluate with, traced if the steps are.
+        settings: the numbers of the run.
+        parameters: what it learns.
+        optimiser: makes the user's own optimiser; None for Adam.
         compile: True, False or "auto".
-        planned: the number of steps.
-        custom: whether the optimiser is the user's own.
+        num_steps: how many are planned.
         warn: is given a line where a run is not compiled although ``compile`` is "auto", and why.
-        lr: Adam's learning rate.
-        clip_norm: the largest norm of the gradient.
 
     Attributes:
-        step: takes whole steps; None if Pyro and a torch optimiser do.
-        evaluation: the loss to evaluate with, traced if the steps are.
         description: what takes the steps, and why.
 
     Raises:
@@ -54,62 +50,48 @@ class Engine:
 
     def __init__(
         self,
-        model: Any,
-        guide: Any,
-        loss: ELBO,
+        run: TrainingRun,
+        settings: Settings,
+        parameters: list[Tensor],
+        optimiser: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None,
         *,
         compile: bool | str,
-        planned: int,
-        custom: bool,
+        num_steps: int,
         warn: Callable[[str], None],
-        lr: float,
-        clip_norm: float,
     ) -> None:
         if not isinstance(compile, bool):
             checks.among(compile, ["auto"], "compile, if not True or False,")
         usable_cache()  # torch's own optimisers do not import without one
-        self.step: CompiledStep | None = None
-        self.evaluation = loss
         self._required = compile is True
         self._warn = warn
-        self._lr, self._clip_norm = lr, clip_norm
-        if compile is False:
-            self.description = "Pyro, as asked"
-        elif custom:
-            self._give_up("the optimiser is not Adam of this package's")
-        elif compile == "auto" and planned < _STEPS_TO_TRACE:
-            self._give_up(f"{planned} steps are too few to win back the tracing")
-        else:
-            pays = self._required or planned >= _STEPS_TO_COMPILE
-            self.description = "one graph a step, " + ("compiled" if pays else "not compiled: the run is too short")
-            try:
-                backend = "inductor" if pays else "eager"
-                self.evaluation = compiled_twin(loss, backend="eager", warn=_hear_retraced)
-                self.step = CompiledStep(
-                    model, guide, loss, backend=backend, warn=self._hear, lr=lr, clip_norm=clip_norm
-                )
-            except NotTraceableError as error:
-                self._give_up(str(error))
-
-    def drive(
-        self,
-        run: TrainingRun,
-        parameters: list[Tensor],
-        optimiser: Callable[[Iterable[Tensor]], torch.optim.Optimizer] | None,
-    ) -> None:
-        """Give a run what takes its steps, and the loss to evaluate with."""
-        run.evaluation = self.evaluation
-        if self.step is not None:
-            run.stepper = GraphStepper(run.programs, run.kl_weight, self.step)
-            return
-        make = partial(torch.optim.Adam, lr=self._lr) if optimiser is None else optimiser
-        alone = PyroStepper(
-            run.programs, run.kl_weight, run.loss, parameters, optimiser=make(parameters), clip_norm=self._clip_norm
-        )
-        run.stepper = alone
         if run.parallel is not None:
-            run.stepper = ParallelStepper(alone, run.parallel)
             self.description = f"Pyro, data-parallel on {run.parallel.size} processes"
+        elif compile is False:
+            self.description = "Pyro, as asked"
+        elif optimiser is not None:
+            self._give_up("the optimiser is not Adam of this package's")
+        elif compile == "auto" and num_steps < _STEPS_TO_TRACE:
+            self._give_up(f"{num_steps} steps are too few to win back the tracing")
+        elif self._compiled(run, settings, inductor=self._required or num_steps >= _STEPS_TO_COMPILE):
+            return
+        make = partial(torch.optim.Adam, lr=settings.lr) if optimiser is None else optimiser
+        kind = PyroStepper if run.parallel is None else partial(ParallelStepper, run.parallel)
+        own: Any = {"optimiser": make(parameters), "clip_norm": settings.largest_norm}
+        run.stepper = kind(run.programs, run.kl_weight, run.loss, parameters, **own)
+
+    def _compiled(self, run: TrainingRun, settings: Settings, *, inductor: bool) -> bool:
+        """Give the run graphs for its steps and its evaluation; say whether its loss has any."""
+        self.description = "one graph a step, " + ("compiled" if inductor else "not compiled: the run is too short")
+        numbers: Any = {"lr": settings.lr, "clip_norm": settings.largest_norm}
+        backend = "inductor" if inductor else "eager"
+        try:
+            run.evaluation = compiled_twin(run.loss, backend="eager", warn=_hear_retraced)
+            step = CompiledStep(*run.programs, run.loss, backend=backend, warn=self._hear, **numbers)
+        except NotTraceableError as error:
+            self._give_up(str(error))
+            return False
+        run.stepper = GraphStepper(run.programs, run.kl_weight, step)
+        return True
 
     def _hear(self, warning: Warning) -> None:
         """Act on what the steps' graphs warn of."""

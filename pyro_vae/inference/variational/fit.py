@@ -127,50 +127,31 @@ def fit(
     _check_makers(loss, optimiser, checkpoint)
     where = training_device(device)
     train, held_out = split(x, validation, where, model)
-    _move(where, model, guide)
+    for program in (model, guide):
+        if where is not None and isinstance(program, nn.Module):
+            program.to(where)
     num_data = len(train[0])
     size = min(64, num_data) if batch_size is None else batch_size
     patience = _in_epochs(patience, patience_steps, steps_per_epoch=-(-num_data // max(1, size)))
     settings = Settings(epochs, size, lr, patience, kl_warmup, clip_norm, lr_drops)
     check_programs(model, guide, train, held_out, batch_size=size, plate=plate, binary=dynamic_binarisation)
     if starts and (checkpoint is None or checkpoint.load() is None):
-        same = {
-            "lr": lr,
-            "loss": loss,
-            "optimiser": optimiser,
-            "clip_norm": clip_norm,
-            "plate": plate,
-            "device": device,
-        }
-        same |= {"dynamic_binarisation": dynamic_binarisation, "device": device}
         trial_epochs = -(-checks.positive_integer(trial_steps, "trial_steps") * size // num_data)
-        trial: Any = partial(fit, model, guide, train, epochs=trial_epochs, batch_size=size, validation=held_out)
-        _take_best_start(
-            (model, guide),
-            starts,
-            partial(trial, compile=False if compile is False else "auto", progress=False, **same),
-        )
+        same: dict[str, Any] = {"loss": loss, "optimiser": optimiser, "clip_norm": clip_norm, "plate": plate}
+        same |= {"dynamic_binarisation": dynamic_binarisation, "device": device, "progress": False}
+        same |= {"batch_size": size, "lr": lr, "validation": held_out, "compile": compile and "auto"}
+        _take_best_start((model, guide), starts, partial(fit, model, guide, train, epochs=trial_epochs, **same))
     run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
     parameters = run.parameters(tuple(part[:size] for part in train))
     with progress_bar(epochs, "SVI", show=progress, unit="epoch") as bar:
-        engine = Engine(
-            model,
-            guide,
-            loss,
-            compile=compile if run.parallel is None else False,
-            planned=settings.expected_epochs * -(-num_data // size),
-            custom=optimiser is not None,
-            warn=write_above_bar if progress else lambda _: None,
-            lr=lr,
-            clip_norm=settings.largest_norm,
-        )
-        engine.drive(run, parameters, optimiser)
+        warn = write_above_bar if progress else lambda _: None
+        num_steps = settings.expected_epochs * -(-num_data // size)
+        engine = Engine(run, settings, parameters, optimiser, compile=compile, num_steps=num_steps, warn=warn)
         if held_out is not None and dynamic_binarisation:
             held_out = run.binarise(held_out)
         with run.whole_epochs():
-            loop = TrainingLoop(
-                run, settings, train, held_out, checkpoint=checkpoint, start=start, adam=optimiser is None
-            )
+            adam = optimiser is None
+            loop = TrainingLoop(run, settings, train, held_out, checkpoint=checkpoint, start=start, adam=adam)
             return replace(loop.go(bar), engine=engine.description)
 
 
@@ -211,10 +192,3 @@ def _check_makers(loss: Any, optimiser: Any, checkpoint: Any) -> None:
     if checkpoint is not None and not all(hasattr(checkpoint, name) for name in ("load", "due", "save")):
         expected = "a checkpoint with load(), due() and save(state)"
         raise TypeError(say(expected, f"{checkpoint!r}", "pyro_vae.runs.checkpoints.Checkpoints"))
-
-
-def _move(device: torch.device | None, *programs: Program) -> None:
-    """Put what is a module on the device."""
-    for program in programs:
-        if device is not None and isinstance(program, nn.Module):
-            program.to(device)

@@ -171,15 +171,8 @@ class PyroStepper(Stepper):
 class ParallelStepper(PyroStepper):
     """The same on several processes, each with its share of every batch."""
 
-    def __init__(self, alone: PyroStepper, parallel: Parallel) -> None:
-        super().__init__(
-            alone.programs,
-            alone.kl_weight,
-            alone.loss,
-            alone.parameters,
-            optimiser=alone.optimiser,
-            clip_norm=alone.clip_norm,
-        )
+    def __init__(self, parallel: Parallel, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.parallel = parallel
 
     def batches(self, data: Data, batch_size: int) -> Iterator[tuple[Data, int]]:

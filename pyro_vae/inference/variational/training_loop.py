@@ -37,6 +37,19 @@ class History:
     num_steps: int = 0
     engine: str = ""
 
+    def __repr__(self) -> str:
+        """Return epochs, the last ELBOs, and why the run ended, in a line.
+
+        Example:
+            >>> History([-30.0, -21.0], [-22.5, -23.0], stopped_early=True, num_steps=40)
+            History(2 epochs, 40 steps; last ELBO -21.00, validation -23.00; stopped early, best epoch 0)
+        """
+        elbos = {"last ELBO": self.train_elbo, "validation": self.validation_elbo}
+        last = [f"{name} {elbo[-1]:.2f}" for name, elbo in elbos.items() if elbo]
+        end = "stopped early" if self.stopped_early else "ran to the end"
+        told = [f"{len(self.train_elbo)} epochs, {self.num_steps} steps", ", ".join(last), end]
+        return f"History({'; '.join(filter(None, told))}, best epoch {self.best_epoch})"
+
 
 class TrainingLoop:
     """Goes through the epochs, from a checkpoint's if it holds one.

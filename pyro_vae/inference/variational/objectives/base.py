@@ -44,7 +44,7 @@ class Objective(ELBO):
     goes into ``OTHER_OBJECTIVES``.
 
     Args:
-        num_particles: K, how many draws from the guide.
+        num_particles: K, how many draws from the guide are averaged; ``default_particles`` of the class if None.
         vectorize_particles: draw them in one run, inside a plate to the left of the program's own; switch it off for
             a program that cannot be run so.
         max_plate_nesting: how many plates the program nests; found by a first run if not given.
@@ -55,15 +55,19 @@ class Objective(ELBO):
     """
 
     min_particles = 1
+    default_particles = 1
 
     def __init__(
-        self, *, num_particles: int = 1, vectorize_particles: bool = True, max_plate_nesting: float = math.inf
+        self,
+        *,
+        num_particles: int | None = None,
+        vectorize_particles: bool = True,
+        max_plate_nesting: float = math.inf,
     ) -> None:
-        positive_integer(num_particles, "num_particles", minimum=self.min_particles)
+        K = self.default_particles if num_particles is None else num_particles
+        positive_integer(K, "num_particles", minimum=self.min_particles)
         super().__init__(
-            num_particles=num_particles,
-            vectorize_particles=vectorize_particles and num_particles > 1,
-            max_plate_nesting=max_plate_nesting,
+            num_particles=K, vectorize_particles=vectorize_particles and K > 1, max_plate_nesting=max_plate_nesting
         )
 
     def estimate(

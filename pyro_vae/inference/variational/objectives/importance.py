@@ -21,9 +21,7 @@ class ImportanceWeightedELBO(Objective):
     It lies between the ELBO (K = 1) and log p(x), and rises with K. The weights are averaged for every datum.
 
     Args:
-        num_particles: K.
-        vectorize_particles: draw all K in one run of the programs.
-        max_plate_nesting: how many plates the programs nest; found by a first run if not given.
+        particles: as of :class:`Objective`.
 
     Source:
         Burda, Grosse & Salakhutdinov 2016, equation 8.
@@ -39,12 +37,7 @@ class ImportanceWeightedELBO(Objective):
         True
     """
 
-    def __init__(
-        self, *, num_particles: int = 5, vectorize_particles: bool = True, max_plate_nesting: float = math.inf
-    ) -> None:
-        super().__init__(
-            num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
-        )
+    default_particles = 5
 
     def estimate(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -89,9 +82,7 @@ class RenyiELBO(ImportanceWeightedELBO):
 
     Args:
         alpha: any number but 1.
-        num_particles: K.
-        vectorize_particles: draw all K in one run of the programs.
-        max_plate_nesting: how many plates the programs nest; found by a first run if not given.
+        particles: as of :class:`Objective`.
 
     Raises:
         ValueError: if alpha is 1.
@@ -104,17 +95,8 @@ class RenyiELBO(ImportanceWeightedELBO):
         0.5
     """
 
-    def __init__(
-        self,
-        *,
-        alpha: float = 0.5,
-        num_particles: int = 5,
-        vectorize_particles: bool = True,
-        max_plate_nesting: float = math.inf,
-    ) -> None:
-        super().__init__(
-            num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
-        )
+    def __init__(self, *, alpha: float = 0.5, **particles: Any) -> None:
+        super().__init__(**particles)
         if alpha == 1 or not math.isfinite(alpha):
             raise ValueError(say("an alpha other than 1", f"{alpha}", "pyro.infer.Trace_ELBO() for alpha = 1"))
         self.alpha = float(alpha)

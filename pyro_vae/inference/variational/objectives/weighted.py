@@ -27,9 +27,7 @@ class BetaELBO(Objective):
         beta: a number, or a schedule: a function of the gradient step (from 0), such as :func:`objectives.warm_up`
             or :func:`objectives.cyclical`. Every loss with gradients counts as one step; without gradients the weight
             is the last.
-        num_particles: K, how many draws are averaged.
-        vectorize_particles: draw all K in one run of the programs.
-        max_plate_nesting: how many plates the programs nest; found by a first run if not given.
+        particles: as of :class:`Objective`.
 
     Raises:
         ValueError: if beta is negative.
@@ -43,17 +41,8 @@ class BetaELBO(Objective):
         (4.0, 0.01)
     """
 
-    def __init__(
-        self,
-        beta: float | Callable[[int], float] = 1.0,
-        *,
-        num_particles: int = 1,
-        vectorize_particles: bool = True,
-        max_plate_nesting: float = math.inf,
-    ) -> None:
-        super().__init__(
-            num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
-        )
+    def __init__(self, beta: float | Callable[[int], float] = 1.0, **particles: Any) -> None:
+        super().__init__(**particles)
         if not callable(beta) and not (isinstance(beta, (int, float)) and beta >= 0 and math.isfinite(beta)):
             raise ValueError(say("a beta of at least 0, or a schedule", f"{beta!r}", "beta=1.0"))
         self.beta = beta
@@ -89,9 +78,7 @@ class FreeBitsELBO(Objective):
 
     Args:
         free_bits: lambda, in nats a datum and group.
-        num_particles: K, how many draws are averaged.
-        vectorize_particles: draw all K in one run of the programs.
-        max_plate_nesting: how many plates the programs nest; found by a first run if not given.
+        particles: as of :class:`Objective`.
 
     Raises:
         ValueError: if ``free_bits`` is negative.
@@ -104,17 +91,8 @@ class FreeBitsELBO(Objective):
         0.1
     """
 
-    def __init__(
-        self,
-        free_bits: float = 0.1,
-        *,
-        num_particles: int = 1,
-        vectorize_particles: bool = True,
-        max_plate_nesting: float = math.inf,
-    ) -> None:
-        super().__init__(
-            num_particles=num_particles, vectorize_particles=vectorize_particles, max_plate_nesting=max_plate_nesting
-        )
+    def __init__(self, free_bits: float = 0.1, **particles: Any) -> None:
+        super().__init__(**particles)
         if not (free_bits >= 0 and math.isfinite(free_bits)):
             raise ValueError(say("free_bits of at least 0 nats", f"{free_bits}", "free_bits=0.1"))
         self.free_bits = float(free_bits)
