@@ -1,7 +1,8 @@
 """Every prior with every likelihood, and each of both with every guide; every objective with all of them.
 
 A path through the code joins two parts at most: a joint density is the prior's plus the likelihood's, a guide meets the
-data of a likelihood and the support of a prior. So every pair occurs, and of the triples those that this takes. Each trains a few steps, and then, on every datum, ELBO <= IWAE-K <= log p(x): the evidence by numerical
+data of a likelihood and the support of a prior. So every pair occurs, and of the triples those that this takes. Each
+combination trains a few steps, and then, on every datum, ELBO <= IWAE-K <= log p(x): the evidence by numerical
 integration over the one latent dimension (over both sites for the two-level prior), and the ELBO twice, by the same
 integration and by draws.
 """
