@@ -24,7 +24,8 @@ from pyro_vae.runs.training import read_recipe, train
 torch.set_num_threads(1)
 folder, data = sys.argv[1:]
 np.save(data, (np.random.RandomState(0).rand(90, 6) > 0.5).astype("f4"))
-recipe = Recipe.of({"data": data, "epochs": 160, "batch_size": 32, "hidden": "8", "patience": 150})
+recipe = Recipe.of({"data": data, "epochs": 160, "batch_size": 32, "hidden": "8", "patience": 150,
+                    "compile": "no"})
 
 def go(name, every):
     run = Run(os.path.join(folder, name))

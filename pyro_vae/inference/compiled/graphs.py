@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.inference.compiled.backend import Run, compiled
+from pyro_vae.inference.compiled.backend import Run, compiled, usable_cache
 from pyro_vae.inference.compiled.call import Call
 from pyro_vae.inference.compiled.recording import record
 from pyro_vae.inference.compiled.states import CHANGES, Checked, Compiled, Recorded, Reference, Refused, Traced
@@ -140,6 +140,7 @@ class Graphs:
             after = self._trace(entry, coming, call, gradient=gradient)  # before the run below: it may write buffers
             value = reference()
         else:
+            usable_cache()  # without one torch does not import what a recording needs
             with record(call.leaves) as recording:
                 value = reference()
             after = Recorded.after(coming, call, recording)

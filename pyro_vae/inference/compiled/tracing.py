@@ -84,6 +84,8 @@ def trace(
     """
     usable_cache()
     from torch._decomp import get_decompositions
+    from torch._guards import TracingContext, tracing
+    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
     tensors = recording.tensors
@@ -112,6 +114,7 @@ def trace(
         _no_other_noise(),
         _NoEscape(),
         _NoNumbers(),
+        tracing(TracingContext(FakeTensorMode())),  # one for every value: else the tracer makes one for each
     ):
         warnings.simplefilter("ignore")
         try:
