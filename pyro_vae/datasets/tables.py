@@ -169,12 +169,10 @@ def _other_encoding(path: Path) -> str:
     """What to say of a file that is not in UTF-8: where, and how to make it so."""
     raw = path.read_bytes()
     wide = raw[:2] in {b"\xff\xfe", b"\xfe\xff"}
-    line, start = 1, 0
-    for line, text in enumerate(raw.split(b"\n"), 1):
-        try:
-            text.decode("utf-8")
-        except UnicodeDecodeError as error:
-            start = text[error.start]
-            break
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        start = error.start
+    line = raw[:start].count(b"\n") + 1
     remedy = f"iconv -f {'UTF-16' if wide else 'WINDOWS-1252'} -t UTF-8 {path} > new.csv, or saving it as UTF-8"
-    return say(f"text in UTF-8 in {path}", f"byte 0x{start:02x} in line {line} (another encoding)", remedy)
+    return say(f"text in UTF-8 in {path}", f"byte 0x{raw[start]:02x} in line {line} (another encoding)", remedy)

@@ -12,6 +12,7 @@ from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.run import mcmc
 from pyro_vae.inference.optimum.mode import laplace
 from pyro_vae.report.page import Section
+from pyro_vae.runs.judgement import in_own_units
 from pyro_vae.runs.training import Trained
 
 __all__ = ["compared", "verdicts"]
@@ -23,7 +24,7 @@ def compared(trained: Trained, x: Tensor, *, num_samples: int) -> list[Section]:
     routes["HMC"] = mcmc(trained.model, x, kernel=HMC(), guide=trained.guide, num_samples=num_samples)
     exact = trained.recipe.num_latents <= MAX_LATENT_DIM
     truth = quadrature(trained.model, x) if exact else routes["HMC"]
-    comparison = compare(trained.model, x, routes, truth=truth)
+    comparison = in_own_units(trained, x, compare(trained.model, x, routes, truth=truth))
     words = (
         "Mean error is in exact posterior standard deviations; KL, bound and gap are in nats per datum."
         if exact

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from pyro_vae import plots
-from pyro_vae.evaluation.model.criticism import criticise
 from pyro_vae.report.page import Section
-from pyro_vae.runs.judgement import judge
+from pyro_vae.runs.judgement import criticise_run, judge
 from pyro_vae.runs.training import Trained
 
 __all__ = ["worth"]
@@ -29,9 +28,7 @@ def worth(trained: Trained) -> list[Section]:
     table.columns = [name.replace("_", " ") for name in table.columns]
     figure = None
     if len(x_test) >= _FEWEST_ROWS:
-        schema = trained.prepared.schema
-        names = [schema.name(i).strip("'") for i in schema.order]
-        found = criticise(trained.model, x_test[:_MOST_ROWS], trained.guide, names=names, seed=trained.recipe.seed)
+        found = criticise_run(trained, x_test[:_MOST_ROWS], baselines=False)
         text += f"\n\n{found.verdict}"
         figure = plots.criticism(found)
     return [Section("Verdict on the model", text, figure=figure, table=table)]

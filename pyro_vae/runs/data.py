@@ -23,7 +23,7 @@ from pyro_vae.runs.columns import Choice, with_choices
 from pyro_vae.runs.folder import fingerprint
 from pyro_vae.runs.recipe import Recipe
 
-__all__ = ["SPLITS", "Prepared", "encoded", "load_data", "prepare"]
+__all__ = ["SPLITS", "Prepared", "encoded", "load_data", "prepare", "split_rows"]
 
 SPLITS = ("train", "validation", "test", "all")
 _FEWEST_ROWS = 5  # to train on: fewer say nothing of how columns vary
@@ -109,7 +109,7 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     """
     loaded = load_data(recipe.data, recipe.key, memory_map=recipe.memory_map, drop=recipe.dropped)
     digest = fingerprint(Path(recipe.data)) if Path(recipe.data).exists() else recipe.data
-    rows = _split(recipe, len(loaded.values))
+    rows = split_rows(recipe, len(loaded.values))
     choices: list[Choice] = []
     if schema is None:
         schema = describe(loaded, rows["train"].numpy(), kind=recipe.kind, standardise=recipe.standardise)
@@ -134,8 +134,12 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     return Prepared(schema, dtype, x | {"all": whole}, digest, tuple(notes), tuple(choices))
 
 
-def _split(recipe: Recipe, N: int) -> dict[str, Tensor]:
-    """Which rows are for training, validation and test, by the recipe's seed."""
+def split_rows(recipe: Recipe, N: int) -> dict[str, Tensor]:
+    """Return which of N rows are for training, validation and test, by the recipe's seed.
+
+    Raises:
+        ValueError: if too few are left to train on.
+    """
     order = torch.as_tensor(np.random.RandomState(recipe.seed).permutation(N))  # the legacy stream is frozen for ever
     test, validation = int(recipe.test * N), int(recipe.validation * N)
     train = N - test - validation

@@ -118,7 +118,7 @@ def test_a_table_is_read_and_what_was_done_to_it_is_said(name, tmp_path):
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_table_is_refused_in_a_sentence_that_says_what_to_do(name, tmp_path):
     content, said = REFUSED[name]
-    with pytest.raises(ValueError, match="^expected ") as error:
+    with pytest.raises(ValueError, match=r"^expected ") as error:
         _prepared(_written(content, tmp_path))
     for words in said:
         assert words in str(error.value)
@@ -157,7 +157,7 @@ def test_columns_are_dropped_by_name_and_that_is_said(tmp_path):
     prepared = _prepared(path, drop="id, a")
     assert prepared.schema.columns == ("b",)
     assert "left out, as asked for: id, a" in prepared.notes
-    with pytest.raises(ValueError, match="a column to drop that .* has; got 'c'; try one of 'a', 'b', 'id'"):
+    with pytest.raises(ValueError, match=r"a column to drop that .* has; got 'c'; try one of 'a', 'b', 'id'"):
         _prepared(path, drop="c")
     with pytest.raises(ValueError, match="all dropped"):
         _prepared(path, drop="id,a,b")
