@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pyro_vae.cli.options import Data, Json, Output, Rows, RunFolder, Seed, Split, TrustCode, choose, opened
+from pyro_vae.cli.options import Data, Json, Output, Rows, RunFolder, Seed, TrustCode, choose, opened
 from pyro_vae.cli.output import notify, show, write_columns
 
 __all__ = ["impute"]
@@ -35,10 +34,10 @@ def impute(
 ) -> None:
     """Fill in empty cells with means, or N draws of them, or check how well that works.
 
-    Means are those of the posterior predictive, rounded in columns of whole numbers; of words and of two values the most
-    frequent draw. With --draws the completed tables stand one below the other, with a column "draw". The run must have
-    been trained on data with empty cells; --check works on any, and compares with the column means and scikit-learn's
-    IterativeImputer. Of a thousand rows at most, without --rows.
+    Means are those of the posterior predictive, rounded in columns of whole numbers; of words and of two values the
+    most frequent draw. With --draws the completed tables stand one below the other, with a column "draw". The run must
+    have been trained on data with empty cells; --check works on any, and compares with the column means and
+    scikit-learn's IterativeImputer, on a thousand rows at most without --rows.
 
     Examples:
     pyro-vae impute runs/first --data table.csv --output filled.csv

@@ -58,6 +58,7 @@ def log_jacobian(schema: Schema, x: Tensor) -> Tensor:
 def named(schema: Schema, values: np.ndarray) -> dict[str, Any]:
     """Return values ``(n, D)`` in the table's units as columns by name: words for codes, whole numbers as such."""
     columns: dict[str, Any] = {}
+    values = _as_precise(schema, values)
     for i, name in enumerate(schema.columns or [f"x{i}" for i in range(schema.data_dim)]):
         words, column = schema.words.get(name), values[:, i]
         there = ~np.isnan(column)
@@ -67,3 +68,13 @@ def named(schema: Schema, values: np.ndarray) -> dict[str, Any]:
             whole = schema.kinds[i] in {"binary", "counts", "categories"} and bool(there.all())
             columns[name] = np.rint(column).astype(np.int64) if whole else column
     return columns
+
+
+def _as_precise(schema: Schema, values: np.ndarray) -> np.ndarray:
+    """Values rounded to what single precision holds of them on the model's scale, as a table's own digits are."""
+    loc = np.asarray(schema.loc)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = np.floor(-np.log10(np.abs(values - loc) * np.finfo(np.float32).eps))
+    power = 10.0 ** np.abs(np.where(np.abs(places) < 22, places, 0.0))
+    rounded = np.where(places < 0, np.round(values / power) * power, np.round(values * power) / power)
+    return np.where(np.abs(places) < 22, rounded, values)
