@@ -39,7 +39,7 @@ def decode(schema: Schema, x: Tensor) -> np.ndarray:
     """Return values in the table's units and order ``(..., D)`` for the model's ``(..., D)``."""
     out = np.empty(tuple(x.shape))
     out[..., list(schema.order)] = x.detach().cpu().double().numpy()
-    return out * np.asarray(schema.scale) + np.asarray(schema.loc)
+    return _as_precise(schema, out * np.asarray(schema.scale) + np.asarray(schema.loc))
 
 
 def log_jacobian(schema: Schema, x: Tensor) -> Tensor:
@@ -58,7 +58,6 @@ def log_jacobian(schema: Schema, x: Tensor) -> Tensor:
 def named(schema: Schema, values: np.ndarray) -> dict[str, Any]:
     """Return values ``(n, D)`` in the table's units as columns by name: words for codes, whole numbers as such."""
     columns: dict[str, Any] = {}
-    values = _as_precise(schema, values)
     for i, name in enumerate(schema.columns or [f"x{i}" for i in range(schema.data_dim)]):
         words, column = schema.words.get(name), values[:, i]
         there = ~np.isnan(column)

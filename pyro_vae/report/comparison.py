@@ -33,6 +33,7 @@ def compared(trained: Trained, x: Tensor, *, num_samples: int) -> list[Section]:
     )
     words += f"; log p(x) is the log of {units(trained)}."
     frame = comparison.to_dataframe().drop(columns="num_samples").dropna(axis=1, how="all")
+    frame["ess"] = frame["ess"].round()
     frame.index.name = None
     frame.columns = [{"std_ratio": "sd ratio", "kl": "KL", "ess": "ESS"}.get(c, c.replace("_", " ")) for c in frame]
     made = [Section("Verdict on the posterior", " ".join(verdicts(comparison, routes["HMC"])))]
@@ -48,7 +49,7 @@ def _ledger(comparison: Comparison) -> Section:
     parts = {"log p(x), exact": comparison.log_evidence, "less the KL of the guide": -vi.kl, "the bound": vi.bound}
     means = {name: float(value.mean()) for name, value in parts.items()}
     means["unaccounted (noise)"] = means["the bound"] - means["log p(x), exact"] - means["less the KL of the guide"]
-    frame = pd.DataFrame({"nats per datum": means})
+    frame = pd.DataFrame({"nats per datum": means}).round(4)
     return Section("Ledger of gaps", "log p(x) = ELBO + KL: what the guide costs, on average.", table=frame)
 
 
