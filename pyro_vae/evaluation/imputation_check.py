@@ -23,6 +23,7 @@ __all__ = ["ImputationCheck", "check_imputation", "point_estimate"]
 
 _ENOUGH = 1_000  # hidden cells in all, for which cells are hidden anew until every one has been
 _LEVELS = (0.5, 0.9)
+_VAGUE = 0.05  # the standard error of a coverage from which it says nothing
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,9 @@ class ImputationCheck:
                 f"IterativeImputer by {row['rmse_iterative']:.3f} ({ratio:.2f} times its error)"
             )
             error = math.sqrt(0.09 / row["cells"])
-            said.append(
-                f"90 % intervals hold {row['coverage_90']:.1%} of {row['cells']:.0f} hidden numbers: "
-                + ("as they should" if abs(row["coverage_90"] - 0.9) <= 2 * error else "not what they say")
-            )
+            word = "as they should" if abs(row["coverage_90"] - 0.9) <= 2 * error else "not what they say"
+            word = word if error < _VAGUE else "too few to tell"
+            said.append(f"90 % intervals hold {row['coverage_90']:.1%} of {row['cells']:.0f} hidden numbers: {word}")
         if "all categories" in frame.index:
             row = frame.loc["all categories"]
             said.append(f"{row['accuracy']:.1%} of categories are right, {row['accuracy_mode']:.1%} by the mode alone")
@@ -209,7 +209,8 @@ def check_imputation(
     label = tuple(str(name) for name in (names or range(D)))
     left = ", ".join(name for name, some in zip(label, vary, strict=True) if not some)
     notes = (f"columns of one value in training are left out: {left}",) if left else ()
-    return ImputationCheck(label, coded, *map(np.concatenate, zip(*found, strict=True)), notes)
+    column, error, mean_error, regression_error, place = map(np.concatenate, zip(*found, strict=True))
+    return ImputationCheck(label, coded, column, error, mean_error, regression_error, place, notes)
 
 
 def point_estimate(draws: Tensor, categories: Any) -> Tensor:

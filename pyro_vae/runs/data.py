@@ -131,6 +131,8 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     notes = [*loaded.notes, *_notes(schema, whole)]
     if loaded.columns:
         notes += remarks(np.asarray(loaded.values, dtype=np.float64), loaded.columns)
+    if not len(rows["test"]):
+        notes.append("no row is held out: nothing can be said of how good the model is")
     return Prepared(schema, dtype, x | {"all": whole}, digest, tuple(notes), tuple(choices))
 
 

@@ -41,6 +41,7 @@ READ = {
     "numbered rows": (_with(range(1, N + 1)), "columns that rise with every row, 'k': ids? --drop 'k'"),
     "dates that repeat": (_with([f"2020-0{1 + i % 4}-01" for i in range(N)]), "dates that repeat are categories"),
     "20 rows": (BASE[:20], "20 rows are few"),
+    "5 rows": (BASE[:5], "no row is held out"),
     "wide": (pd.DataFrame(RANDOM.randn(55, 70)), "70 columns and 56 rows"),
     "two names alike": ("a,a,b\n" + "1.5,2,3\n4,5.5,6\n" * 30, "number 2 as 'a.1'"),
     "no name": (",a\n" + "1.5,2.5\n3.1,4\n" * 30, "number 1 as 'unnamed_1'"),
