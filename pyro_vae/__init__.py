@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.evaluation.evidence.evidence import Evidence as Evidence
     from pyro_vae.evaluation.evidence.evidence import evidence as evidence
     from pyro_vae.evaluation.imputation import impute as impute
+    from pyro_vae.evaluation.imputation_check import ImputationCheck as ImputationCheck
+    from pyro_vae.evaluation.imputation_check import check_imputation as check_imputation
     from pyro_vae.evaluation.model.baselines import Baselines as Baselines
     from pyro_vae.evaluation.model.baselines import baselines as baselines
     from pyro_vae.evaluation.model.criticism import criticise as criticise
@@ -97,6 +99,8 @@ _HOMES = {
     "Ledger": "pyro_vae.evaluation.posterior.gaps",
     "gaps": "pyro_vae.evaluation.posterior.gaps",
     "impute": "pyro_vae.evaluation.imputation",
+    "ImputationCheck": "pyro_vae.evaluation.imputation_check",
+    "check_imputation": "pyro_vae.evaluation.imputation_check",
     "Baselines": "pyro_vae.evaluation.model.baselines",
     "baselines": "pyro_vae.evaluation.model.baselines",
     "Criticism": "pyro_vae.evaluation.model.result",

@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "evaluation.imputation": [
         *("evaluation.sites", "inference.mcmc", "inference.posterior", "inference.target", "model"),
     ],
+    "evaluation.imputation_check": ["evaluation.imputation", "model"],
     "evaluation.evidence": [
         *("evaluation.simulation", "evaluation.sites", "inference.posterior", *ROUTES),
     ],
@@ -69,6 +70,7 @@ MAY_IMPORT = {
         "evaluation.model",
         "evaluation.sweep",
         "factor_analysis",
+        "inference.target",
         "inference.variational",
         *PARTS,
     ],
@@ -79,8 +81,14 @@ MAY_IMPORT = {
     ],
     "demo": ["datasets", "evaluation.posterior", "plots", "report", "inference.variational", *PARTS, *ROUTES],
     "cli": [
-        *("datasets", "demo", "distributed", "report", "runs"),
-        *("evaluation.evidence", "evaluation.imputation", "inference.posterior", "inference.target"),
+        *("datasets", "demo", "distributed", "plots", "report", "runs"),
+        *(
+            "evaluation.evidence",
+            "evaluation.imputation",
+            "evaluation.imputation_check",
+            "inference.posterior",
+            "inference.target",
+        ),
     ],
     "__main__": ["cli"],
 }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pyro_vae.cli import evaluate, output, share, sweep, train
+from pyro_vae.cli import evaluate, impute, model, output, share, sweep, train
 
 __all__ = ["app"]
 
@@ -42,9 +42,11 @@ for command in (
     evaluate.infer,
     evaluate.compare,
     evaluate.evidence,
+    model.criticise,
+    model.compare_models,
     sweep.sweep,
     share.sample,
-    share.impute,
+    impute.impute,
     share.report,
     share.parts,
     share.demo,

@@ -66,6 +66,7 @@ def infer(
     """
     from pyro_vae.datasets.rows import pieces
     from pyro_vae.distributed import gathered, joined, own_share
+    from pyro_vae.runs.judgement import units
 
     with joined() as rank, opened(run, trust_code=trust_code) as trained:
         x = own_share(choose(trained, data, split, rows))
@@ -81,20 +82,25 @@ def infer(
 
     count = len(columns["mean_1"])
     text = f"{count} posteriors by {route}\n" + table(pd.DataFrame(columns).head(10))
-    show({"route": route, "num_data": count, **columns}, text, as_json=json)
+    known = {}
+    if "log_evidence" in columns:
+        known = {"units": units(trained)}
+        text += f"\nlog p(x) is {known['units']}"
+    show({"route": route, "num_data": count, **known, **columns}, text, as_json=json)
 
 
 def _moments(trained: Any, x: Any, route: str, *, num_samples: int, progress: bool) -> dict[str, Any]:
     """Columns about each datum's posterior by a route."""
     from pyro_vae.inference.posterior import answer
     from pyro_vae.inference.target.target import Target
+    from pyro_vae.runs.judgement import jacobian
 
     posterior = _posterior(trained, x, route, num_samples=num_samples, progress=progress)
     known = answer(Target(trained.model, x), posterior, num_samples=num_samples)
     found = {f"mean_{i + 1}": column for i, column in enumerate(known.mean.unbind(-1))}
     found |= {f"sd_{i + 1}": column for i, column in enumerate(known.std.unbind(-1))}
     if hasattr(posterior, "log_evidence"):
-        found["log_evidence"] = posterior.log_evidence
+        found["log_evidence"] = posterior.log_evidence + jacobian(trained, x).to(posterior.log_evidence)
     if hasattr(posterior, "rhat"):
         found["rhat"] = next(iter(posterior.rhat.values())).flatten(1).max(-1).values
     return {name: column.detach().cpu().numpy() for name, column in found.items()}
@@ -127,20 +133,23 @@ def compare(
     """
     with opened(run, trust_code=trust_code) as trained:
         import pyro_vae as pv
+        from pyro_vae.runs.judgement import in_own_units, units
 
         x = choose(trained, data, split, rows)
         names = dict.fromkeys(name.strip() for name in routes.split(",") if name.strip())
         posteriors = {name: _posterior(trained, x, name, num_samples=num_samples, progress=not json) for name in names}
-        comparison = pv.compare(trained.model, x, posteriors, num_samples=num_samples)
+        found = pv.compare(trained.model, x, posteriors, num_samples=num_samples)
+        comparison = in_own_units(trained, x[:], found)
     if output is not None:
         frame = comparison.to_dataframe(per_datum=True)
         write_columns(output, {name: frame[name].to_numpy() for name in frame.columns})
     result = {
         "num_data": len(x),
         "log_evidence": float(comparison.log_evidence.mean()),
+        "units": units(trained),
         "routes": comparison.to_dataframe().to_dict("index"),
     }
-    show(result, str(comparison), as_json=json)
+    show(result, f"{comparison}\nlog p(x) and bound: the log of {result['units']}", as_json=json)
 
 
 def evidence(
@@ -163,6 +172,7 @@ def evidence(
     from pyro_vae.datasets.rows import pieces
     from pyro_vae.distributed import gathered, joined, own_share
     from pyro_vae.evaluation.evidence.evidence import evidence as estimate
+    from pyro_vae.runs.judgement import in_own_units, units
 
     with joined() as rank, opened(run, trust_code=trust_code) as trained:
         found = []
@@ -170,7 +180,7 @@ def evidence(
             posterior = trained.guide if method in {"importance", "elbo"} else None
             if method == "bridge":
                 posterior = _posterior(trained, piece, "HMC", num_samples=500, progress=not (json or rank))
-            found.append(estimate(trained.model, piece, posterior, method=method))
+            found.append(in_own_units(trained, piece, estimate(trained.model, piece, posterior, method=method)))
         names = ("log_evidence", "standard_error")
         parts = {name: [getattr(part, name).detach().cpu().numpy() for part in found] for name in names}
         columns = gathered(_joined(parts))
@@ -180,5 +190,6 @@ def evidence(
     count, by = len(columns["log_evidence"]), found[0].method
     mean = float(columns["log_evidence"].mean())
     error = float((columns["standard_error"] ** 2).sum() ** 0.5 / count)
-    text = f"log p(x) = {mean:.3f} nats per datum over {count} data, standard error {error:.3f}, by {by}"
-    show({"method": by, "mean": mean, "mean_error": error, **columns}, text, as_json=json)
+    text = f"log p(x) = {mean:.3f} nats per datum over {count} data, standard error {error:.3f}, by {by}; "
+    result = {"method": by, "mean": mean, "mean_error": error, "units": units(trained), **columns}
+    show(result, f"{text}the log of {result['units']}", as_json=json)

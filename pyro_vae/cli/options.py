@@ -93,11 +93,16 @@ def opened(folder: Path, *, trust_code: bool) -> Iterator[Any]:
 def choose(trained: Any, data: Path | None, split: str, rows: int | None) -> Any:
     """Return the data that a command is about, ``(N, D)``, as the model sees them; rows on disk if they are many."""
     from pyro_vae.checks import say
+    from pyro_vae.cli.output import notify
+    from pyro_vae.datasets.tables import Layout
     from pyro_vae.runs.data import encoded, load_data
 
     if data is not None:
-        loaded = load_data(str(data), memory_map="auto")
-        x = encoded(loaded, trained.prepared.schema, trained.prepared.dtype)
+        schema = trained.prepared.schema
+        loaded = load_data(str(data), memory_map="auto", like=Layout(schema.columns, schema.words))
+        for note in loaded.notes:
+            notify(f"note: {note}")
+        x = encoded(loaded, schema, trained.prepared.dtype)
     else:
         x = trained.prepared.split(split)
     if not len(x):

@@ -1,4 +1,4 @@
-"""``pyro-vae sample``, ``impute``, ``report``, ``parts`` and ``demo``."""
+"""``pyro-vae sample``, ``report``, ``parts`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pyro_vae.cli.options import Data, Json, Output, Rows, RunFolder, Seed, TrustCode, choose, opened
+from pyro_vae.cli.options import Json, Output, Rows, RunFolder, Seed, TrustCode, opened
 from pyro_vae.cli.output import show, table, write_columns
 
-__all__ = ["demo", "impute", "parts", "report", "sample"]
+__all__ = ["demo", "parts", "report", "sample"]
 
 
 def sample(
@@ -38,45 +38,6 @@ def sample(
         columns = named(schema, decode(schema, x.flatten(1)))
     write_columns(output, columns)
     show({"num_samples": num_samples, "x": columns}, table(pd.DataFrame(columns).head(10)), as_json=json)
-
-
-def impute(
-    run: RunFolder,
-    output: Annotated[Path, typer.Option(help="A .csv, .parquet or .npz file to write.")],
-    data: Data = None,
-    rows: Rows = None,
-    num_samples: Annotated[int, typer.Option(min=1, help="Draws a missing entry is the mean of.")] = 200,
-    seed: Seed = 0,
-    json: Json = False,
-    trust_code: TrustCode = False,
-) -> None:
-    """Fill in what is missing: posterior predictive means, and the most frequent draw of whole-numbered columns.
-
-    The run must have been trained on data with empty cells.
-
-    Example:
-    pyro-vae impute runs/first --data table.csv --output filled.csv
-    """
-    with opened(run, trust_code=trust_code) as trained:
-        import numpy as np
-        import pyro
-
-        from pyro_vae.datasets.encoding import decode, named
-        from pyro_vae.datasets.rows import pieces
-        from pyro_vae.evaluation.imputation import impute as fill
-
-        pyro.set_rng_seed(seed)
-        x, schema = choose(trained, data, "all", rows), trained.prepared.schema
-        whole = [schema.kinds[i] in {"binary", "counts", "categories"} for i in schema.order]
-        found, count = [], 0
-        for piece in pieces(x):
-            draws = fill(trained.model, piece, trained.guide, num_samples=num_samples)
-            filled = draws.mean(0)
-            filled[:, whole] = draws[..., whole].mode(0).values
-            found.append(decode(schema, filled))
-            count += int(piece.isnan().sum())
-    write_columns(output, named(schema, np.concatenate(found)))
-    show({"filled": count, "output": output}, f"filled {count} entries of {len(x)} rows: {output}", as_json=json)
 
 
 def report(

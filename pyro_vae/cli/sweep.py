@@ -62,6 +62,6 @@ def sweep(
     settings |= {name: value for name, value in own.items() if value}
     grid = Grid.of(settings if config is None else {**Recipe.from_toml(config), **settings})
     result = run_sweep(Run(output), grid, progress=not json)
-    text = f"{result}\n\nelbo, evidence and gap in nats per datum\nsweep: {output}"
+    text = f"{result}\n\nelbo, evidence and gap in nats per datum of the columns as models see them\nsweep: {output}"
     table = result.to_dataframe().to_dict("records")
     show({"sweep": output, "table": table, "rows": result.rows}, text, as_json=json)

@@ -7,7 +7,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import among, say
-from pyro_vae.datasets.tables import read_table
+from pyro_vae.datasets.tables import Layout, read_table
 from pyro_vae.memory import available_memory
 
 __all__ = ["Loaded", "load", "outgrows_memory", "read", "read_idx"]
@@ -36,11 +36,13 @@ class Loaded:
         values: numbers, ``(N, *shape)``, of the file's own type; on disk still if memory-mapped.
         columns: names of the columns, if the file has them.
         categories: the names behind the codes of a column of text, by column.
+        notes: what a person should know of how it was read.
     """
 
     values: np.ndarray
     columns: tuple[str, ...] = ()
     categories: dict[str, tuple[str, ...]] | None = None
+    notes: tuple[str, ...] = ()
 
 
 def read(path: str | Path, *, key: str | None = None) -> Tensor:
@@ -62,13 +64,22 @@ def read(path: str | Path, *, key: str | None = None) -> Tensor:
     return torch.as_tensor(data.reshape(len(data), -1).astype(np.float64), dtype=torch.get_default_dtype())
 
 
-def load(path: str | Path, *, key: str | None = None, memory_map: bool = False) -> Loaded:
+def load(
+    path: str | Path,
+    *,
+    key: str | None = None,
+    memory_map: bool = False,
+    like: Layout | None = None,
+    drop: Collection[str] = (),
+) -> Loaded:
     """Return the content of a file, see :func:`read`.
 
     Args:
         path: the file or folder.
         key: the array's name inside an ``.npz`` with several.
         memory_map: leave an ``.npy`` on disk, to be read piece by piece.
+        like: the columns of a table to read, and the codes of their words; the file's own if None.
+        drop: names of a table's columns to leave out.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`read`.
@@ -84,8 +95,10 @@ def load(path: str | Path, *, key: str | None = None, memory_map: bool = False) 
         else:
             among(path.suffix, _ENDINGS, "the file's ending")
             with _own_errors(path):
-                loaded = _load(path, key, memory_map=memory_map)
+                loaded = _load(path, key, memory_map=memory_map, like=like, drop=drop)
     data = loaded.values
+    if drop and not loaded.columns:
+        raise ValueError(say("a table whose columns have names, to drop some", str(path), "no --drop"))
     if data.dtype.kind not in "biuf":
         raise ValueError(say(f"numbers in {path}", f"dtype {data.dtype}", "removing columns of text"))
     if data.ndim == 0 or data.size == 0:
@@ -93,10 +106,11 @@ def load(path: str | Path, *, key: str | None = None, memory_map: bool = False) 
     return loaded
 
 
-def _load(path: Path, key: str | None, *, memory_map: bool) -> Loaded:
+def _load(
+    path: Path, key: str | None, *, memory_map: bool, like: Layout | None = None, drop: Collection[str] = ()
+) -> Loaded:
     if path.suffix in _TABLES:
-        values, columns, categories = read_table(path)
-        return Loaded(values, columns, categories)
+        return Loaded(*read_table(path, like=like, drop=drop))
     if path.suffix == ".gz":
         return Loaded(read_idx(path))
     if path.suffix == ".npz":

@@ -191,7 +191,7 @@ def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardis
 def _guess(seen: Columns, i: int, name: str) -> str:
     """The narrowest kind that holds all values of a column of numbers."""
     if not seen.filled[i]:
-        raise ValueError(say("a value in every column", f"none in column {name}", "removing that column"))
+        raise ValueError(say("a value in every column", f"none in column {name}", f"--drop {name}, or filling it"))
     low, high = seen.low[i], seen.high[i]
     if seen.whole[i] and low >= 0:
         return "binary" if high <= 1 else "counts" if high < 2**31 else "real"

@@ -12,31 +12,33 @@ from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.run import mcmc
 from pyro_vae.inference.optimum.mode import laplace
 from pyro_vae.report.page import Section
+from pyro_vae.runs.judgement import in_own_units, units
 from pyro_vae.runs.training import Trained
 
 __all__ = ["compared", "verdicts"]
 
 
 def compared(trained: Trained, x: Tensor, *, num_samples: int) -> list[Section]:
-    """Return the routes side by side on data ``(N, D)``, the ledger of gaps, and the verdicts."""
+    """Return the verdict on the posterior, the routes side by side on data ``(N, D)``, and the ledger of gaps."""
     routes: dict[str, Any] = {"guide (VI)": trained.guide, "Laplace": laplace(trained.model, x)}
     routes["HMC"] = mcmc(trained.model, x, kernel=HMC(), guide=trained.guide, num_samples=num_samples)
     exact = trained.recipe.num_latents <= MAX_LATENT_DIM
     truth = quadrature(trained.model, x) if exact else routes["HMC"]
-    comparison = compare(trained.model, x, routes, truth=truth)
+    comparison = in_own_units(trained, x, compare(trained.model, x, routes, truth=truth))
     words = (
-        "Mean error is in exact posterior standard deviations; KL, bound and gap are in nats per datum."
+        "Mean error is in exact posterior standard deviations; KL, bound and gap are in nats per datum"
         if exact
-        else "Beyond three latent dimensions the exact posterior is out of reach: moments are compared with HMC's."
+        else "Beyond three latent dimensions the exact posterior is out of reach: moments are compared with HMC's; the "
+        "bound is in nats per datum"
     )
-    frame = comparison.to_dataframe().drop(columns="num_samples")
+    words += f"; log p(x) is the log of {units(trained)}."
+    frame = comparison.to_dataframe().drop(columns="num_samples").dropna(axis=1, how="all")
+    frame["ess"] = frame["ess"].round()
     frame.index.name = None
     frame.columns = [{"std_ratio": "sd ratio", "kl": "KL", "ess": "ESS"}.get(c, c.replace("_", " ")) for c in frame]
-    made = [Section("Comparison", f"{len(x)} held-out data by every route. {words}", table=frame)]
-    if exact:
-        made.append(_ledger(comparison))
-    made.append(Section("Verdicts", "\n\n".join(verdicts(comparison, routes["HMC"]))))
-    return made
+    made = [Section("Verdict on the posterior", " ".join(verdicts(comparison, routes["HMC"])))]
+    made.append(Section("Comparison", f"{len(x)} held-out data by every route. {words}", table=frame))
+    return [*made, _ledger(comparison)] if exact else made
 
 
 def _ledger(comparison: Comparison) -> Section:
@@ -47,7 +49,7 @@ def _ledger(comparison: Comparison) -> Section:
     parts = {"log p(x), exact": comparison.log_evidence, "less the KL of the guide": -vi.kl, "the bound": vi.bound}
     means = {name: float(value.mean()) for name, value in parts.items()}
     means["unaccounted (noise)"] = means["the bound"] - means["log p(x), exact"] - means["less the KL of the guide"]
-    frame = pd.DataFrame({"nats per datum": means})
+    frame = pd.DataFrame({"nats per datum": means}).round(4)
     return Section("Ledger of gaps", "log p(x) = ELBO + KL: what the guide costs, on average.", table=frame)
 
 

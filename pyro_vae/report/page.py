@@ -71,30 +71,45 @@ def as_png(figure: Any) -> bytes:
 
 def _figure(figure: Any, caption: str) -> str:
     data = base64.b64encode(as_png(figure)).decode()
-    return f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
+    image = f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
+    return f'<div class="wide panels">{image}</div>' if figure.get_figwidth() > _PANELS else image
 
 
 def _number(value: float) -> str:
+    """Three decimals, none of a large or whole number, three digits of one that these would not show."""
+    if value == round(value) and abs(value) < 1e6:
+        return f"{value:,.0f}"
+    if not 5e-4 <= abs(value) < 1e6:
+        return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+
+
+_PANELS = 9.0  # inches: wider figures have several panels, which a phone scrolls rather than shrinks
 
 
 _STYLE = """
 :root { color-scheme: light; }
-body { font: 17px/1.55 Georgia, 'Times New Roman', serif; color: #222; background: #fff; max-width: 52rem;
+body { font: 17px/1.55 Georgia, 'Times New Roman', serif; color: #222; background: #fff; max-width: 60rem;
   margin: 0 auto; padding: 1rem; }
+p { max-width: 46rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; } h2 { font-size: 1.2rem; margin: 2.2rem 0 0.4rem; }
 img { max-width: min(100%, 38rem); height: auto; display: block; margin: 0.8rem auto; }
-.wide { overflow-x: auto; }
+.panels img { max-width: 100%; min-width: 44rem; }
+.wide { overflow-x: auto; background-repeat: no-repeat; background-image: linear-gradient(90deg, #fff 40%, #fff0),
+  linear-gradient(270deg, #fff 40%, #fff0), linear-gradient(90deg, #0003, #0000), linear-gradient(270deg, #0003, #0000);
+  background-size: 2rem 100%, 2rem 100%, 0.6rem 100%, 0.6rem 100%; background-position: left, right, left, right;
+  background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; font: 14px/1.4 system-ui, sans-serif; margin: 0.8rem 0; }
 th, td { padding: 0.25rem 0.55rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, tbody th { text-align: left; }
-pre { font: 13px/1.4 ui-monospace, monospace; background: #f6f6f4; padding: 0.7rem; }
+pre { font: 13px/1.4 ui-monospace, monospace; background: #f6f6f4; padding: 0.7rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 30rem) { body { font-size: 16px; padding: 0.8rem; } table { font-size: 12.5px; }
   th, td { padding: 0.2rem 0.4rem; } pre { font-size: 11.5px; } }
 @media print { body { max-width: none; padding: 0; font-size: 10.5pt; } h2 { break-after: avoid; }
   img, table, pre { break-inside: avoid; }
-  p:has(+ .wide), p:has(+ img) { break-after: avoid; } img { max-width: 30rem; } .wide { overflow: visible; }
-  pre { white-space: pre-wrap; } }
+  p:has(+ .wide), p:has(+ img) { break-after: avoid; } img { max-width: 30rem; } .panels img { min-width: 0; }
+  .wide { overflow: visible; } }
 """
 
 _PAGE = """<!doctype html>

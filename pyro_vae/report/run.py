@@ -1,4 +1,4 @@
-"""The report of a run: what the model is worth, data, model, learning, samples, comparison, verdicts, reproduction."""
+"""The report of a run: verdicts on model and posterior, data, model, learning, samples, reproduction."""
 
 from __future__ import annotations
 
@@ -45,12 +45,11 @@ def write_page(
     with isolated(trained.recipe):
         test = trained.prepared.split("test")
         x = (test if len(test) else trained.prepared.split("train"))[:rows]
-        sections = [*worth(trained), _data(trained), _model(trained)]
+        sections = [*worth(trained), *compared(trained, x, num_samples=num_samples), _data(trained), _model(trained)]
         history = history_in_own_units(trained)
         sections.append(Section("Learning", _learning(history), figure=plots.learning_curve(history)))
         if isinstance(trained.model, Model):
             sections += _pictures(trained, x)
-        sections += compared(trained, x, num_samples=num_samples)
         sections.append(_again(trained, folder))
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
@@ -72,12 +71,12 @@ def _data(trained: Trained) -> Section:
         return Section("Data", text)
     values = decode(schema, prepared.x["train"][:])
     frame = pd.DataFrame(values, columns=list(schema.columns)).describe().T[["count", "mean", "std", "min", "max"]]
-    frame["count"] = frame["count"].astype(int)
+    frame = frame.rename(columns={"std": "sd"}).astype({"count": int})
     frame.insert(0, "kind", schema.kinds)
     if "categories" in schema.kinds:
         words = named(schema, values)
         chosen = [kind == "categories" for kind in schema.kinds]
-        frame.loc[chosen, ["mean", "std", "min", "max"]] = float("nan")
+        frame.loc[chosen, ["mean", "sd", "min", "max"]] = float("nan")
         frame["most frequent"] = [
             str(pd.Series(words[name]).mode()[0]) if some else ""
             for name, some in zip(schema.columns, chosen, strict=True)

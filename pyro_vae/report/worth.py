@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from pyro_vae import plots
-from pyro_vae.evaluation.model.criticism import criticise
 from pyro_vae.report.page import Section
-from pyro_vae.runs.judgement import judge
+from pyro_vae.runs.judgement import criticise_run, judge
 from pyro_vae.runs.training import Trained
 
 __all__ = ["worth"]
@@ -21,17 +20,17 @@ def worth(trained: Trained) -> list[Section]:
     judgement, x_test = judge(trained), trained.prepared.x.get("test")
     if judgement is None or not isinstance(x_test, Tensor):
         return []
-    text = f"{judgement.sentence[0].upper()}{judgement.sentence[1:]}. Log p(x) is {judgement.units}."
+    text = f"{judgement.sentence[0].upper()}{judgement.sentence[1:]}. Log p(x) is the log of {judgement.units}."
     table = judgement.baselines.to_dataframe().rename(columns={"log_prob": "log p(x)"})
     value = judgement.evidence.log_evidence
     table.loc["this model"] = [float(value.mean()), float(value.std()) / len(value) ** 0.5]
+    table = table.sort_values("log p(x)", ascending=False)
     table.index.name = None
     table.columns = [name.replace("_", " ") for name in table.columns]
     figure = None
     if len(x_test) >= _FEWEST_ROWS:
-        schema = trained.prepared.schema
-        names = [schema.name(i).strip("'") for i in schema.order]
-        found = criticise(trained.model, x_test[:_MOST_ROWS], trained.guide, names=names, seed=trained.recipe.seed)
-        text += f"\n\n{found.verdict}"
+        found = criticise_run(trained, x_test[:_MOST_ROWS], baselines=False)
+        said = found.verdict
+        text += f"\n\n{said[0].upper()}{said[1:].rstrip('.')}."
         figure = plots.criticism(found)
     return [Section("Verdict on the model", text, figure=figure, table=table)]

@@ -80,6 +80,8 @@ def candidates(kind: str, values: Tensor) -> list[str]:
 def column_scale(likelihood: str, values: Tensor) -> tuple[float, float]:
     """Return what is subtracted from a column of this likelihood, and what it is divided by, for the model to see."""
     likelihood = likelihood.partition(":")[0]
+    if not len(values):  # of a column with few, in a fold that has none of them
+        return 0.0, 1.0
     if likelihood in {"Gaussian", "StudentT", "Laplace"}:
         loc, scale = float(values.mean()), float(values.std(correction=0))
         return loc, scale if scale > 1e-12 * max(abs(loc), 1e-300) else 1.0
@@ -186,6 +188,8 @@ def with_choices(
     constant = [i for i in range(schema.data_dim) if low[i] == high[i]]
     if likelihood == "auto":
         choices = choose_likelihoods(schema.kinds, table, high=high, seed=seed)
+        for i in constant:
+            choices[i] = Choice("Categorical", 2, 0.0, "", 0.0, 0.0)
         names, K = [one.likelihood for one in choices], [one.num_values for one in choices]
     else:
         choices, names, K = [], [likelihood] * schema.data_dim, list(schema.num_categories)

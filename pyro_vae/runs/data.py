@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,17 @@ from pyro_vae.datasets import digits
 from pyro_vae.datasets.encoding import encode
 from pyro_vae.datasets.files import Loaded, load, outgrows_memory
 from pyro_vae.datasets.kinds import Schema, describe
+from pyro_vae.datasets.remarks import remarks
 from pyro_vae.datasets.rows import Rows, pieces
+from pyro_vae.datasets.tables import Layout
 from pyro_vae.runs.columns import Choice, with_choices
 from pyro_vae.runs.folder import fingerprint
 from pyro_vae.runs.recipe import Recipe
 
-__all__ = ["SPLITS", "Prepared", "encoded", "load_data", "prepare"]
+__all__ = ["SPLITS", "Prepared", "encoded", "load_data", "prepare", "split_rows"]
 
 SPLITS = ("train", "validation", "test", "all")
+_FEWEST_ROWS = 5  # to train on: fewer say nothing of how columns vary
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,17 @@ class Prepared:
         return self.x[name]
 
 
-def load_data(data: str, key: str = "", *, memory_map: str = "no") -> Loaded:
+def load_data(
+    data: str, key: str = "", *, memory_map: str = "no", like: Layout | None = None, drop: Collection[str] = ()
+) -> Loaded:
     """Return the content of a data set.
 
     Args:
         data: a file, a folder of images, or "digits".
         key: the array's name inside an ``.npz`` with several.
         memory_map: "yes" leaves an ``.npy`` on disk, "auto" does if it would not fit into memory.
+        like: the columns of a table to read, and the codes of their words; the file's own if None.
+        drop: names of a table's columns to leave out.
 
     Raises:
         FileNotFoundError, ValueError: if it cannot be used.
@@ -75,7 +83,7 @@ def load_data(data: str, key: str = "", *, memory_map: str = "no") -> Loaded:
     if data == "digits" and not Path(data).exists():
         return Loaded(digits("all", values="binary").numpy().reshape(-1, 8, 8))
     if memory_map == "no" or not mappable:
-        return load(data, key=key or None)
+        return load(data, key=key or None, like=like, drop=drop)
     loaded = load(data, memory_map=True)
     if memory_map == "yes" or (outgrows_memory(loaded.values) and loaded.values.flags.c_contiguous):
         return loaded
@@ -99,14 +107,15 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     Raises:
         FileNotFoundError, ValueError: if the data cannot be used.
     """
-    loaded = load_data(recipe.data, recipe.key, memory_map=recipe.memory_map)
+    loaded = load_data(recipe.data, recipe.key, memory_map=recipe.memory_map, drop=recipe.dropped)
     digest = fingerprint(Path(recipe.data)) if Path(recipe.data).exists() else recipe.data
-    rows = _split(recipe, len(loaded.values))
+    rows = split_rows(recipe, len(loaded.values))
     choices: list[Choice] = []
     if schema is None:
         schema = describe(loaded, rows["train"].numpy(), kind=recipe.kind, standardise=recipe.standardise)
         if schema.columns and not recipe.model:
             table = torch.as_tensor(np.asarray(loaded.values, dtype=np.float64))
+            _must_be_learnt(table[rows["train"]], loaded.columns)
             schema, choices = with_choices(
                 schema,
                 table[rows["train"]],
@@ -119,16 +128,26 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     dtype = getattr(torch, recipe.dtype)
     whole = encoded(loaded, schema, dtype)
     x = {name: whole.select(some) if isinstance(whole, Rows) else whole[some] for name, some in rows.items()}
-    return Prepared(schema, dtype, x | {"all": whole}, digest, tuple(_notes(schema, whole)), tuple(choices))
+    notes = [*loaded.notes, *_notes(schema, whole)]
+    if loaded.columns:
+        notes += remarks(np.asarray(loaded.values, dtype=np.float64), loaded.columns)
+    if not len(rows["test"]):
+        notes.append("no row is held out: nothing can be said of how good the model is")
+    return Prepared(schema, dtype, x | {"all": whole}, digest, tuple(notes), tuple(choices))
 
 
-def _split(recipe: Recipe, N: int) -> dict[str, Tensor]:
-    """Which rows are for training, validation and test, by the recipe's seed."""
+def split_rows(recipe: Recipe, N: int) -> dict[str, Tensor]:
+    """Return which of N rows are for training, validation and test, by the recipe's seed.
+
+    Raises:
+        ValueError: if too few are left to train on.
+    """
     order = torch.as_tensor(np.random.RandomState(recipe.seed).permutation(N))  # the legacy stream is frozen for ever
     test, validation = int(recipe.test * N), int(recipe.validation * N)
     train = N - test - validation
-    if train < 2:
-        raise ValueError(say("at least two rows to train on", f"{train} of {N}", "more data, or --test 0"))
+    if train < _FEWEST_ROWS:
+        remedy = "--test 0 --validation 0" if N >= _FEWEST_ROWS else "a table with more rows"
+        raise ValueError(say(f"at least {_FEWEST_ROWS} rows to train on", f"{train} of {N}", remedy))
     return dict(zip(("train", "validation", "test"), order.split([train, validation, test]), strict=True))
 
 
@@ -141,7 +160,20 @@ def _notes(schema: Schema, x: Tensor | Rows) -> list[str]:
         notes.append(f"{len(x) - distinct} of {len(x)} rows are duplicates: held-out rows may be known from training")
     first = x[:1]
     constant = torch.stack([(piece == first).all(0) for piece in pieces(x)]).all(0)
-    if schema.kind in {"real", "mixed"} and bool(constant.any()):
+    if not schema.columns and schema.kind == "real" and bool(constant.any()):
         count = int(constant.sum())
         notes.append(f"{count} column{'s' if count > 1 else ''} constant: nothing to learn there")
     return notes
+
+
+def _must_be_learnt(x: Tensor, names: Collection[str]) -> None:
+    """Check that the training rows have some values of every column.
+
+    Raises:
+        ValueError: naming the column.
+    """
+    for name, column in zip(names, x.unbind(-1), strict=True):
+        count = int((~column.isnan()).sum())
+        if count < _FEWEST_ROWS:
+            expected = f"at least {_FEWEST_ROWS} values of every column in the {len(x)} training rows"
+            raise ValueError(say(expected, f"{count} in column {name!r}", f"--drop {name!r}, or filling it"))

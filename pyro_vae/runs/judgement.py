@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_vae.checks import say
 from pyro_vae.datasets.encoding import log_jacobian
 from pyro_vae.datasets.kinds import DISCRETE
 from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.evaluation.model.baselines import Baselines, baselines
+from pyro_vae.evaluation.model.criticism import criticise
+from pyro_vae.evaluation.model.result import Criticism
+from pyro_vae.evaluation.model.selection import ModelComparison, compare_models
 from pyro_vae.evaluation.model.words import against_baselines
+from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.fit import History
 from pyro_vae.model import Model
+from pyro_vae.runs.data import split_rows
 from pyro_vae.runs.training import Trained
 
-__all__ = ["Judgement", "history_in_own_units", "judge"]
+__all__ = [
+    "Judgement",
+    "compare_runs",
+    "criticise_run",
+    "history_in_own_units",
+    "in_own_units",
+    "jacobian",
+    "judge",
+    "units",
+]
 
 _MOST_ROWS = 1_000  # to judge on
 
@@ -61,7 +77,9 @@ def judge(trained: Trained) -> Judgement | None:
     discrete = [schema.likelihoods[i].partition(":")[0] in DISCRETE for i in schema.order]
     names = [schema.name(i).strip("'") for i in schema.order]
     simple = baselines(x, x_test, latent_dim=trained.recipe.num_latents, discrete=discrete, names=names)
-    return _in_own_units(found, simple, log_jacobian(schema, x_test), schema)
+    by = log_jacobian(schema, x_test)
+    simple = replace(simple, log_prob={name: value + by.to(value) for name, value in simple.log_prob.items()})
+    return Judgement(in_own_units(trained, x_test, found), simple, schema.units)
 
 
 def history_in_own_units(trained: Trained) -> History:
@@ -79,8 +97,84 @@ def history_in_own_units(trained: Trained) -> History:
     return replace(history, train_elbo=train, validation_elbo=validation)
 
 
-def _in_own_units(found: Evidence, simple: Baselines, jacobian: Tensor, schema: Any) -> Judgement:
-    """Count the Jacobian of the standardisation: the same in every row's every figure."""
-    log_prob = {name: value + jacobian.to(value) for name, value in simple.log_prob.items()}
-    own = replace(found, log_evidence=found.log_evidence + torch.as_tensor(jacobian).to(found.log_evidence))
-    return Judgement(own, replace(simple, log_prob=log_prob), schema.units)
+def units(trained: Trained) -> str:
+    """What the log density of a row is one of, in words."""
+    return "a density of the data as the model sees them" if trained.recipe.model else trained.prepared.schema.units
+
+
+def jacobian(trained: Trained, x: Tensor) -> Tensor:
+    """What turns a log density of the model's data ``(N, D)`` into one in the table's own units, ``(N,)``.
+
+    Zero where the model is the user's own: what its density is of, only the user knows.
+    """
+    return x.new_zeros(len(x)) if trained.recipe.model else log_jacobian(trained.prepared.schema, x)
+
+
+def in_own_units(trained: Trained, x: Tensor, found: Any) -> Any:
+    """Return an Evidence, or a Comparison of posteriors, of data ``(N, D)`` with densities in the table's own units."""
+    by = jacobian(trained, x)
+    moved = replace(found, log_evidence=found.log_evidence + by.to(found.log_evidence))
+    if not hasattr(found, "scores"):
+        return moved
+    scores = {
+        name: replace(score, bound=score.bound + by.to(score.bound)[score.rows]) for name, score in found.scores.items()
+    }
+    return replace(moved, scores=scores)
+
+
+def criticise_run(trained: Trained, x: Tensor, *, baselines: bool = True) -> Criticism:
+    """Check a run's model against data ``(N, D)``, and say what was found in the table's own units.
+
+    Args:
+        trained: the run.
+        x: the data, as the model sees them.
+        baselines: put simple models beside it, fitted to the training rows.
+    """
+    schema, own = trained.prepared.schema, not trained.recipe.model
+    names = [schema.name(i).strip("'") for i in schema.order] if own and schema.columns else None
+    train = trained.prepared.x.get("train") if baselines else None
+    seed = trained.recipe.seed
+    found = criticise(
+        trained.model, x, trained.guide, x_train=None if train is None else train[:], names=names, seed=seed
+    )
+    if not own:
+        return found
+    loc, scale = ([values[i] for i in schema.order] for values in (schema.loc, schema.scale))
+    return found.in_units(loc, scale, jacobian(trained, x))
+
+
+def compare_runs(runs: Mapping[str, Trained], *, rows: int | None = None) -> ModelComparison:
+    """Compare the models of runs by their log evidence of the rows that all have held out, in the table's own units.
+
+    Args:
+        runs: by name, two or more.
+        rows: how many of the rows, from the first; a thousand if None.
+
+    Raises:
+        ValueError: if the runs are of other data, other columns, or other held-out rows.
+    """
+    first, *others = runs
+    for name in others:
+        _must_share_rows(runs[first], runs[name], first, name)
+    x = {name: trained.prepared.split("test")[: rows or _MOST_ROWS] for name, trained in runs.items()}
+    if not len(x[first]):
+        raise ValueError(say("held-out rows to compare on", f"none in {first}", "training with --test 0.1"))
+    models = {name: (Target(trained.model, x[name]), trained.guide) for name, trained in runs.items()}
+    log_jacobians = {name: log_jacobian(trained.prepared.schema, x[name]) for name, trained in runs.items()}
+    return compare_models(models, log_jacobians=log_jacobians)
+
+
+def _must_share_rows(a: Trained, b: Trained, name: str, other: str) -> None:
+    """Check that two runs have held out the same rows of the same columns."""
+    if a.prepared.digest != b.prepared.digest:
+        got = f"{a.recipe.data} in {name}, another file, or one that has changed, in {other}"
+        raise ValueError(say("runs of the same data", got, f"training both on {a.recipe.data}"))
+    if set(a.prepared.schema.columns) != set(b.prepared.schema.columns):
+        lost = sorted(set(a.prepared.schema.columns) ^ set(b.prepared.schema.columns))
+        got = f"{', '.join(map(repr, lost[:5]))} in one of {name} and {other} alone"
+        raise ValueError(say("runs of the same columns", got, "training both with the same --drop"))
+    N = len(a.prepared.x["all"])
+    if not torch.equal(split_rows(a.recipe, N)["test"], split_rows(b.recipe, N)["test"]):
+        shown = [f"--seed {one.recipe.seed} --test {one.recipe.test:g}" for one in (a, b)]
+        got = f"{shown[0]} in {name}, {shown[1]} in {other}"
+        raise ValueError(say("runs that hold out the same rows", got, "training both with one --seed and --test"))

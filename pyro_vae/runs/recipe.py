@@ -21,6 +21,7 @@ class Recipe:
 
     data: Annotated[str, 'A file, a folder of images, or "digits".']
     key: Annotated[str, "The array's name inside an .npz with several."] = ""
+    drop: Annotated[str, "Columns of a table to leave out, with commas between."] = ""
     kind: Annotated[str, 'Kind of all columns: binary, unit, counts, categories or real; "auto" guesses each.'] = "auto"
     standardise: Annotated[bool, "Bring real columns to mean 0 and standard deviation 1."] = True
     prior: Annotated[
@@ -107,6 +108,11 @@ class Recipe:
     def num_latents(self) -> int:
         """L, once it is known."""
         return int(self.latent_dim)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The names of the columns to leave out."""
+        return tuple(dict.fromkeys(name.strip() for name in self.drop.split(",") if name.strip()))
 
     @property
     def compiled(self) -> bool | str:

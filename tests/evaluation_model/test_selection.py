@@ -108,3 +108,15 @@ def test_wrong_arguments_are_refused():
     other = pv.Target(model, x[:3])
     with pytest.raises(ValueError, match="the same rows"):
         pv.compare_models({"a": model, "b": other}, x)
+
+
+def test_models_that_standardise_in_their_own_way_are_compared_in_common_units(float64):
+    model, *_ = linear_gaussian(2, 4)
+    x = model.sample(30)["x"]
+    other = _wider(model, 0.6)
+    plain = pv.compare_models({"a": model, "b": other}, x)
+    by = {"a": torch.linspace(-1.0, 1.0, 30), "b": torch.full((30,), 3.0)}
+    moved = pv.compare_models({"a": model, "b": other}, x, log_jacobians=by)
+    for name, found in moved.evidence.items():
+        torch.testing.assert_close(found.log_evidence, plain.evidence[name].log_evidence + by[name])
+    assert moved.best == "b"

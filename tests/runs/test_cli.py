@@ -9,6 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pyro_vae.cli.app import app
+from pyro_vae.cli.options import opened
+from pyro_vae.runs.judgement import criticise_run
 
 
 def go(*words):
@@ -109,19 +111,125 @@ def test_imputation_fills_the_holes_and_nothing_else(run, table, tmp_path):
     assert abs(after.loc[3, "height"] - 170) < 40
 
 
+def test_draws_are_completed_tables_that_differ_in_the_holes_alone(run, table, tmp_path):
+    done = go("impute", run[0], "--draws", 3, "--output", tmp_path / "full.csv", "--json")
+    assert done.exit_code == 0, done.output
+    full, before = pd.read_csv(tmp_path / "full.csv"), pd.read_csv(table)
+    assert len(full) == 3 * len(before)
+    first, second = (full[full["draw"] == k].drop(columns="draw").reset_index(drop=True) for k in (1, 2))
+    pd.testing.assert_frame_equal(first.drop(index=[3, 10]), second.drop(index=[3, 10]))
+    np.testing.assert_allclose(first["height"].drop(index=3), before["height"].drop(index=3), rtol=1e-7)
+    assert first.loc[3, "height"] != second.loc[3, "height"]
+    assert full["visits"].dtype.kind == "i"
+
+
+def test_imputation_is_checked_on_hidden_cells(run):
+    done = go("impute", run[0], "--check", "--split", "all", "--share", 0.2, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    numbers, words = found["all"]["all numbers"], found["all"]["all categories"]
+    assert numbers["rmse"] < numbers["rmse_mean"]
+    assert words["accuracy"] > words["accuracy_mode"]
+    assert set(found["columns"]) == {"height", "visits", "smoker", "city"}
+    assert "the model was trained on them" in done.stderr
+    assert "a file to write" in go("impute", run[0]).stderr
+
+
+@pytest.fixture(scope="module")
+def other(table, tmp_path_factory):
+    """A smaller model of the same rows."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    done = go("train", table, "--output", folder, "--latent-dim", 1, "--prior", "StandardNormal", *FEW)
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_models_are_compared_on_the_rows_that_both_held_out(run, other):
+    done = go("compare-models", run[0], other, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["num_data"] == 20
+    (difference,) = found["differences"]
+    assert "own units" in found["units"]
+    mean = {folder.name: json.loads(go("evidence", folder, "--json").stdout)["mean"] for folder in (run[0], other)}
+    assert difference["mean"] == pytest.approx(mean[difference["better"]] - mean[difference["worse"]], abs=1e-4)
+    for name, value in mean.items():
+        assert found["models"][name]["log_evidence"] == pytest.approx(value, abs=1e-4)
+    assert found["verdict"] in go("compare-models", run[0], other).stdout.replace("\n", " ").replace("  ", " ")
+
+
+def test_models_of_other_rows_or_columns_are_not_compared(run, table, tmp_path):
+    few = ("--epochs", 1, "--hidden", 4, "--latent-dim", 1, "--prior", "StandardNormal", "--likelihood", "auto")
+    for settings, said in (
+        (["--seed", 1], "runs that hold out the same rows"),
+        (["--drop", "city,visits"], "runs of the same columns; got 'city', 'visits' in one"),
+    ):
+        folder = tmp_path / settings[0].strip("-")
+        assert go("train", table, "--output", folder, *few, *settings).exit_code == 0
+        done = go("compare-models", run[0], folder)
+        assert done.exit_code == 1
+        assert said in done.stderr
+    assert "two or more different runs" in go("compare-models", run[0], run[0]).stderr
+
+
+def test_criticism_is_in_the_tables_own_units(run, tmp_path):
+    done = go("criticise", run[0], "--split", "all", "--out", tmp_path / "figure.png", "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["num_data"] == 200
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    evidence = json.loads(go("evidence", run[0], "--split", "all", "--rows", 200, "--json").stdout)
+    assert found["log_p"] == pytest.approx(evidence["mean"], abs=1e-4)
+    assert found["worst_rows"][0] == int(np.argmin(evidence["log_evidence"]))
+    with opened(run[0], trust_code=False) as trained:
+        height = next(
+            f for f in criticise_run(trained, trained.prepared.split("all")).findings if f.statistic == "mean"
+        )
+    assert 160 < height.observed < 180
+    assert go("criticise", run[0], "--out", tmp_path / "figure.doc").exit_code == 1
+
+
+def test_log_densities_of_all_commands_are_in_the_tables_own_units(tmp_path):
+    """In millimetres a density is a thousandth of that in metres, in every command alike."""
+    random = np.random.RandomState(0)
+    metres = pd.DataFrame(random.randn(60, 2) @ [[1.0, 0.5], [0.0, 0.4]], columns=["a", "b"])
+    found = {}
+    for name, frame in (("m", metres), ("mm", 1000 * metres)):
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+        words = ("--epochs", 1, "--hidden", 4, "--latent-dim", 1, "--likelihood", "Gaussian:scale=learned", "--json")
+        trained = go("train", tmp_path / f"{name}.csv", "--output", tmp_path / name, *words)
+        assert trained.exit_code == 0, trained.output
+        by = {
+            "evidence": json.loads(go("evidence", tmp_path / name, "--json").stdout),
+            "compare": json.loads(go("compare", tmp_path / name, "--routes", "laplace", "--json").stdout),
+            "infer": json.loads(go("infer", tmp_path / name, "--route", "quadrature", "--json").stdout),
+        }
+        assert all("in the table's own units" in result["units"] for result in by.values())
+        found[name] = {
+            "train": json.loads(trained.stdout)["log_p"],
+            "evidence": by["evidence"]["mean"],
+            "compare": by["compare"]["log_evidence"],
+            "bound": by["compare"]["routes"]["laplace"]["bound"],
+            "infer": np.mean(by["infer"]["log_evidence"]),
+        }
+    for name, value in found["m"].items():
+        assert found["mm"][name] == pytest.approx(value - 2 * np.log(1000), abs=1e-3)
+        assert value == pytest.approx(found["m"]["evidence"], abs=0.3)
+
+
 def test_the_report_is_one_offline_page(run):
     done = go("report", run[0], "--rows", 8, "--num-samples", 40)
     assert done.exit_code == 0, done.output
     page = (run[0] / "report.html").read_text()
     for heading in (
         "Verdict on the model",
+        "Verdict on the posterior",
         "Data",
         "Model",
         "Learning",
         "Samples",
         "Comparison",
         "Ledger of gaps",
-        "Verdicts",
     ):
         assert f"<h2>{heading}</h2>" in page
     assert "http" not in page
@@ -153,11 +261,11 @@ BAD_TABLES = {
     "empty": ("", "a table of numbers"),
     "names only": ("a,b\n", "at least one row"),
     "text": ("a,b\n1,2\n3,four\n5,6\n", "'four' in data row 1, column 'b'"),
-    "one row": ("a,b\n1,2\n", "at least two rows to train on"),
+    "one row": ("a,b\n1,2\n", "at least 5 rows to train on"),
     "all missing": ("a,b\n" + ",\n" * 20, "a value in every column"),
     "infinite": ("a,b\n" + "1,2\n" * 20 + "inf,3\n", "an infinite value in data row 20, column 'a'"),
-    "semicolons": ("a;b\n1;2\n3;4\n", "commas between columns"),
-    "ragged": ("a,b\n1,2\n3,4,5\n", "a table of numbers"),
+    "two separators": ("a;b\n1;2\n3,4\n", "1 columns in each line"),
+    "ragged": ("a,b\n1,2\n3,4,5\n", "2 columns in each line; got 3 in line 3"),
     "too large": ("a\n" + "1e300\n-1e300\n" * 20, "values whose squares"),
     "no table": ("\x00\x01\x02\n", "expected"),
 }
@@ -293,7 +401,17 @@ def test_an_interrupted_command_is_exit_code_130(monkeypatch):
 
 
 def test_help_has_examples_for_every_command_with_data():
-    for command in ("train", "infer", "compare", "evidence", "sample", "impute", "report"):
+    for command in (
+        "train",
+        "infer",
+        "compare",
+        "evidence",
+        "criticise",
+        "compare-models",
+        "sample",
+        "impute",
+        "report",
+    ):
         done = go(command, "--help")
         assert done.exit_code == 0
         assert f"pyro-vae {command}" in done.stdout

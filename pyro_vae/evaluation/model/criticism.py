@@ -16,7 +16,7 @@ from pyro_vae.evaluation.model.baselines import Baselines, baselines
 from pyro_vae.evaluation.model.density import held_out
 from pyro_vae.evaluation.model.discrepancy import Family, family, pit, statistics_of
 from pyro_vae.evaluation.model.replicates import Columns, as_columns, posterior_replicates, prior_replicates
-from pyro_vae.evaluation.model.result import Criticism
+from pyro_vae.evaluation.model.result import Criticism, worst_rows
 from pyro_vae.evaluation.model.two_sample import TwoSample, two_sample_test
 from pyro_vae.evaluation.model.words import Finding
 from pyro_vae.inference.posterior import answer
@@ -115,7 +115,6 @@ def criticise(
             enough = max(num_replicates, math.ceil(4 * _MAX_FAMILIES * len(statistics) / level))
             findings += _user_findings(target, full, _draws(target, posterior, enough), statistics)
         two = _tell_apart(some, columns, sets[-1], seed, notes)
-    order = () if log_p is None else tuple(log_p.log_evidence.argsort()[:10].tolist())
     beside = _baselines(target, full, x_train, notes)
     return Criticism(
         findings=tuple(findings),
@@ -125,7 +124,7 @@ def criticise(
         pit=pits[0],
         two_sample=two,
         evidence=log_p,
-        worst=order,
+        worst=worst_rows(log_p),
         baselines=beside,
         notes=tuple(notes),
         level=float(level),

@@ -6,7 +6,7 @@ import io
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -149,6 +149,7 @@ def compare_models(
     *,
     num_samples: int = 1000,
     plate: str | None = "data",
+    log_jacobians: Mapping[str, Tensor] | None = None,
 ) -> ModelComparison:
     r"""Compare models by their log evidence of the same rows.
 
@@ -167,6 +168,8 @@ def compare_models(
         x_test: the rows, ``(N, *D)``, or the programs' arguments as a tuple.
         num_samples: K of importance sampling.
         plate: the data plate; None for whole programs.
+        log_jacobians: by model, what turns its log p(x) of a row into one in units common to all, ``(N,)``: for models
+            that each standardise the same table in their own way.
 
     Raises:
         TypeError: if the models are no mapping.
@@ -190,6 +193,9 @@ def compare_models(
         model, posterior = given if isinstance(given, tuple) else (given, None)
         target = as_target(model, None if isinstance(model, Target) else x_test, plate=plate)
         found[name] = held_out(target, posterior, num_samples=num_samples)
+        if log_jacobians:
+            value = found[name].log_evidence
+            found[name] = replace(found[name], log_evidence=value + log_jacobians[name].to(value))
     lengths = {name: len(e.log_evidence) for name, e in found.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(say("models of the same rows", f"{lengths} rows", "one x_test, and plates of one name"))
