@@ -80,7 +80,7 @@ def measure(whole, seed, blank):
         found["sd ratio"] = np.maximum(ratio, 1 / ratio).max()
         found["AUC"] = forest_auc(values, made)
         x = trained.prepared.x["all"]
-        draws = torch.as_tensor(decode(schema, impute(model, x, trained.guide, num_samples=200)))
+        draws = torch.as_tensor(decode(schema, impute(model, x, trained.guide, num_samples=200, num_particles=1_000)))
     found |= imputed(values, table.to_numpy(), hidden, draws.numpy())
     return found
 
