@@ -137,6 +137,7 @@ def _until_it_stays(recipe: Recipe, *, steps_per_epoch: int, watched: bool) -> d
 def _start(recipe: Recipe, prepared: Prepared, model: Model, guide: nn.Module, splits: list[str]) -> bool:
     """Put model and guide where training starts, by the rows of these splits; say whether that is a linear model."""
     schema = prepared.schema
+    model.cpu(), guide.cpu()  # where the data are; fit moves them
     rows = max(64, min(4_000, _START_NUMBERS // schema.data_dim))
     x = torch.cat([prepared.x[name][:rows] for name in splits])
     x = torch.bernoulli(x) if recipe.dynamic_binarisation else x
@@ -206,6 +207,7 @@ def _clearly_better(
 
 def _log_evidence(model: Model, guide: Any, x: Tensor, num_samples: int) -> Tensor:
     """Log p(x) by importance sampling from the guide, ``(N,)``: a lower bound in expectation."""
+    x = x.to(next(model.parameters()).device)
     with fork_rng(seed=0):
         q = guide.posterior(x)
         z = q.sample((num_samples,))
