@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +88,14 @@ class FactorAnalysis:
 
 @torch.no_grad()
 def factor_analysis(
-    x: Tensor, latent_dim: int, *, num_components: int = 1, steps: int = 500, tolerance: float = 1e-5, seed: int = 0
+    x: Tensor,
+    latent_dim: int,
+    *,
+    num_components: int = 1,
+    pseudo_rows: float = 0.0,
+    steps: int = 500,
+    tolerance: float = 1e-5,
+    seed: int = 0,
 ) -> FactorAnalysis:
     r"""Maximise the likelihood of factor analysis by expectation maximisation.
 
@@ -97,6 +106,8 @@ def factor_analysis(
         x: data ``(N, D)``; NaN is missing, and left out of the likelihood.
         latent_dim: L.
         num_components: of the mixture that z has.
+        pseudo_rows: whose worth a column's own variance is drawn towards the column's variance; the likelihood alone
+            may leave it none (a Heywood case; Martin & McDonald 1975).
         steps: of the iteration at most.
         tolerance: ends it, once the log likelihood a datum rises by less.
         seed: of the mixture's starts.
@@ -114,17 +125,20 @@ def factor_analysis(
     count = (~x.isnan()).sum(0).clamp_min(1)
     loc = x.nanmean(0).nan_to_num(0.0)
     total = ((x - loc).square().nan_to_num(0.0).sum(0) / count).clamp_min(1e-12)
-    found = _climbed(x, _principal(x, loc, total, latent_dim), total, steps, tolerance)
+    climb: Any = partial(_climbed, x, total=total, pseudo_rows=pseudo_rows, steps=steps, tolerance=tolerance)
+    found = climb(_principal(x, loc, total, latent_dim))
     if K > 1:
-        found = _climbed(x, _split(x, found, K, seed), total, steps, tolerance)
+        found = climb(_split(x, found, K, seed))
     return _rotated(found)
 
 
-def _climbed(x: Tensor, found: FactorAnalysis, total: Tensor, steps: int, tolerance: float) -> FactorAnalysis:
+def _climbed(
+    x: Tensor, found: FactorAnalysis, total: Tensor, *, pseudo_rows: float, steps: int, tolerance: float
+) -> FactorAnalysis:
     """Iterate until the likelihood stays."""
     last = -math.inf
     for _ in range(steps):
-        found, value = _maximise(x, found, total)
+        found, value = _maximise(x, found, total, pseudo_rows)
         if value - last < tolerance:
             break
         last = value
@@ -157,7 +171,7 @@ def _split(x: Tensor, found: FactorAnalysis, K: int, seed: int) -> FactorAnalysi
     return FactorAnalysis(found.loc, found.loadings, found.variance, *parts)
 
 
-def _maximise(x: Tensor, model: FactorAnalysis, total: Tensor) -> tuple[FactorAnalysis, float]:
+def _maximise(x: Tensor, model: FactorAnalysis, total: Tensor, pseudo_rows: float) -> tuple[FactorAnalysis, float]:
     """One step, and the log likelihood a datum before it.
 
     Expected moments of (z, 1) given x, then each column's regression on them over its own rows, and the mixture's
@@ -177,7 +191,8 @@ def _maximise(x: Tensor, model: FactorAnalysis, total: Tensor) -> tuple[FactorAn
     cross = filled.T @ torch.einsum("nk,nki->ni", share, one)
     weights = torch.linalg.solve(gram, cross)  # (D, L + 1)
     square = filled.square().sum(0) - (weights * cross).sum(-1)
-    variance = torch.maximum(square / there.sum(0).clamp_min(1), _FLOOR * total)
+    rows = there.sum(0).clamp_min(1)
+    variance = torch.maximum((square + pseudo_rows * total) / (rows + pseudo_rows), _FLOOR * total)
     mixture = (model.weights, model.means, model.covariances)
     if K > 1:
         mixture = _mixture_moments(share, mean, covariance)

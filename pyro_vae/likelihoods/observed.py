@@ -125,11 +125,12 @@ def _inside(fn: Any) -> Tensor:
 
 def _value_of(support: Any) -> Tensor:
     """A value that a support holds; of one with bounds without a look at their values, so that steps can be traced."""
-    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
-    if low is not None or high is not None:
-        if support.is_discrete:
-            return torch.as_tensor(high if low is None else low)
-        return torch.as_tensor((low + high) / 2 if None not in (low, high) else high - 1 if low is None else low + 1)
+    low: Any = getattr(support, "lower_bound", None)
+    high: Any = getattr(support, "upper_bound", None)
+    if low is not None and (high is None or support.is_discrete):
+        return torch.as_tensor(low if support.is_discrete else low + 1)
+    if high is not None:
+        return torch.as_tensor(high if support.is_discrete else high - 1 if low is None else (low + high) / 2)
     if support in (constraints.real, constraints.boolean):
         return torch.zeros(())
     for value in (0.0, 0.5, 1.0):

@@ -54,9 +54,9 @@ def resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
     features = columns.features(x)
     fixed = None if recipe.latent_dim == "auto" else recipe.num_latents
     if fixed is None or recipe.prior == "auto":
-        L, K = choose_factors(features, latent_dim=fixed, seed=recipe.seed)
+        num_latents, K = choose_factors(features, latent_dim=fixed, seed=recipe.seed)
         mixture = "StandardNormal" if K == 1 else f"GaussianMixture:num_components={K},covariance=full"
-        recipe = replace(recipe, latent_dim=str(L), prior=mixture if recipe.prior == "auto" else recipe.prior)
+        recipe = replace(recipe, latent_dim=str(num_latents), prior=mixture if recipe.prior == "auto" else recipe.prior)
     return recipe
 
 

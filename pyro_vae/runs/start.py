@@ -29,6 +29,7 @@ _LATENT_DIMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _MOST_COMPONENTS = 8
 _CHOOSING_ROWS = 1_000
 _FOLDS = 4
+_PSEUDO_ROWS = 0.5
 
 
 def marginal_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor) -> None:
@@ -91,7 +92,7 @@ def linear_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor, *, s
     columns: ColumnFeatures = guide.network  # type: ignore[assignment]
     features = columns.features(x).double()
     K = len(model.prior.logits) if isinstance(model.prior, GaussianMixture) else 1
-    factors = factor_analysis(features, model.latent_dim, num_components=K, seed=seed)
+    factors = factor_analysis(features, model.latent_dim, num_components=K, pseudo_rows=_PSEUDO_ROWS, seed=seed)
     _start_encoder(columns, factors, model.latent_dim)
     generator = torch.Generator().manual_seed(seed)
     draws = max(1, min(32, 8_000 // len(x)))
@@ -139,7 +140,8 @@ def _held_out(features: Tensor, L: int, K: int) -> float:
     fold = torch.arange(N) % min(_FOLDS, N)
     total = 0.0
     for k in fold.unique() if N > 1 else ():
-        found = factor_analysis(features[fold != k], L, num_components=K, steps=60, tolerance=1e-3)
+        rest = features[fold != k]
+        found = factor_analysis(rest, L, num_components=K, pseudo_rows=_PSEUDO_ROWS, steps=60, tolerance=1e-3)
         total += float(found.log_prob(features[fold == k]).sum())
     return total / N
 
