@@ -4,85 +4,145 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from pyro_vae.checks import positive_integer
+
 __all__ = ["FactorAnalysis", "factor_analysis"]
 
 _FLOOR = 1e-4  # under a column's own variance, as a share of its variance: a column that others determine has one too
+_COMPONENT_FLOOR = 0.1  # variance towards which a component of few rows is drawn, all factors together having 1
 
 
 @dataclass(frozen=True)
 class FactorAnalysis:
-    r"""Factor analysis, :math:`x = \mu + W z + \epsilon` with :math:`z \sim N(0, I)`, :math:`\epsilon \sim N(0, \Psi)`.
+    r"""Factor analysis, :math:`x = b + W z + \epsilon` with :math:`\epsilon \sim N(0, \Psi)`, z a Gaussian mixture.
 
-    W is rotated so that :math:`W^T \Psi^{-1} W` is diagonal: then so is the covariance of z given complete x, and a
+    With one component that is :math:`z \sim N(0, I)`; with several,
+    :math:`z \sim \sum_k \pi_k N(\mu_k, \Sigma_k)`, the whole of mean 0 and covariance I. W is rotated so that
+    :math:`W^T \Psi^{-1} W` is diagonal: then, of one component, so is the covariance of z given complete x, and a
     diagonal Gaussian guide holds the exact posterior.
 
     Attributes:
-        loc: mu ``(D,)``.
+        loc: b ``(D,)``.
         loadings: W ``(D, L)``.
         variance: the diagonal of Psi ``(D,)``.
+        weights: pi ``(K,)``.
+        means: mu ``(K, L)``.
+        covariances: Sigma ``(K, L, L)``.
     """
 
     loc: Tensor
     loadings: Tensor
     variance: Tensor
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+
+    def components(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Return :math:`\log \pi_k p(x_n|k)` ``(N, K)``, and mean ``(N, K, L)`` and covariance of z given x and k."""
+        there = ~x.isnan()
+        patterns, row = there.unique(dim=0, return_inverse=True)  # rows that lack the same entries share a covariance
+        weighted = self.loadings / self.variance.unsqueeze(-1)  # Psi^-1 W
+        prior = torch.cholesky_inverse(torch.linalg.cholesky(self.covariances))
+        added = torch.einsum("pd,dk,dl->pkl", patterns.to(x), self.loadings, weighted)
+        chol = torch.linalg.cholesky(added.unsqueeze(1) + prior)  # (P, K, L, L)
+        covariance = torch.cholesky_inverse(chol)
+        centred = (x - self.loc).nan_to_num(0.0)
+        pull = torch.einsum("kij,kj->ki", prior, self.means)
+        natural = (centred @ weighted).unsqueeze(1) + pull
+        mean = torch.einsum("nkij,nkj->nki", covariance[row], natural)
+        # the determinant lemma and Woodbury's identity, entry by entry
+        log_det = (there.to(x) * self.variance.log()).sum(-1, keepdim=True) + torch.logdet(self.covariances)
+        log_det = log_det + 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)[row]
+        square = (centred.square() / self.variance).sum(-1, keepdim=True) + (self.means * pull).sum(-1)
+        square = square - (natural * mean).sum(-1)
+        constant = there.to(x).sum(-1, keepdim=True) * math.log(2 * math.pi)
+        return self.weights.log() - 0.5 * (square + log_det + constant), mean, covariance[row]
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean ``(N, L)`` and covariance ``(N, L, L)`` of z given the entries of x ``(N, D)`` that are there."""
-        there = (~x.isnan()).to(x)
-        weighted = self.loadings / self.variance.unsqueeze(-1)  # Psi^-1 W
-        precision = torch.einsum("nd,dk,dl->nkl", there, self.loadings, weighted)
-        precision = precision + torch.eye(self.loadings.shape[1], dtype=x.dtype, device=x.device)
-        covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
-        centred = (x - self.loc).nan_to_num(0.0)
-        return torch.einsum("nkl,nl->nk", covariance, centred @ weighted), covariance
+        log_joint, means, covariances = self.components(x)
+        share = torch.softmax(log_joint, -1)
+        mean = torch.einsum("nk,nkl->nl", share, means)
+        apart = means - mean.unsqueeze(1)
+        return mean, torch.einsum("nk,nkij->nij", share, covariances + apart.unsqueeze(-1) * apart.unsqueeze(-2))
+
+    def sample_posterior(self, x: Tensor, num_samples: int, *, generator: torch.Generator) -> Tensor:
+        """Draw z given x, ``(S, N, L)``."""
+        log_joint, means, covariances = self.components(x)
+        k = torch.multinomial(torch.softmax(log_joint, -1), num_samples, replacement=True, generator=generator)
+        row = torch.arange(len(x)).unsqueeze(-1)
+        noise = torch.randn(*k.shape, means.shape[-1], generator=generator, dtype=means.dtype)
+        z = means[row, k] + torch.einsum("nsij,nsj->nsi", torch.linalg.cholesky(covariances)[row, k], noise)
+        return z.transpose(0, 1)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log p of the entries that are there, ``(N,)``, nats."""
-        there = ~x.isnan()
-        mean, covariance = self.posterior(x)
-        centred = (x - self.loc).nan_to_num(0.0)
-        # the determinant lemma and Woodbury's identity, entry by entry
-        log_det = (there * self.variance.log()).sum(-1) - torch.logdet(covariance)
-        square = (centred.square() / self.variance).sum(-1)
-        square = square - ((centred / self.variance) @ self.loadings * mean).sum(-1)
-        return -0.5 * (square + log_det + there.sum(-1) * math.log(2 * math.pi))
+        return torch.logsumexp(self.components(x)[0], -1)
 
 
 @torch.no_grad()
-def factor_analysis(x: Tensor, latent_dim: int, *, steps: int = 500, tolerance: float = 1e-5) -> FactorAnalysis:
+def factor_analysis(
+    x: Tensor,
+    latent_dim: int,
+    *,
+    num_components: int = 1,
+    pseudo_rows: float = 0.0,
+    steps: int = 500,
+    tolerance: float = 1e-5,
+    seed: int = 0,
+) -> FactorAnalysis:
     r"""Maximise the likelihood of factor analysis by expectation maximisation.
+
+    Several components start at a mixture of the factors of one, and each covariance is drawn a little, as by L + 1
+    rows, towards a small one, so that none shrinks to a point.
 
     Args:
         x: data ``(N, D)``; NaN is missing, and left out of the likelihood.
         latent_dim: L.
+        num_components: of the mixture that z has.
+        pseudo_rows: whose worth a column's own variance is drawn towards the column's variance; the likelihood alone
+            may leave it none (a Heywood case; Martin & McDonald 1975).
         steps: of the iteration at most.
         tolerance: ends it, once the log likelihood a datum rises by less.
+        seed: of the mixture's starts.
 
     Source:
-        Rubin & Thayer 1982; the start is that of Tipping & Bishop 1999.
+        Rubin & Thayer 1982; the start is that of Tipping & Bishop 1999. With several components, the mixture of
+        common factor analysers of Baek, McLachlan & Flack 2010.
 
     Example:
         >>> x = torch.randn(500, 1, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 2.0, 3.0])
         >>> factor_analysis(x, 1).loadings.abs().round(decimals=0).flatten()
         tensor([1., 2., 3.])
     """
-    there = ~x.isnan()
-    count = there.sum(0).clamp_min(1)
+    K = positive_integer(num_components, "num_components")
+    count = (~x.isnan()).sum(0).clamp_min(1)
     loc = x.nanmean(0).nan_to_num(0.0)
     total = ((x - loc).square().nan_to_num(0.0).sum(0) / count).clamp_min(1e-12)
-    found = _principal(x, loc, total, latent_dim)
+    climb: Any = partial(_climbed, x, total=total, pseudo_rows=pseudo_rows, steps=steps, tolerance=tolerance)
+    found = climb(_principal(x, loc, total, latent_dim))
+    if K > 1:
+        found = climb(_split(x, found, K, seed))
+    return _rotated(found)
+
+
+def _climbed(
+    x: Tensor, found: FactorAnalysis, total: Tensor, *, pseudo_rows: float, steps: int, tolerance: float
+) -> FactorAnalysis:
+    """Iterate until the likelihood stays."""
     last = -math.inf
     for _ in range(steps):
-        found = _maximise(x, there, found, total)
-        value = float(found.log_prob(x).mean())
+        found, value = _maximise(x, found, total, pseudo_rows)
         if value - last < tolerance:
             break
         last = value
-    return _rotated(found)
+    return found
 
 
 def _principal(x: Tensor, loc: Tensor, total: Tensor, L: int) -> FactorAnalysis:
@@ -95,27 +155,82 @@ def _principal(x: Tensor, loc: Tensor, total: Tensor, L: int) -> FactorAnalysis:
     loadings = x.new_zeros(x.shape[1], L)
     loadings[:, :L_kept] = v[:L_kept].T * size
     own = (1 - loadings.square().sum(-1)).clamp_min(1e-2)
-    return FactorAnalysis(loc, loadings * total.sqrt().unsqueeze(-1), own * total)
+    one = torch.eye(L, dtype=x.dtype, device=x.device)
+    return FactorAnalysis(
+        loc, loadings * total.sqrt().unsqueeze(-1), own * total, x.new_ones(1), x.new_zeros(1, L), one.unsqueeze(0)
+    )
 
 
-def _maximise(x: Tensor, there: Tensor, model: FactorAnalysis, total: Tensor) -> FactorAnalysis:
-    """One step: expected moments of (z, 1) given x, then each column's regression on them, over its own rows."""
-    mean, covariance = model.posterior(x)
-    N, L = mean.shape
-    one = torch.cat([mean, mean.new_ones(N, 1)], -1)
-    second = one.unsqueeze(-1) * one.unsqueeze(-2)
-    second[:, :L, :L] += covariance
-    gram = torch.einsum("nd,nkl->dkl", there.to(x), second)
+def _split(x: Tensor, found: FactorAnalysis, K: int, seed: int) -> FactorAnalysis:
+    """The start of several components: a mixture of the posterior means of one."""
+    from sklearn.mixture import GaussianMixture
+
+    z = found.posterior(x)[0].cpu().numpy()
+    mixture = GaussianMixture(K, random_state=seed, n_init=3, reg_covar=_COMPONENT_FLOOR).fit(z)
+    parts = (torch.as_tensor(part).to(x) for part in (mixture.weights_, mixture.means_, mixture.covariances_))
+    return FactorAnalysis(found.loc, found.loadings, found.variance, *parts)
+
+
+def _maximise(x: Tensor, model: FactorAnalysis, total: Tensor, pseudo_rows: float) -> tuple[FactorAnalysis, float]:
+    """One step, and the log likelihood a datum before it.
+
+    Expected moments of (z, 1) given x, then each column's regression on them over its own rows, and the mixture's
+    moments.
+    """
+    there = (~x.isnan()).to(x)
+    log_joint, mean, covariance = model.components(x)
+    value = torch.logsumexp(log_joint, -1, keepdim=True)
+    share = (log_joint - value).exp()  # (N, K)
+    N, K, L = mean.shape
+    one = torch.cat([mean, mean.new_ones(N, K, 1)], -1)
+    second = torch.einsum("nk,nki,nkj->nij", share, one, one)
+    second[:, :L, :L] += torch.einsum("nk,nkij->nij", share, covariance)
+    gram = (there.T @ second.flatten(1)).unflatten(-1, (L + 1, L + 1))
     gram = gram + 1e-8 * torch.eye(L + 1, dtype=x.dtype, device=x.device)
     filled = x.nan_to_num(0.0)
-    cross = torch.einsum("nd,nk->dk", filled, one)
+    cross = filled.T @ torch.einsum("nk,nki->ni", share, one)
     weights = torch.linalg.solve(gram, cross)  # (D, L + 1)
     square = filled.square().sum(0) - (weights * cross).sum(-1)
-    variance = torch.maximum(square / there.sum(0).clamp_min(1), _FLOOR * total)
-    return FactorAnalysis(weights[:, L], weights[:, :L], variance)
+    rows = there.sum(0).clamp_min(1)
+    variance = torch.maximum((square + pseudo_rows * total) / (rows + pseudo_rows), _FLOOR * total)
+    mixture = (model.weights, model.means, model.covariances)
+    if K > 1:
+        mixture = _mixture_moments(share, mean, covariance)
+    found = FactorAnalysis(weights[:, L], weights[:, :L], variance, *mixture)
+    return _standardised(found) if K > 1 else found, float(value.mean())
+
+
+def _mixture_moments(share: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, means and covariances of the components by their shares of the data; one row more for each weight."""
+    count, L = share.sum(0), mean.shape[-1]
+    means = torch.einsum("nk,nkl->kl", share, mean) / count.clamp_min(1e-6).unsqueeze(-1)
+    apart = mean - means
+    scatter = torch.einsum("nk,nki,nkj->kij", share, apart, apart) + torch.einsum("nk,nkij->kij", share, covariance)
+    floor = (L + 1) * _COMPONENT_FLOOR * torch.eye(L, dtype=mean.dtype, device=mean.device)
+    return (count + 1) / (count + 1).sum(), means, (scatter + floor) / (count + L + 1)[:, None, None]
+
+
+def _standardised(model: FactorAnalysis) -> FactorAnalysis:
+    """The same distribution of x, with z of mean 0 and covariance I."""
+    mean = model.weights @ model.means
+    apart = model.means - mean
+    covariance = torch.einsum("k,ki,kj->ij", model.weights, apart, apart)
+    covariance = covariance + torch.einsum("k,kij->ij", model.weights, model.covariances)
+    to_z = torch.linalg.cholesky(covariance)
+    from_z = torch.linalg.inv(to_z)
+    return FactorAnalysis(
+        model.loc + model.loadings @ mean,
+        model.loadings @ to_z,
+        model.variance,
+        model.weights,
+        apart @ from_z.T,
+        from_z @ model.covariances @ from_z.T,
+    )
 
 
 def _rotated(model: FactorAnalysis) -> FactorAnalysis:
     """The same distribution of x, with z along the axes of its posterior; the largest first."""
     _, axes = torch.linalg.eigh(model.loadings.T @ (model.loadings / model.variance.unsqueeze(-1)))
-    return FactorAnalysis(model.loc, model.loadings @ axes.flip(-1), model.variance)
+    axes = axes.flip(-1)
+    turned = axes.T @ model.covariances @ axes
+    return FactorAnalysis(model.loc, model.loadings @ axes, model.variance, model.weights, model.means @ axes, turned)

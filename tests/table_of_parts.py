@@ -31,6 +31,7 @@ PRIORS = {
     "standard normal": priors.StandardNormal,
     "diagonal normal": priors.DiagonalNormal,
     "Gaussian mixture": lambda L: priors.GaussianMixture(L, num_components=3),
+    "Gaussian mixture, full": lambda L: priors.GaussianMixture(L, num_components=3, covariance="full"),
     "VampPrior": _vamp,
     "NICE": lambda L: priors.NICE(L, hidden=(8,)),
     "Real NVP": lambda L: priors.RealNVP(L, hidden=(8,)),

@@ -30,12 +30,12 @@ def sample(
         import pandas as pd
         import pyro
 
-        from pyro_vae.datasets.encoding import decode, named
+        from pyro_vae.datasets.encoding import as_written, decode, named
 
         pyro.set_rng_seed(seed)
         x = trained.model.sample(num_samples)[trained.model.observed]
         schema = trained.prepared.schema
-        columns = named(schema, decode(schema, x.flatten(1)))
+        columns = named(schema, as_written(schema, decode(schema, x.flatten(1))))
     write_columns(output, columns)
     show({"num_samples": num_samples, "x": columns}, table(pd.DataFrame(columns).head(10)), as_json=json)
 

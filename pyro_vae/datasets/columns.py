@@ -9,7 +9,9 @@ import numpy as np
 from pyro_vae.checks import say
 from pyro_vae.datasets.rows import pieces
 
-__all__ = ["Columns", "no_infinity"]
+__all__ = ["MOST_DECIMALS", "Columns", "no_infinity"]
+
+MOST_DECIMALS = 6  # that a column may be written with, to be more than a rounded measurement
 
 
 class Columns:
@@ -21,7 +23,7 @@ class Columns:
     Attributes:
         low: smallest value, ``(D,)``; infinite in a column without any.
         high: largest value.
-        whole: whether all values are whole numbers.
+        decimals: with how many decimals the values are written, ``MOST_DECIMALS + 1`` if with more than that.
         filled: how many values there are.
         mean: over the training rows.
         std: over the training rows, by the count, not the count less one.
@@ -40,7 +42,7 @@ class Columns:
         """
         D = int(np.prod(values.shape[1:]))
         self.low, self.high = np.full(D, np.inf), np.full(D, -np.inf)
-        self.whole, self.filled = np.ones(D, bool), np.zeros(D, np.int64)
+        self.decimals, self.filled = np.zeros(D, np.int64), np.zeros(D, np.int64)
         self.mean, self._count, self._squares = np.zeros(D), np.zeros(D, np.int64), np.zeros(D)
         chosen = np.zeros(len(values), bool)
         chosen[training] = True
@@ -52,7 +54,7 @@ class Columns:
             there = ~np.isnan(flat)
             self.low = np.minimum(self.low, np.where(there, flat, np.inf).min(0))
             self.high = np.maximum(self.high, np.where(there, flat, -np.inf).max(0))
-            self.whole &= ((flat == np.round(flat)) | ~there).all(0)
+            self._count_decimals(flat)
             self.filled += there.sum(0)
             some = chosen[row : row + len(flat)]
             self._merge(flat[some], there[some])
@@ -64,6 +66,20 @@ class Columns:
         """Standard deviation of each column over the training rows."""
         with np.errstate(invalid="ignore"):
             return np.sqrt(self._squares / np.maximum(self._count, 1))
+
+    @property
+    def whole(self) -> np.ndarray:
+        """Whether all values of a column are whole numbers, ``(D,)``."""
+        return self.decimals == 0
+
+    def _count_decimals(self, flat: np.ndarray) -> None:
+        """Raise the decimals of columns until they hold these values."""
+        for decimals in range(MOST_DECIMALS + 1):
+            open_ = np.flatnonzero(self.decimals == decimals)
+            values = flat[:, open_]
+            with np.errstate(invalid="ignore"):
+                more = np.abs(values - np.round(values, decimals)) > (1e-9 * np.abs(values) if decimals else 0.0)
+            self.decimals[open_[more.any(0)]] += 1
 
     def _merge(self, flat: np.ndarray, there: np.ndarray) -> None:
         """Add rows to the moments."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.checks import among, say
-from pyro_vae.datasets.columns import Columns
+from pyro_vae.datasets.columns import MOST_DECIMALS, Columns
 from pyro_vae.datasets.files import Loaded
 
 __all__ = ["DISCRETE", "KINDS", "PROPOSED", "Schema", "describe"]
@@ -55,6 +55,8 @@ class Schema:
         words: the names behind codes, by column.
         shape: shape of one datum in the file.
         missing: whether entries are missing.
+        decimals: with how many decimals the values of each column are written, in the table's order; -1 if with more
+            than a rounded measurement has. Empty where that is not known.
     """
 
     kind: str
@@ -68,6 +70,7 @@ class Schema:
     words: dict[str, tuple[str, ...]]
     shape: tuple[int, ...]
     missing: bool
+    decimals: tuple[int, ...] = ()
 
     @property
     def data_dim(self) -> int:
@@ -185,6 +188,7 @@ def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardis
         words=categories,
         shape=tuple(int(size) for size in values.shape[1:]) or (1,),
         missing=seen.missing,
+        decimals=tuple(int(d) if d <= MOST_DECIMALS else -1 for d in seen.decimals),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.distributions import Distribution
 
 from pyro_vae import checks
 from pyro_vae.checks import positive_integer, say
+from pyro_vae.evaluation.evidence.importance import proposal, weighted_blocks
 from pyro_vae.evaluation.sites import side_by_side
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import GuideSampler, answer
@@ -20,7 +22,14 @@ __all__ = ["impute"]
 
 
 @torch.no_grad()
-def impute(model: Model, x: Tensor | tuple[Tensor, ...], posterior: Any, *, num_samples: int = 100) -> Tensor:
+def impute(
+    model: Model,
+    x: Tensor | tuple[Tensor, ...],
+    posterior: Any,
+    *,
+    num_samples: int = 100,
+    num_particles: int | None = None,
+) -> Tensor:
     r"""Draw the missing entries of x from the posterior predictive, :math:`\int p(x_{mis}|z)\, p(z|x_{obs})\, dz`.
 
     Args:
@@ -30,13 +39,20 @@ def impute(model: Model, x: Tensor | tuple[Tensor, ...], posterior: Any, *, num_
         posterior: p(z|x_obs) or an approximation of it: a guide, a distribution over the unconstrained u as the routes
             return it, Draws, or draws of z itself ``(S, N, L)``, as in ``draws.samples["z"].flatten(0, 1)``.
         num_samples: S, when the posterior is a guide or a distribution.
+        num_particles: K; the draws are resampled from as many of the posterior's by their importance weights
+            p(x, z) / q(z|x), and come from p(z|x_obs) itself as K grows, however the posterior errs. None takes its
+            own draws as they are.
 
     Returns:
         ``(S, N, *D)``: x where it is observed, draws where it is missing.
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if ``num_samples`` is not positive, or the draws are of other data.
+        ValueError: if a number is not positive, the draws are of other data, or the posterior has no density to
+            weigh by.
+
+    Source:
+        Rubin 1987, sampling importance resampling.
 
     Example:
         >>> from pyro_vae import Model, analytic, likelihoods, priors
@@ -54,7 +70,12 @@ def impute(model: Model, x: Tensor | tuple[Tensor, ...], posterior: Any, *, num_
     if isinstance(posterior, Tensor):
         z = posterior
     elif callable(posterior) or isinstance(posterior, Distribution | Draws):
-        z = _draws_of_z(Target(model, (x, *covariates), plate=model.plate), posterior, num_samples)
+        target = Target(model, (x, *covariates), plate=model.plate)
+        if num_particles is None:
+            z = _draws_of_z(target, posterior, num_samples)
+        else:
+            K = positive_integer(num_particles, "num_particles")
+            z = side_by_side(target, _resampled(target, posterior, num_samples, K))
     else:
         remedy = 'pyro_vae.quadrature(model, x), or draws.samples["z"].flatten(0, 1)'
         raise TypeError(say("a posterior distribution, or draws of z", type(posterior).__name__, remedy))
@@ -78,3 +99,22 @@ def _draws_of_z(target: Target, posterior: Any, num_samples: int) -> Tensor:
     if u.shape[-2:] != target.origin.shape:
         return u  # of other data or another model: the caller says so
     return side_by_side(target, u)
+
+
+def _resampled(target: Target, posterior: Any, num_samples: int, num_particles: int) -> Tensor:
+    """Draw u ``(S, N, L)`` from particles by their weights, in one pass over blocks of them.
+
+    A place holds a draw of the blocks so far; the next block takes it with the block's share of the weight.
+    """
+    kept = target.origin.new_zeros(num_samples, *target.origin.shape)
+    total = target.origin.new_full((target.num_data,), -math.inf, dtype=torch.float64)
+    for u, log_weights in weighted_blocks(target, proposal(target, posterior), num_particles):
+        log_w = log_weights.double().nan_to_num(-math.inf, posinf=-math.inf)
+        block = log_w.logsumexp(0)
+        total = torch.logaddexp(total, block)
+        weights = (log_w - block).exp().nan_to_num(1.0 / len(u))  # of a block without weight: any
+        chosen = torch.multinomial(weights.T, num_samples, replacement=True).T  # (S, N)
+        taken = torch.rand(chosen.shape, device=u.device) < (block - total).exp().nan_to_num(1.0)
+        drawn = u.gather(0, chosen.unsqueeze(-1).expand(-1, -1, u.shape[-1]))
+        kept = torch.where(taken.unsqueeze(-1), drawn, kept)
+    return kept

@@ -120,8 +120,20 @@ def _inside(fn: Any) -> Tensor:
         got = type(fn).__name__
         remedy = "a likelihood that ends in .to_event(...), or imputing the entries"
         raise ValueError(say("a likelihood of independent entries, where some are missing", got, remedy))
+    return _value_of(fn.base_dist.support).expand(fn.event_shape)
+
+
+def _value_of(support: Any) -> Tensor:
+    """A value that a support holds; of one with bounds without a look at their values, so that steps can be traced."""
+    low: Any = getattr(support, "lower_bound", None)
+    high: Any = getattr(support, "upper_bound", None)
+    if low is not None and (high is None or support.is_discrete):
+        return torch.as_tensor(low if support.is_discrete else low + 1)
+    if high is not None:
+        return torch.as_tensor(high if support.is_discrete else high - 1 if low is None else (low + high) / 2)
+    if support in (constraints.real, constraints.boolean):
+        return torch.zeros(())
     for value in (0.0, 0.5, 1.0):
-        filler = torch.full(fn.event_shape, value)
-        if bool(fn.base_dist.support.check(filler).all()):
+        if bool(support.check(filler := torch.tensor(value)).all()):
             return filler
-    raise ValueError(say("a support that holds 0, 1/2 or 1", f"{fn.base_dist.support}", "shifting the data"))
+    raise ValueError(say("a support that holds 0, 1/2 or 1", f"{support}", "shifting the data"))

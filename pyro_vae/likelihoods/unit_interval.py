@@ -89,6 +89,8 @@ class ContinuousBernoulli(Likelihood):
 class _Open(constraints.Constraint):
     """The open unit interval."""
 
+    lower_bound, upper_bound = 0.0, 1.0
+
     def check(self, value: Tensor) -> Tensor:
         return (value > 0) & (value < 1)
 

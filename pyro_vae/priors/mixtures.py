@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.checks import finite, misfit, positive_integer, positive_number, say, tensor
+from pyro_vae.checks import among, finite, misfit, positive_integer, positive_number, say, tensor
 from pyro_vae.priors.base import Prior
 from pyro_vae.randomness import fork_rng
 from pyro_vae.scales import raw_scale, to_scale
@@ -17,38 +17,66 @@ __all__ = ["GaussianMixture", "VampPrior"]
 
 
 class GaussianMixture(Prior):
-    r"""A learned mixture, :math:`p(z) = \sum_k \pi_k \prod_l N(z_l; \mu_{kl}, \sigma_{kl}^2)`.
+    r"""A learned mixture, :math:`p(z) = \sum_k \pi_k N(z; \mu_k, \Sigma_k)`, with diagonal or full covariances.
 
-    Weights, means and scales are learnt; sigma = softplus(raw) + 0.01. Means start as draws of N(0, 1) ``spread``
-    wide, so that the components differ, with sigma 1.
+    Weights, means and covariances are learnt; Sigma = T T^T with T lower triangular, its diagonal softplus(raw) + 0.01,
+    and of diagonal covariances nothing below it. Means start as draws of N(0, 1) ``spread`` wide, so that the
+    components differ, with Sigma = I.
 
     Args:
         latent_dim: L.
         num_components: how many Gaussians.
         spread: standard deviation of the first means.
+        covariance: "diagonal" or "full".
 
     Raises:
         TypeError: if a size is no whole number.
-        ValueError: if a size is not positive, or ``spread`` negative.
+        ValueError: if a size is not positive, ``spread`` negative, or ``covariance`` another word.
 
     Example:
         >>> GaussianMixture(2, num_components=10)().event_shape
         torch.Size([2])
     """
 
-    def __init__(self, latent_dim: int, *, num_components: int = 10, spread: float = 1.0) -> None:
+    def __init__(
+        self, latent_dim: int, *, num_components: int = 10, spread: float = 1.0, covariance: str = "diagonal"
+    ) -> None:
         super().__init__()
         self.latent_dim = positive_integer(latent_dim, "latent_dim")
         K = positive_integer(num_components, "num_components")
         spread = positive_number(spread, "spread", zero=True)
+        self.covariance = among(covariance, ("diagonal", "full"), "covariance")
         self.logits = nn.Parameter(torch.zeros(K))
         self.loc = nn.Parameter(spread * torch.randn(K, self.latent_dim))
         self.raw_scale = nn.Parameter(torch.full((K, self.latent_dim), float(raw_scale(1.0, floor=_FLOOR))))
+        if covariance == "full":
+            self.lower = nn.Parameter(torch.zeros(K, self.latent_dim, self.latent_dim))
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
-        components = dist.Normal(self.loc, to_scale(self.raw_scale, floor=_FLOOR)).to_event(1)
+        scale = to_scale(self.raw_scale, floor=_FLOOR)
+        components: dist.TorchDistribution = dist.Normal(self.loc, scale).to_event(1)
+        if self.covariance == "full":
+            components = dist.MultivariateNormal(self.loc, scale_tril=self.lower.tril(-1) + torch.diag_embed(scale))
         return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
+
+    @torch.no_grad()
+    def start_at(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+        """Become this mixture, or, of diagonal covariances, the one of its diagonals.
+
+        Args:
+            weights: ``(K,)``.
+            means: ``(K, L)``.
+            covariances: ``(K, L, L)``.
+        """
+        scale = covariances.diagonal(dim1=-2, dim2=-1).sqrt()
+        if self.covariance == "full":
+            tril = torch.linalg.cholesky(covariances)
+            scale = tril.diagonal(dim1=-2, dim2=-1)
+            self.lower.copy_(tril.tril(-1))
+        self.logits.copy_(weights.log())
+        self.loc.copy_(means)
+        self.raw_scale.copy_(raw_scale(scale.clamp_min(1.1 * _FLOOR), floor=_FLOOR))
 
 
 class VampPrior(Prior):

@@ -21,18 +21,20 @@ from pyro_vae.runs.data import Prepared
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.start import (
     can_start_linearly,
-    choose_latent_dim,
-    choose_num_components,
+    choose_factors,
     linear_start,
     marginal_start,
 )
 
-__all__ = ["learn", "resolved"]
+__all__ = ["learn", "resolved", "train_guide"]
 
 _STEPS = 40_000  # at most, where the recipe leaves it open
-_PATIENCE = 2_000  # steps
+_PATIENCE = 1_000  # steps
 _LR_DROPS = 2
 _EVALUATE_EVERY = 100  # steps
+_DRAWN_BATCH = 256
+_DRAWN_ROWS = 16_000  # that a guide learns on, of a model that stays as it is
+_GUIDE_EPOCHS = 6
 _START_NUMBERS = 2**18  # that a start is fitted to, at most: 2 MB in double precision
 _VALIDATION_ROWS = 2_000  # draws of the guide to judge on, at least
 
@@ -40,8 +42,8 @@ _VALIDATION_ROWS = 2_000  # draws of the guide to judge on, at least
 def resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
     """Return the recipe with L and the prior chosen, where it leaves them open; images get 2 and a standard normal.
 
-    Of a table, L is that of the factor analysis of its columns with the highest cross-validated likelihood, and the
-    prior a mixture of as many components as BIC finds among the factors.
+    Of a table, L and the components of a mixture prior are those of the factor analysis of its columns with the
+    highest cross-validated likelihood.
     """
     if recipe.model or not prepared.schema.columns:
         L = "2" if recipe.latent_dim == "auto" else recipe.latent_dim
@@ -50,11 +52,11 @@ def resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
     x = prepared.x["train"][:]
     columns.standardise(x)
     features = columns.features(x)
-    if recipe.latent_dim == "auto":
-        recipe = replace(recipe, latent_dim=str(choose_latent_dim(features, seed=recipe.seed)))
-    if recipe.prior == "auto":
-        K = choose_num_components(features, recipe.num_latents, seed=recipe.seed)
-        recipe = replace(recipe, prior="StandardNormal" if K == 1 else f"GaussianMixture:num_components={K}")
+    fixed = None if recipe.latent_dim == "auto" else recipe.num_latents
+    if fixed is None or recipe.prior == "auto":
+        num_latents, K = choose_factors(features, latent_dim=fixed, seed=recipe.seed)
+        mixture = "StandardNormal" if K == 1 else f"GaussianMixture:num_components={K},covariance=full"
+        recipe = replace(recipe, latent_dim=str(num_latents), prior=mixture if recipe.prior == "auto" else recipe.prior)
     return recipe
 
 
@@ -85,8 +87,8 @@ def learn(
     if not recipe.model:
         data: Any = (x,)  # rows on disk read like a tensor
         check_programs(model, guide, data, None, batch_size=size, plate="data", binary=recipe.dynamic_binarisation)
-        _start(recipe, prepared, model, guide, ["train"])
-        first = _state(model, guide)
+        linear = _start(recipe, prepared, model, guide, ["train"])
+        first = _state(model, guide) if linear and not recipe.epochs else None
     length: dict[str, Any] = {"epochs": recipe.epochs, "patience": recipe.patience or None}
     held_out: Any = validation if len(validation) else None
     if not recipe.epochs:
@@ -111,8 +113,8 @@ def learn(
     )
     if not recipe.epochs and not history.stopped_early:
         notify("note: the held-out ELBO was still rising at the end: --epochs with a larger number goes on")
-    watched = isinstance(validation, Tensor) and len(validation) > 1 and prepared.schema.columns
-    if first is not None and not recipe.epochs and watched and not _clearly_better(model, guide, first, validation):
+    watched = isinstance(validation, Tensor) and len(validation) > 1
+    if first is not None and watched and not _clearly_better(model, guide, first, validation):
         notify("note: on held-out rows the trained model is not clearly better than its linear start, which is kept")
         _start(recipe, prepared, model, guide, ["train", "validation"])
     return history
@@ -132,16 +134,52 @@ def _until_it_stays(recipe: Recipe, *, steps_per_epoch: int, watched: bool) -> d
     return length | (patience or {"patience_steps": max(_PATIENCE, 5 * steps_per_epoch)}) | {"lr_drops": _LR_DROPS}
 
 
-def _start(recipe: Recipe, prepared: Prepared, model: Model, guide: nn.Module, splits: list[str]) -> None:
-    """Put model and guide where training starts, by the rows of these splits."""
+def _start(recipe: Recipe, prepared: Prepared, model: Model, guide: nn.Module, splits: list[str]) -> bool:
+    """Put model and guide where training starts, by the rows of these splits; say whether that is a linear model."""
     schema = prepared.schema
+    model.cpu(), guide.cpu()  # where the data are; fit moves them
     rows = max(64, min(4_000, _START_NUMBERS // schema.data_dim))
     x = torch.cat([prepared.x[name][:rows] for name in splits])
     x = torch.bernoulli(x) if recipe.dynamic_binarisation else x
-    if schema.columns and can_start_linearly(model, guide):
-        linear_start(model, guide, schema, x, seed=recipe.seed)
-    else:
+    if not (schema.columns and can_start_linearly(model, guide)):
         marginal_start(model, guide, schema, x)
+        return False
+    linear_start(model, guide, schema, x, seed=recipe.seed)
+    if not recipe.epochs:
+        train_guide(recipe, model, guide, x)
+    return True
+
+
+def train_guide(recipe: Recipe, model: Model, guide: nn.Module, x: Tensor) -> None:
+    """Let the guide learn the posteriors of a model that stays as it is, on rows drawn from it: they are never few.
+
+    Entries are missing in them as in rows of x.
+    """
+    with fork_rng(seed=recipe.seed):
+        drawn = model.sample(_DRAWN_ROWS)[model.observed]
+        like = x[torch.randint(len(x), (len(drawn),))]
+    drawn = drawn.masked_fill(like.isnan(), torch.nan)
+    learnt = [value for value in model.parameters() if value.requires_grad]
+    for value in learnt:
+        value.requires_grad_(False)
+    try:
+        fit(
+            model,
+            guide,
+            drawn,
+            epochs=_GUIDE_EPOCHS,
+            batch_size=_DRAWN_BATCH,
+            lr=2 * recipe.lr,
+            clip_norm=10.0,
+            validation=None,
+            device=recipe.device,
+            seed=recipe.seed,
+            compile=recipe.compiled,
+            progress=False,
+        )
+    finally:
+        for value in learnt:
+            value.requires_grad_(True)
 
 
 def _state(model: nn.Module, guide: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -169,6 +207,7 @@ def _clearly_better(
 
 def _log_evidence(model: Model, guide: Any, x: Tensor, num_samples: int) -> Tensor:
     """Log p(x) by importance sampling from the guide, ``(N,)``: a lower bound in expectation."""
+    x = x.to(next(model.parameters()).device)
     with fork_rng(seed=0):
         q = guide.posterior(x)
         z = q.sample((num_samples,))

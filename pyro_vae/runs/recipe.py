@@ -27,7 +27,7 @@ class Recipe:
     prior: Annotated[
         str,
         'Name and options, as in "GaussianMixture:num_components=5"; "auto" takes a standard normal, or for tables a '
-        "mixture of as many components as BIC finds among the factors.",
+        "mixture of as many components as held-out factors ask for.",
     ] = "auto"
     likelihood: Annotated[str, 'Name and options; "auto" takes one that fits the kind of data.'] = "auto"
     guide: Annotated[str, "Name and options."] = "DiagonalGaussian"

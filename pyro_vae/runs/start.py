@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -20,11 +22,14 @@ from pyro_vae.priors import GaussianMixture, StandardNormal
 from pyro_vae.runs.build import make_likelihood
 from pyro_vae.scales import raw_scale
 
-__all__ = ["can_start_linearly", "choose_latent_dim", "choose_num_components", "linear_start", "marginal_start"]
+__all__ = ["can_start_linearly", "choose_factors", "linear_start", "marginal_start"]
 
 _MOST_ROWS = 4_000  # to fit a start to
 _LATENT_DIMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
-_FOLDS = 5
+_MOST_COMPONENTS = 8
+_CHOOSING_ROWS = 1_000
+_FOLDS = 4
+_PSEUDO_ROWS = 0.5
 
 
 def marginal_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor) -> None:
@@ -86,82 +91,59 @@ def linear_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor, *, s
     x = x[:_MOST_ROWS]
     columns: ColumnFeatures = guide.network  # type: ignore[assignment]
     features = columns.features(x).double()
-    factors = factor_analysis(features, model.latent_dim)
+    K = len(model.prior.logits) if isinstance(model.prior, GaussianMixture) else 1
+    factors = factor_analysis(features, model.latent_dim, num_components=K, pseudo_rows=_PSEUDO_ROWS, seed=seed)
     _start_encoder(columns, factors, model.latent_dim)
-    mean, covariance = factors.posterior(features)
     generator = torch.Generator().manual_seed(seed)
-    draws = max(1, min(8, 8_000 // len(x)))
-    noise = torch.randn(draws, *mean.shape, generator=generator, dtype=mean.dtype)
-    z = mean + torch.einsum("nkl,snl->snk", torch.linalg.cholesky(covariance), noise)
+    draws = max(1, min(32, 8_000 // len(x)))
+    z = factors.sample_posterior(features, draws, generator=generator)
     if isinstance(model.prior, GaussianMixture):
-        _start_mixture(model.prior, z.flatten(0, 1), seed=seed)
+        model.prior.start_at(factors.weights, factors.means, factors.covariances)
     for part, own, _, _ in _parts(model.likelihood, schema):
         _regress(part, z.flatten(0, 1), x[:, own].double().repeat(draws, 1), num_rows=len(x), missing=schema.missing)
 
 
-def choose_latent_dim(features: Tensor, *, seed: int = 0) -> int:
-    """Return the L whose factor analysis gives rows held out of its fit the highest likelihood, in five folds.
+def choose_factors(features: Tensor, *, latent_dim: int | None = None, seed: int = 0) -> tuple[int, int]:
+    """Return L, and how many components the factors have, by the likelihood of rows held out of factor analysis.
 
-    Of those not worse than the best by a paired standard error the smallest is taken.
+    The best L of one component comes first, then the best number of components of that L.
 
     Args:
         features: ``(N, F)`` on one scale; NaN is missing.
+        latent_dim: L, where it is not to be chosen.
         seed: of the folds.
     """
     generator = torch.Generator().manual_seed(seed)
-    features = features[torch.randperm(len(features), generator=generator)[:_MOST_ROWS]].double()
+    features = features[torch.randperm(len(features), generator=generator)[:_CHOOSING_ROWS]].double()
     N, F = features.shape
+    most = max(1, min(F - 1, N // 4))
+    dims = [latent_dim] if latent_dim else [L for L in _LATENT_DIMS if most >= L]
+    L = _best(dims, lambda L: _held_out(features, L, 1))
+    K = _best(list(range(1, min(_MOST_COMPONENTS, N // 10) + 1)), lambda K: _held_out(features, L, K))
+    return L, K
+
+
+def _best(candidates: Sequence[int], score: Callable[[int], float]) -> int:
+    """The candidate of the highest score; two in a row that are no better end the search."""
+    best, highest, worse = 1, -math.inf, 0
+    for candidate in candidates:
+        value = score(candidate) if len(candidates) > 1 else 0.0
+        best, highest, worse = (candidate, value, 0) if value > highest else (best, highest, worse + 1)
+        if worse == 2:
+            break
+    return best
+
+
+def _held_out(features: Tensor, L: int, K: int) -> float:
+    """Log likelihood a row, by fits to the other folds."""
+    N = len(features)
     fold = torch.arange(N) % min(_FOLDS, N)
-    scores: dict[int, Tensor] = {}
-    for L in _LATENT_DIMS:
-        if L > 1 and (L >= F or L > N // 4):
-            break
-        scores[L] = features.new_empty(N)
-        for k in fold.unique():
-            found = factor_analysis(features[fold != k], L, steps=200, tolerance=1e-4)
-            scores[L][fold == k] = found.log_prob(features[fold == k])
-        best = max(scores, key=lambda one: float(scores[one].mean()))
-        if best < L and sum(other > best for other in scores) == 2:  # twice no better: it falls from here on
-            break
-    return next(L for L in scores if _behind(scores[best], scores[L]) <= 0)
-
-
-def _behind(best: Tensor, other: Tensor) -> float:
-    """By how much scores lie behind the best, beyond a paired standard error."""
-    difference = best - other
-    return float(difference.mean()) - float(difference.std().nan_to_num(0.0)) / len(difference) ** 0.5
-
-
-def choose_num_components(features: Tensor, latent_dim: int, *, seed: int = 0) -> int:
-    """Return how many components BIC finds among the factors of L-dimensional factor analysis, at most 8.
-
-    Args:
-        features: ``(N, F)`` on one scale; NaN is missing.
-        latent_dim: L.
-        seed: of the mixtures' starts.
-    """
-    from sklearn.mixture import GaussianMixture as Mixture
-
-    features = features[:_MOST_ROWS].double()
-    mean, _ = factor_analysis(features, latent_dim).posterior(features)
-    z = mean.numpy()
-    bic = []
-    for K in range(1, min(8, len(z) // 10) + 1):
-        bic.append(Mixture(K, covariance_type="diag", random_state=seed, reg_covar=1e-2, n_init=3).fit(z).bic(z))
-    return 1 + int(torch.tensor(bic).argmin()) if bic else 1
-
-
-def _start_mixture(prior: GaussianMixture, z: Tensor, *, seed: int) -> None:
-    """Let the prior start at the mixture that draws of the factors are of."""
-    from sklearn.mixture import GaussianMixture as Mixture
-
-    found = Mixture(len(prior.logits), covariance_type="diag", random_state=seed, reg_covar=1e-2, n_init=3).fit(
-        z.numpy()
-    )
-    with torch.no_grad():
-        prior.logits.copy_(torch.as_tensor(found.weights_).log())
-        prior.loc.copy_(torch.as_tensor(found.means_))
-        prior.raw_scale.copy_(raw_scale(torch.as_tensor(found.covariances_).sqrt()))
+    total = 0.0
+    for k in fold.unique() if N > 1 else ():
+        rest = features[fold != k]
+        found = factor_analysis(rest, L, num_components=K, pseudo_rows=_PSEUDO_ROWS, steps=60, tolerance=1e-3)
+        total += float(found.log_prob(features[fold == k]).sum())
+    return total / N
 
 
 def _parts(likelihood: Likelihood, schema: Schema) -> list[tuple[Likelihood, slice, str, int]]:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from scipy.stats import multivariate_normal
 from sklearn.decomposition import FactorAnalysis
+from sklearn.mixture import GaussianMixture
 
-from pyro_vae import likelihoods
+from pyro_vae import likelihoods, priors
 from pyro_vae.factor_analysis import factor_analysis
 from pyro_vae.likelihoods.marginal import fit_marginal
 from pyro_vae.networks import ColumnFeatures, SkipHead, mlp
@@ -92,6 +94,70 @@ def test_missing_entries_are_integrated_out():
     blank = x.masked_fill(torch.rand_like(x) < 0.1, math.nan)
     again = factor_analysis(blank, 2)
     assert float(again.log_prob(x).mean()) > float(found.log_prob(x).mean()) - 0.05
+
+
+def _clusters(N=600):
+    RNG = np.random.RandomState(2)
+    z = RNG.normal(size=(N, 2)) @ np.array([[0.5, 0.3], [0.0, 0.2]]) + 3.0 * RNG.normal(size=(3, 2))[RNG.choice(3, N)]
+    return torch.tensor(z @ RNG.normal(size=(2, 5)) + 0.3 * RNG.normal(size=(N, 5)) + 1.0)
+
+
+def _mixture_density(found, x):
+    """By SciPy, of the entries that are there."""
+    there = ~torch.isnan(x)
+    W, loc = found.loadings[there], found.loc[there]
+    parts = zip(found.weights, found.means, found.covariances, strict=True)
+    return math.log(
+        sum(
+            float(w) * multivariate_normal(loc + W @ m, W @ c @ W.T + found.variance[there].diag()).pdf(x[there])
+            for w, m, c in parts
+        )
+    )
+
+
+def test_a_mixture_of_factors_has_the_density_of_its_mixture():
+    x = _clusters()
+    x[:200][torch.rand(200, 5, generator=torch.Generator().manual_seed(0)) < 0.2] = math.nan
+    found = factor_analysis(x, 2, num_components=3)
+    by_scipy = torch.tensor([_mixture_density(found, row) for row in x[:100]]).double()
+    assert torch.allclose(found.log_prob(x[:100]), by_scipy, atol=1e-8)
+    whole = torch.einsum("k,ki,kj->ij", found.weights, found.means, found.means)
+    whole = whole + torch.einsum("k,kij->ij", found.weights, found.covariances)
+    assert torch.allclose(found.weights @ found.means, torch.zeros(2).double(), atol=1e-10)
+    assert torch.allclose(whole, torch.eye(2).double(), atol=1e-8)
+
+
+def test_a_mixture_of_factors_describes_new_clusters_as_well_as_scikit_learns_mixture():
+    """Data of that model: fewer numbers to learn, so at least as good on new rows; one component is far worse."""
+    x = _clusters(1200)
+    found = factor_analysis(x[:300], 2, num_components=3)
+    theirs = GaussianMixture(3, random_state=0, n_init=3).fit(x[:300].numpy()).score_samples(x[300:].numpy())
+    difference = found.log_prob(x[300:]) - torch.tensor(theirs)
+    assert float(difference.mean()) > -2 * float(difference.std()) / 30  # of 900 rows
+    assert float((found.log_prob(x[300:]) - factor_analysis(x[:300], 2).log_prob(x[300:])).mean()) > 0.5
+
+
+def test_draws_of_its_posterior_have_its_moments():
+    x = _clusters()[:20]
+    x[::2, 3:] = math.nan
+    found = factor_analysis(_clusters(), 2, num_components=3)
+    mean, covariance = found.posterior(x)
+    z = found.sample_posterior(x, 20_000, generator=torch.Generator().manual_seed(0))
+    error = (covariance.diagonal(dim1=-2, dim2=-1) / len(z)).sqrt()
+    assert float(((z.mean(0) - mean) / error).abs().max()) < 5
+    apart = z - mean
+    drawn = apart[..., 0] * apart[..., 1]
+    assert float(((drawn.mean(0) - covariance[:, 0, 1]) / (drawn.std(0) / len(z) ** 0.5)).abs().max()) < 5
+
+
+def test_a_start_at_a_mixture_is_that_mixture():
+    found = factor_analysis(_clusters(), 2, num_components=3)
+    prior = priors.GaussianMixture(2, num_components=3, covariance="full").double()
+    prior.start_at(found.weights, found.means, found.covariances)
+    components = torch.distributions.MultivariateNormal(found.means, found.covariances)
+    exact = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(found.weights), components)
+    z = exact.sample((50,))
+    assert torch.allclose(prior().log_prob(z), exact.log_prob(z), atol=1e-6)
 
 
 def test_features_stand_on_one_scale():

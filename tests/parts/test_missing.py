@@ -80,6 +80,33 @@ def test_imputations_follow_the_exact_conditional(linear):
         assert float(((torch.atleast_2d(drawn.T.cov()) - cov).abs() / spread).max()) < 5
 
 
+def test_resampled_imputations_follow_the_exact_conditional_from_a_posterior_that_errs(linear):
+    """The prior in place of the posterior: mean and spread of its own draws are off, those of resampled ones are not.
+
+    Draws that are resampled from K particles of weights w are worth about K_eff = (sum w)^2 / sum w^2 of them.
+    """
+    model, x, mean, covariance = linear
+    wrong = dist.Normal(torch.zeros(N, L), 1.0).to_event(1)
+    K = 50_000
+    draws = pv.impute(model, x, wrong, num_samples=20_000, num_particles=K)
+    plain = pv.impute(model, x, wrong, num_samples=20_000)
+    z = torch.randn(20_000, N, L)
+    log_w = pv.Target(model, x).log_likelihood(z)
+    worth = 1 / (1 / len(draws) + (2 * log_w).logsumexp(0).sub(2 * log_w.logsumexp(0)).exp() * len(z) / K)
+    off = 0.0
+    for n in range(2, N):
+        seen = ~x[n].isnan()
+        if bool(seen.all()):
+            continue
+        loc, cov, _ = conditional(mean, covariance, x[n])
+        error = (cov[L:, L:].diagonal() / worth[n]).sqrt()
+        assert float(((draws[:, n, ~seen].mean(0) - loc[L:]) / error).abs().max()) < 5
+        spread = draws[:, n, ~seen].std(0) / cov[L:, L:].diagonal().sqrt()
+        assert float((spread - 1).abs().max()) < 5 / math.sqrt(2 * float(worth[n]))
+        off = max(off, float(((plain[:, n, ~seen].mean(0) - loc[L:]) / error).abs().max()))
+    assert off > 20
+
+
 def test_imputations_see_the_covariates():
     """Counts with a library size: the mean of a draw is the library times the rate, whatever z is."""
     layer = torch.nn.Linear(L, 1)
@@ -118,6 +145,20 @@ def test_columns_add_up(make, data):
     assert all(bool(torch.isfinite(g).all()) for g in grads if g is not None)
     target = pv.Target(model, left)
     torch.testing.assert_close(target.log_likelihood(z.detach()), parts[0].detach())
+
+
+@pytest.mark.parametrize(("make", "data"), LIKELIHOODS.values(), ids=LIKELIHOODS.keys())
+def test_a_step_on_data_with_gaps_is_traced(make, data):
+    """What stands where an entry is missing must not be found by looking at values."""
+    x = data(64, 2)
+    x[torch.rand(64, 2) < 0.2] = torch.nan
+    model = pv.Model(priors.StandardNormal(1), make(1, 2), missing=True)
+    guide = guides.DiagonalGaussian(MaskedInput(mlp(4, 2)))
+    elbo = pv.infer.CompiledTrace_ELBO(backend="eager")
+    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), elbo)
+    losses = [svi.step(x) for _ in range(6)]
+    assert elbo.num_graphs == 1
+    assert math.isfinite(losses[-1])
 
 
 def test_missing_at_random_does_not_bias_a_learned_mean():

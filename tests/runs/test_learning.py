@@ -1,5 +1,6 @@
 """Where a run starts, what each column gets, how long it learns, and what it says of its worth."""
 
+import copy
 import math
 
 import numpy as np
@@ -14,8 +15,9 @@ from pyro_vae.factor_analysis import factor_analysis
 from pyro_vae.likelihoods.marginal import fit_marginal
 from pyro_vae.runs.build import build, make_likelihood
 from pyro_vae.runs.columns import choose_likelihoods, with_choices
+from pyro_vae.runs.learning import train_guide
 from pyro_vae.runs.recipe import Recipe
-from pyro_vae.runs.start import choose_latent_dim, choose_num_components, linear_start, marginal_start
+from pyro_vae.runs.start import choose_factors, linear_start, marginal_start
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +140,24 @@ def test_the_number_of_factors_and_components_is_found():
     z = centres[torch.arange(600) % 4] + torch.randn(600, 3, dtype=torch.float64)
     x = z @ W.T + 0.3 * torch.randn(600, 8, dtype=torch.float64)
     x = (x - x.mean(0)) / x.std(0)
-    assert choose_latent_dim(x) == 3
-    assert choose_num_components(x, 3) >= 4  # diagonal components: a slanted cluster takes more than one
-    assert choose_num_components(torch.randn(600, 4), 1) == 1
+    assert choose_factors(x) == (3, 4)
+    assert choose_factors(x, latent_dim=2)[0] == 2
+    assert choose_factors(torch.randn(600, 4)) == (1, 1)
+
+
+def test_a_guide_learns_the_posterior_of_a_model_that_stays():
+    """On rows drawn from the model, and so not only those few that there are: its ELBO comes near log p(x)."""
+    few = _linear_table(40)
+    few[RNG.rand(40, 4) < 0.2] = np.nan
+    schema, _, x = _prepared(few, ("a", "b", "c", "d"), likelihood="Gaussian:scale=learned")
+    recipe = Recipe.of({"data": "t.csv", "latent_dim": 2, "likelihood": "Gaussian:scale=learned"})
+    model, guide = build(recipe, schema, x)
+    linear_start(model, guide, schema, x)
+    before = copy.deepcopy(model.state_dict())
+    first = evidence(model, x, guide, method="elbo", num_samples=2_000).log_evidence.mean()
+    train_guide(recipe, model, guide, x)
+    after = evidence(model, x, guide, method="elbo", num_samples=2_000).log_evidence.mean()
+    exact = evidence(model, x, method="analytic").log_evidence.mean()
+    assert float(exact - after) < 0.5 * float(exact - first)  # the linear start does not know which entries are there
+    assert all(bool((value == before[name]).all()) for name, value in model.state_dict().items())
+    assert all(value.requires_grad for value in model.parameters())
