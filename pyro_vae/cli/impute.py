@@ -12,6 +12,7 @@ from pyro_vae.cli.output import notify, show, write_columns
 __all__ = ["impute"]
 
 _MOST_ROWS = 1_000  # to check on
+_PARTICLES = 1_000  # that draws are resampled from by their importance weights
 
 
 def impute(
@@ -73,7 +74,7 @@ def _completed(trained: Any, x: Any, *, draws: int | None, num_samples: int) -> 
     import numpy as np
     import torch
 
-    from pyro_vae.datasets.encoding import decode, named
+    from pyro_vae.datasets.encoding import as_written, decode, named
     from pyro_vae.datasets.rows import pieces
     from pyro_vae.evaluation.imputation import impute as fill
     from pyro_vae.evaluation.imputation_check import point_estimate
@@ -82,7 +83,8 @@ def _completed(trained: Any, x: Any, *, draws: int | None, num_samples: int) -> 
     codes = torch.tensor([schema.kinds[i] == "counts" and schema.likelihoods[i] == "Categorical" for i in schema.order])
     found, count = [], 0
     for piece in pieces(x):
-        filled = fill(trained.model, piece, trained.guide, num_samples=draws or num_samples)
+        S = draws or num_samples
+        filled = fill(trained.model, piece, trained.guide, num_samples=S, num_particles=max(S, _PARTICLES))
         if not draws:
             middle = point_estimate(filled, torch.tensor(_categories(schema)))
             middle[..., codes] = filled[..., codes].median(0).values  # a value that occurs, of codes without a mean
@@ -90,7 +92,8 @@ def _completed(trained: Any, x: Any, *, draws: int | None, num_samples: int) -> 
         found.append(decode(schema, filled))
         count += int(piece.isnan().sum())
     values = np.concatenate(found, 1)  # (draws, N, D)
-    columns = named(schema, values.reshape(-1, schema.data_dim))
+    rows = values.reshape(-1, schema.data_dim)
+    columns = named(schema, as_written(schema, rows) if draws else rows)
     if draws:
         columns = {"draw": np.repeat(np.arange(1, draws + 1), values.shape[1]), **columns}
     return columns, count
@@ -124,6 +127,7 @@ def _check(trained: Any, x: Any, *, split: str | None, share: float, num_samples
         categories=_categories(schema),
         names=[schema.name(i).strip("'") for i in schema.order],
         num_samples=num_samples,
+        num_particles=_PARTICLES,
         seed=seed,
     )
     frame = found.to_dataframe()

@@ -148,6 +148,7 @@ def check_imputation(
     categories: Sequence[bool] | None = None,
     names: Sequence[str] | None = None,
     num_samples: int = 200,
+    num_particles: int | None = None,
     seed: int = 0,
 ) -> ImputationCheck:
     r"""Hide observed cells, impute them, and measure the error of the means and the coverage of the intervals.
@@ -168,6 +169,7 @@ def check_imputation(
         categories: which columns are categories, ``(D,)``; None for none.
         names: of the columns; None for their numbers.
         num_samples: S.
+        num_particles: K that the draws are resampled from, as in :func:`impute`; None for none.
         seed: of what is random.
 
     Raises:
@@ -202,7 +204,8 @@ def check_imputation(
             x = x_test.clone()
             x[rows, columns] = torch.nan
             answer = posterior if isinstance(posterior, nn.Module) else posterior(model, x)
-            draws = impute(model, x, answer, num_samples=S)[:, rows, columns].double().cpu().numpy()
+            drawn = impute(model, x, answer, num_samples=S, num_particles=num_particles)
+            draws = drawn[:, rows, columns].double().cpu().numpy()
             truth = x_test[rows, columns].double().cpu().numpy()
             other = regression(x.double().cpu().numpy())[rows, columns]
             found.append([columns, *_measured(truth, draws, other, columns=columns, train=train, coded=coded)])

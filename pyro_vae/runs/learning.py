@@ -30,7 +30,7 @@ __all__ = ["learn", "resolved", "train_guide"]
 
 _STEPS = 40_000  # at most, where the recipe leaves it open
 _PATIENCE = 1_000  # steps
-_LR_DROPS = 2
+_LR_DROPS = 1
 _EVALUATE_EVERY = 100  # steps
 _DRAWN_BATCH = 256
 _DRAWN_ROWS = 16_000  # that a guide learns on, of a model that stays as it is

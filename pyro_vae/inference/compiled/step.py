@@ -85,7 +85,7 @@ class CompiledStep:
         self.reason: str | None = None
         self.grad_norm = torch.tensor(0.0)
         self._warn = warn
-        self._adam = Adam(lr, betas, eps, weight_decay, clip_norm)
+        self._adam = Adam(lr, betas, eps, weight_decay, clip_norm, together=backend == "eager")
         elbo = compiled_twin(loss if loss is not None else Trace_ELBO(), backend=backend)
         self._loop = StepLoop(model, guide, elbo, self._adam, backend=backend, warn=self._hear)
 
