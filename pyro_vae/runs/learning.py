@@ -85,6 +85,7 @@ def learn(
     size = min(recipe.batch_size, len(x))
     first = None
     if not recipe.model:
+        model.cpu(), guide.cpu()  # where the data are; fit moves them
         data: Any = (x,)  # rows on disk read like a tensor
         check_programs(model, guide, data, None, batch_size=size, plate="data", binary=recipe.dynamic_binarisation)
         linear = _start(recipe, prepared, model, guide, ["train"])
@@ -137,7 +138,7 @@ def _until_it_stays(recipe: Recipe, *, steps_per_epoch: int, watched: bool) -> d
 def _start(recipe: Recipe, prepared: Prepared, model: Model, guide: nn.Module, splits: list[str]) -> bool:
     """Put model and guide where training starts, by the rows of these splits; say whether that is a linear model."""
     schema = prepared.schema
-    model.cpu(), guide.cpu()  # where the data are; fit moves them
+    model.cpu(), guide.cpu()
     rows = max(64, min(4_000, _START_NUMBERS // schema.data_dim))
     x = torch.cat([prepared.x[name][:rows] for name in splits])
     x = torch.bernoulli(x) if recipe.dynamic_binarisation else x
