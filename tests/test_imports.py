@@ -38,13 +38,14 @@ MAY_IMPORT = {
     "evaluation.simulation": ["inference.target"],
     "evaluation.tables": [],
     "evaluation.sites": ["inference.posterior", "inference.target"],
-    "evaluation.imputation": [
-        *("evaluation.sites", "inference.mcmc", "inference.posterior", "inference.target", "model"),
-    ],
-    "evaluation.imputation_check": ["evaluation.imputation", "model"],
     "evaluation.evidence": [
         *("evaluation.simulation", "evaluation.sites", "inference.posterior", *ROUTES),
     ],
+    "evaluation.imputation": [
+        *("evaluation.evidence", "evaluation.sites"),
+        *("inference.mcmc", "inference.posterior", "inference.target", "model"),
+    ],
+    "evaluation.imputation_check": ["evaluation.imputation", "model"],
     "evaluation.posterior": [
         *("evaluation.evidence", "evaluation.simulation", "evaluation.sites", "evaluation.tables"),
         *("inference.posterior", "inference.variational", *ROUTES),

@@ -106,7 +106,8 @@ def linear_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor, *, s
 def choose_factors(features: Tensor, *, latent_dim: int | None = None, seed: int = 0) -> tuple[int, int]:
     """Return L, and how many components the factors have, by the likelihood of rows held out of factor analysis.
 
-    The best L of one component comes first, then the best number of components of that L.
+    The best L of one component comes first, then the best number of components of that L, then the best L of those,
+    at most as large.
 
     Args:
         features: ``(N, F)`` on one scale; NaN is missing.
@@ -120,6 +121,8 @@ def choose_factors(features: Tensor, *, latent_dim: int | None = None, seed: int
     dims = [latent_dim] if latent_dim else [L for L in _LATENT_DIMS if most >= L]
     L = _best(dims, lambda L: _held_out(features, L, 1))
     K = _best(list(range(1, min(_MOST_COMPONENTS, N // 10) + 1)), lambda K: _held_out(features, L, K))
+    if K > 1:  # what one component needs factors for, several may say with fewer
+        L = _best([fewer for fewer in reversed(dims) if fewer <= L], lambda L: _held_out(features, L, K))
     return L, K
 
 

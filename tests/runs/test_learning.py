@@ -140,6 +140,7 @@ def test_the_number_of_factors_and_components_is_found():
     z = centres[torch.arange(600) % 4] + torch.randn(600, 3, dtype=torch.float64)
     x = z @ W.T + 0.3 * torch.randn(600, 8, dtype=torch.float64)
     x = (x - x.mean(0)) / x.std(0)
+    assert choose_factors(x, latent_dim=3) == (3, 4)
     assert choose_factors(x) == (3, 4)
     assert choose_factors(x, latent_dim=2)[0] == 2
     assert choose_factors(torch.randn(600, 4)) == (1, 1)
