@@ -30,6 +30,7 @@ _MOST_COMPONENTS = 8
 _CHOOSING_ROWS = 1_000
 _FOLDS = 4
 _PSEUDO_ROWS = 0.5
+_GAIN = 0.01  # nats a row that a candidate must be better by
 
 
 def marginal_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor) -> None:
@@ -131,7 +132,7 @@ def _best(candidates: Sequence[int], score: Callable[[int], float]) -> int:
     best, highest, worse = 1, -math.inf, 0
     for candidate in candidates:
         value = score(candidate) if len(candidates) > 1 else 0.0
-        best, highest, worse = (candidate, value, 0) if value > highest else (best, highest, worse + 1)
+        best, highest, worse = (candidate, value, 0) if value > highest + _GAIN else (best, highest, worse + 1)
         if worse == 2:
             break
     return best
