@@ -35,10 +35,10 @@ def impute(
 ) -> None:
     """Fill in empty cells with means, or N draws of them, or check how well that works.
 
-    Means are those of the posterior predictive, rounded in columns of whole numbers; of words and of two values the
-    most frequent draw. With --draws the completed tables stand one below the other, with a column "draw". The run must
-    have been trained on data with empty cells; --check works on any, and compares with the column means and
-    scikit-learn's IterativeImputer, on a thousand rows at most without --rows.
+    Means are those of the posterior predictive, with the decimals that a column is written with; of words and of two
+    values the most frequent draw. With --draws the completed tables stand one below the other, with a column "draw".
+    The run must have been trained on data with empty cells; --check works on any, and compares with the column means
+    and scikit-learn's IterativeImputer, on a thousand rows at most without --rows.
 
     Examples:
     pyro-vae impute runs/first --data table.csv --output filled.csv
@@ -92,8 +92,7 @@ def _completed(trained: Any, x: Any, *, draws: int | None, num_samples: int) -> 
         found.append(decode(schema, filled))
         count += int(piece.isnan().sum())
     values = np.concatenate(found, 1)  # (draws, N, D)
-    rows = values.reshape(-1, schema.data_dim)
-    columns = named(schema, as_written(schema, rows) if draws else rows)
+    columns = named(schema, as_written(schema, values.reshape(-1, schema.data_dim)))
     if draws:
         columns = {"draw": np.repeat(np.arange(1, draws + 1), values.shape[1]), **columns}
     return columns, count

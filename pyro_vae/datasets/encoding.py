@@ -39,13 +39,14 @@ def decode(schema: Schema, x: Tensor) -> np.ndarray:
     """Return values in the table's units and order ``(..., D)`` for the model's ``(..., D)``."""
     out = np.empty(tuple(x.shape))
     out[..., list(schema.order)] = x.detach().cpu().double().numpy()
-    return _as_precise(schema, out * np.asarray(schema.scale) + np.asarray(schema.loc))
+    return out * np.asarray(schema.scale) + np.asarray(schema.loc)
 
 
 def as_written(schema: Schema, values: np.ndarray) -> np.ndarray:
-    """Round drawn values ``(..., D)`` in the table's units to the decimals that each column is written with.
+    """Round values ``(..., D)`` in the table's units to the decimals that each column is written with.
 
-    A density knows nothing of them: without, a drawn length of 5.1437 among lengths of 5.1 and 5.2 tells itself apart.
+    A table's own values come back with their own digits; and a density knows nothing of them, so that without this a
+    drawn length of 5.1437 tells itself apart among lengths of 5.1 and 5.2.
     """
     out = np.array(values, dtype=np.float64)
     for i, decimals in enumerate(schema.decimals):
@@ -79,13 +80,3 @@ def named(schema: Schema, values: np.ndarray) -> dict[str, Any]:
             whole = schema.kinds[i] in {"binary", "counts", "categories"} and bool(there.all())
             columns[name] = np.rint(column).astype(np.int64) if whole else column
     return columns
-
-
-def _as_precise(schema: Schema, values: np.ndarray) -> np.ndarray:
-    """Values rounded to what single precision holds of them on the model's scale, as a table's own digits are."""
-    loc = np.asarray(schema.loc)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        places = np.floor(-np.log10(np.abs(values - loc) * np.finfo(np.float32).eps))
-    power = 10.0 ** np.abs(np.where(np.abs(places) < 22, places, 0.0))
-    rounded = np.where(places < 0, np.round(values / power) * power, np.round(values * power) / power)
-    return np.where(np.abs(places) < 22, rounded, values)

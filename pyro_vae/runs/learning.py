@@ -54,7 +54,8 @@ def resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
     features = columns.features(x)
     fixed = None if recipe.latent_dim == "auto" else recipe.num_latents
     if fixed is None or recipe.prior == "auto":
-        num_latents, K = choose_factors(features, latent_dim=fixed, seed=recipe.seed)
+        known = None if recipe.prior == "auto" else 1
+        num_latents, K = choose_factors(features, latent_dim=fixed, num_components=known, seed=recipe.seed)
         mixture = "StandardNormal" if K == 1 else f"GaussianMixture:num_components={K},covariance=full"
         recipe = replace(recipe, latent_dim=str(num_latents), prior=mixture if recipe.prior == "auto" else recipe.prior)
     return recipe
@@ -85,7 +86,7 @@ def learn(
     size = min(recipe.batch_size, len(x))
     first = None
     if not recipe.model:
-        model.cpu(), guide.cpu()  # where the data are; fit moves them
+        _to_data(model, guide)
         data: Any = (x,)  # rows on disk read like a tensor
         check_programs(model, guide, data, None, batch_size=size, plate="data", binary=recipe.dynamic_binarisation)
         linear = _start(recipe, prepared, model, guide, ["train"])
@@ -138,7 +139,7 @@ def _until_it_stays(recipe: Recipe, *, steps_per_epoch: int, watched: bool) -> d
 def _start(recipe: Recipe, prepared: Prepared, model: Model, guide: nn.Module, splits: list[str]) -> bool:
     """Put model and guide where training starts, by the rows of these splits; say whether that is a linear model."""
     schema = prepared.schema
-    model.cpu(), guide.cpu()
+    _to_data(model, guide)
     rows = max(64, min(4_000, _START_NUMBERS // schema.data_dim))
     x = torch.cat([prepared.x[name][:rows] for name in splits])
     x = torch.bernoulli(x) if recipe.dynamic_binarisation else x
@@ -149,6 +150,12 @@ def _start(recipe: Recipe, prepared: Prepared, model: Model, guide: nn.Module, s
     if not recipe.epochs:
         train_guide(recipe, model, guide, x)
     return True
+
+
+def _to_data(model: nn.Module, guide: nn.Module) -> None:
+    """Bring both to where the data are; ``fit`` takes them to its device."""
+    model.cpu()
+    guide.cpu()
 
 
 def train_guide(recipe: Recipe, model: Model, guide: nn.Module, x: Tensor) -> None:

@@ -104,7 +104,9 @@ def linear_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor, *, s
         _regress(part, z.flatten(0, 1), x[:, own].double().repeat(draws, 1), num_rows=len(x), missing=schema.missing)
 
 
-def choose_factors(features: Tensor, *, latent_dim: int | None = None, seed: int = 0) -> tuple[int, int]:
+def choose_factors(
+    features: Tensor, *, latent_dim: int | None = None, num_components: int | None = None, seed: int = 0
+) -> tuple[int, int]:
     """Return L, and how many components the factors have, by the likelihood of rows held out of factor analysis.
 
     The best L of one component comes first, then the best number of components of that L, then the best L of those,
@@ -113,6 +115,7 @@ def choose_factors(features: Tensor, *, latent_dim: int | None = None, seed: int
     Args:
         features: ``(N, F)`` on one scale; NaN is missing.
         latent_dim: L, where it is not to be chosen.
+        num_components: of the factors, where that is not to be chosen.
         seed: of the folds.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -120,8 +123,9 @@ def choose_factors(features: Tensor, *, latent_dim: int | None = None, seed: int
     N, F = features.shape
     most = max(1, min(F - 1, N // 4))
     dims = [latent_dim] if latent_dim else [L for L in _LATENT_DIMS if most >= L]
+    components = [num_components] if num_components else list(range(1, min(_MOST_COMPONENTS, N // 10) + 1))
     L = _best(dims, lambda L: _held_out(features, L, 1))
-    K = _best(list(range(1, min(_MOST_COMPONENTS, N // 10) + 1)), lambda K: _held_out(features, L, K))
+    K = _best(components, lambda K: _held_out(features, L, K))
     if K > 1:  # what one component needs factors for, several may say with fewer
         L = _best([fewer for fewer in reversed(dims) if fewer <= L], lambda L: _held_out(features, L, K))
     return L, K

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_vae.datasets.encoding import encode, log_jacobian
+from pyro_vae.datasets.encoding import as_written, decode, encode, log_jacobian
 from pyro_vae.datasets.files import Loaded
 from pyro_vae.datasets.kinds import describe
 from pyro_vae.evaluation.evidence.evidence import evidence
 from pyro_vae.factor_analysis import factor_analysis
 from pyro_vae.likelihoods.marginal import fit_marginal
+from pyro_vae.runs import learning
 from pyro_vae.runs.build import build, make_likelihood
 from pyro_vae.runs.columns import choose_likelihoods, with_choices
+from pyro_vae.runs.data import Prepared
 from pyro_vae.runs.learning import train_guide
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.start import choose_factors, linear_start, marginal_start
@@ -144,6 +146,32 @@ def test_the_number_of_factors_and_components_is_found():
     assert choose_factors(x) == (3, 4)
     assert choose_factors(x, latent_dim=2)[0] == 2
     assert choose_factors(torch.randn(600, 4)) == (1, 1)
+
+
+def test_a_prior_that_is_given_is_not_reckoned_with_as_a_mixture(monkeypatch):
+    """L is then that of one component: fewer factors are enough only for a mixture."""
+    asked = []
+    monkeypatch.setattr(learning, "choose_factors", lambda features, **known: asked.append(known) or (3, 1))
+    schema, _, x = _prepared(_linear_table(40), ("a", "b", "c", "d"))
+    prepared = Prepared(schema, torch.float32, {"train": x}, "", ())
+    for prior in ("auto", "Laplace"):
+        found = learning.resolved(Recipe.of({"data": "t.csv", "prior": prior}), prepared)
+        assert (found.latent_dim, found.prior) == ("3", {"auto": "StandardNormal"}.get(prior, prior))
+    assert [known["num_components"] for known in asked] == [None, 1]
+
+
+def test_values_come_back_with_the_decimals_that_a_column_is_written_with():
+    """Through single precision and a scale, a column of each kind; drawn ones are rounded alike."""
+    table = np.stack([RNG.normal(14.0, 1.0, 200).round(2), RNG.normal(1e6, 3e5, 200).round(1), RNG.rand(200)], -1)
+    table[3, 0] = np.nan
+    schema, _, x = _prepared(table, ("a", "b", "c"), likelihood="Gaussian:scale=learned")
+    assert schema.decimals == (2, 1, -1)
+    back = as_written(schema, decode(schema, x))
+    assert np.array_equal(back[:, :2], table[:, :2], equal_nan=True)
+    assert not np.array_equal(decode(schema, x)[:, :2], table[:, :2], equal_nan=True)
+    drawn = as_written(schema, table + 0.123456789)
+    assert np.array_equal(drawn[:, :2], np.stack([table[:, 0] + 0.12, table[:, 1] + 0.1], -1).round(2), equal_nan=True)
+    assert np.array_equal(drawn[:, 2], table[:, 2] + 0.123456789)
 
 
 def test_a_guide_learns_the_posterior_of_a_model_that_stays():
