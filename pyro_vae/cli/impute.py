@@ -88,11 +88,11 @@ def _completed(trained: Any, x: Any, *, draws: int | None, num_samples: int) -> 
         if not draws:
             middle = point_estimate(filled, torch.tensor(_categories(schema)))
             middle[..., codes] = filled[..., codes].median(0).values  # a value that occurs, of codes without a mean
-            filled = middle[None]
+            filled = torch.where(piece.isnan(), middle, piece)[None]  # a mean of equal numbers is off in the last digit
         found.append(decode(schema, filled))
         count += int(piece.isnan().sum())
     values = np.concatenate(found, 1)  # (draws, N, D)
-    columns = named(schema, as_written(schema, values.reshape(-1, schema.data_dim)))
+    columns = named(schema, as_written(schema, values.reshape(-1, schema.data_dim), dtype=trained.prepared.dtype))
     if draws:
         columns = {"draw": np.repeat(np.arange(1, draws + 1), values.shape[1]), **columns}
     return columns, count

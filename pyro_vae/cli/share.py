@@ -35,7 +35,7 @@ def sample(
         pyro.set_rng_seed(seed)
         x = trained.model.sample(num_samples)[trained.model.observed]
         schema = trained.prepared.schema
-        columns = named(schema, as_written(schema, decode(schema, x.flatten(1))))
+        columns = named(schema, as_written(schema, decode(schema, x.flatten(1)), dtype=x.dtype))
     write_columns(output, columns)
     show({"num_samples": num_samples, "x": columns}, table(pd.DataFrame(columns).head(10)), as_json=json)
 

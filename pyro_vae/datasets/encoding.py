@@ -42,16 +42,23 @@ def decode(schema: Schema, x: Tensor) -> np.ndarray:
     return out * np.asarray(schema.scale) + np.asarray(schema.loc)
 
 
-def as_written(schema: Schema, values: np.ndarray) -> np.ndarray:
+def as_written(schema: Schema, values: np.ndarray, *, dtype: torch.dtype) -> np.ndarray:
     """Round values ``(..., D)`` in the table's units to the decimals that each column is written with.
 
     A table's own values come back with their own digits; and a density knows nothing of them, so that without this a
     drawn length of 5.1437 tells itself apart among lengths of 5.1 and 5.2.
+
+    Args:
+        schema: of the table.
+        values: as :func:`decode` returns them.
+        dtype: of the model's data: decimals that it cannot hold are not written.
     """
     out = np.array(values, dtype=np.float64)
     for i, decimals in enumerate(schema.decimals):
         if decimals >= 0:
-            out[..., i] = np.round(out[..., i], decimals)
+            size = np.maximum(np.abs(out[..., i] - schema.loc[i]) * torch.finfo(dtype).eps, 1e-300)
+            power = 10.0 ** np.clip(np.floor(-np.log10(size)), 0, decimals)
+            out[..., i] = np.round(out[..., i] * power) / power
     return out
 
 

@@ -79,7 +79,7 @@ def _intervals(axes: Any, found: Criticism, columns: list[int], failed: set[Find
         axes.plot(at, y, marker, ms=3.5, color=_WRONG if f in failed else _RIGHT)
     axes.axvline(0, color="0.6", lw=0.6)
     label = "sd of replicates; downwards: mean, sd,\n5, 50, 95 % quantiles, share of zeros"
-    axes.set(xlim=(-8.5, 8.5), xlabel=label, title="data (dot) in 95 % of replicates (bar)")
+    axes.set(xlim=(-8.5, 8.5), xlabel=label, title="data in 95 % of replicates")
 
 
 def _pit_strips(axes: Any, found: Criticism, columns: list[int]) -> None:

@@ -162,14 +162,16 @@ def test_a_prior_that_is_given_is_not_reckoned_with_as_a_mixture(monkeypatch):
 
 def test_values_come_back_with_the_decimals_that_a_column_is_written_with():
     """Through single precision and a scale, a column of each kind; drawn ones are rounded alike."""
-    table = np.stack([RNG.normal(14.0, 1.0, 200).round(2), RNG.normal(1e6, 3e5, 200).round(1), RNG.rand(200)], -1)
+    table = np.stack([RNG.normal(14.0, 1.0, 200).round(2), RNG.normal(1e6, 1e5, 200).round(1), RNG.rand(200)], -1)
     table[3, 0] = np.nan
     schema, _, x = _prepared(table, ("a", "b", "c"), likelihood="Gaussian:scale=learned")
     assert schema.decimals == (2, 1, -1)
-    back = as_written(schema, decode(schema, x))
+    six = _prepared(np.array([[10.68], [9.899999], [4.38], [1.5]] * 5), ("a",), likelihood="Gaussian:scale=learned")
+    assert as_written(six[0], decode(six[0], six[2]), dtype=torch.float32)[[0, 2, 3], 0].tolist() == [10.68, 4.38, 1.5]
+    back = as_written(schema, decode(schema, x), dtype=x.dtype)
     assert np.array_equal(back[:, :2], table[:, :2], equal_nan=True)
     assert not np.array_equal(decode(schema, x)[:, :2], table[:, :2], equal_nan=True)
-    drawn = as_written(schema, table + 0.123456789)
+    drawn = as_written(schema, table + 0.123456789, dtype=torch.float64)
     assert np.array_equal(drawn[:, :2], np.stack([table[:, 0] + 0.12, table[:, 1] + 0.1], -1).round(2), equal_nan=True)
     assert np.array_equal(drawn[:, 2], table[:, 2] + 0.123456789)
 
