@@ -51,15 +51,14 @@ def as_written(schema: Schema, values: np.ndarray, *, dtype: torch.dtype) -> np.
     Args:
         schema: of the table.
         values: as :func:`decode` returns them.
-        dtype: of the model's data: decimals that it cannot hold are not written.
+        dtype: of the model's data: digits that it cannot hold are not written.
     """
-    out = np.array(values, dtype=np.float64)
-    for i, decimals in enumerate(schema.decimals):
-        if decimals >= 0:
-            size = np.maximum(np.abs(out[..., i] - schema.loc[i]) * torch.finfo(dtype).eps, 1e-300)
-            power = 10.0 ** np.clip(np.floor(-np.log10(size)), 0, decimals)
-            out[..., i] = np.round(out[..., i] * power) / power
-    return out
+    size = np.maximum(np.abs(values - np.asarray(schema.loc)) * torch.finfo(dtype).eps, 1e-22)
+    most = [22 if decimals < 0 else decimals for decimals in schema.decimals or (-1,) * schema.data_dim]
+    places = np.minimum(np.floor(-np.log10(size)), most)
+    power = 10.0 ** np.abs(places)  # a negative power of ten is no exact number
+    rounded: np.ndarray = np.where(places < 0, np.round(values / power) * power, np.round(values * power) / power)
+    return rounded
 
 
 def log_jacobian(schema: Schema, x: Tensor) -> Tensor:
