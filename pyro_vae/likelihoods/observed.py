@@ -131,8 +131,6 @@ def _value_of(support: Any) -> Tensor:
         return torch.as_tensor(low if support.is_discrete else low + 1)
     if high is not None:
         return torch.as_tensor(high if support.is_discrete else high - 1 if low is None else (low + high) / 2)
-    if support in (constraints.real, constraints.boolean):
-        return torch.zeros(())
     for value in (0.0, 0.5, 1.0):
         if bool(support.check(filler := torch.tensor(value)).all()):
             return filler
