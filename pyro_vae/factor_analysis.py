@@ -49,13 +49,14 @@ class FactorAnalysis:
         patterns, row = there.unique(dim=0, return_inverse=True)  # rows that lack the same entries share a covariance
         weighted = self.loadings / self.variance.unsqueeze(-1)  # Psi^-1 W
         prior = torch.cholesky_inverse(torch.linalg.cholesky(self.covariances))
-        added = torch.einsum("pd,dk,dl->pkl", patterns.to(x), self.loadings, weighted)
+        each = self.loadings.unsqueeze(-1) * weighted.unsqueeze(-2)  # (D, L, L)
+        added = (patterns.to(x) @ each.flatten(1)).unflatten(-1, each.shape[1:])
         chol = torch.linalg.cholesky(added.unsqueeze(1) + prior)  # (P, K, L, L)
         covariance = torch.cholesky_inverse(chol)
         centred = (x - self.loc).nan_to_num(0.0)
-        pull = torch.einsum("kij,kj->ki", prior, self.means)
+        pull = (prior @ self.means.unsqueeze(-1)).squeeze(-1)
         natural = (centred @ weighted).unsqueeze(1) + pull
-        mean = torch.einsum("nkij,nkj->nki", covariance[row], natural)
+        mean = (covariance[row] @ natural.unsqueeze(-1)).squeeze(-1)
         # the determinant lemma and Woodbury's identity, entry by entry
         log_det = (there.to(x) * self.variance.log()).sum(-1, keepdim=True) + torch.logdet(self.covariances)
         log_det = log_det + 2 * chol.diagonal(dim1=-2, dim2=-1).log().sum(-1)[row]
@@ -93,6 +94,7 @@ def factor_analysis(
     *,
     num_components: int = 1,
     pseudo_rows: float = 0.0,
+    start: FactorAnalysis | None = None,
     steps: int = 500,
     tolerance: float = 1e-5,
     seed: int = 0,
@@ -108,6 +110,7 @@ def factor_analysis(
         num_components: of the mixture that z has.
         pseudo_rows: whose worth a column's own variance is drawn towards the column's variance; the likelihood alone
             may leave it none (a Heywood case; Martin & McDonald 1975).
+        start: that of one component, where it is known already: several start at it.
         steps: of the iteration at most.
         tolerance: ends it, once the log likelihood a datum rises by less.
         seed: of the mixture's starts.
@@ -126,7 +129,7 @@ def factor_analysis(
     loc = x.nanmean(0).nan_to_num(0.0)
     total = ((x - loc).square().nan_to_num(0.0).sum(0) / count).clamp_min(1e-12)
     climb: Any = partial(_climbed, x, total=total, pseudo_rows=pseudo_rows, steps=steps, tolerance=tolerance)
-    found = climb(_principal(x, loc, total, latent_dim))
+    found = start or climb(_principal(x, loc, total, latent_dim))
     if K > 1:
         found = climb(_split(x, found, K, seed))
     return _rotated(found)
@@ -183,8 +186,8 @@ def _maximise(x: Tensor, model: FactorAnalysis, total: Tensor, pseudo_rows: floa
     share = (log_joint - value).exp()  # (N, K)
     N, K, L = mean.shape
     one = torch.cat([mean, mean.new_ones(N, K, 1)], -1)
-    second = torch.einsum("nk,nki,nkj->nij", share, one, one)
-    second[:, :L, :L] += torch.einsum("nk,nkij->nij", share, covariance)
+    second = (share.unsqueeze(-1) * one).mT @ one
+    second[:, :L, :L] += (share.unsqueeze(-2) @ covariance.flatten(2)).view(N, L, L)
     gram = (there.T @ second.flatten(1)).unflatten(-1, (L + 1, L + 1))
     gram = gram + 1e-8 * torch.eye(L + 1, dtype=x.dtype, device=x.device)
     filled = x.nan_to_num(0.0)
@@ -205,7 +208,8 @@ def _mixture_moments(share: Tensor, mean: Tensor, covariance: Tensor) -> tuple[T
     count, L = share.sum(0), mean.shape[-1]
     means = torch.einsum("nk,nkl->kl", share, mean) / count.clamp_min(1e-6).unsqueeze(-1)
     apart = mean - means
-    scatter = torch.einsum("nk,nki,nkj->kij", share, apart, apart) + torch.einsum("nk,nkij->kij", share, covariance)
+    weighted = share.T.unsqueeze(-1) * apart.transpose(0, 1)
+    scatter = weighted.mT @ apart.transpose(0, 1) + torch.einsum("nk,nkij->kij", share, covariance)
     floor = (L + 1) * _COMPONENT_FLOOR * torch.eye(L, dtype=mean.dtype, device=mean.device)
     return (count + 1) / (count + 1).sum(), means, (scatter + floor) / (count + L + 1)[:, None, None]
 

@@ -105,7 +105,8 @@ class SkipHead(nn.Module):
 class ColumnFeatures(nn.Module):
     r"""A table's columns on one scale, for an encoder: standardised, after a logarithm where one is asked for.
 
-    A category of K becomes K indicators; a missing entry becomes 0, with its mask beside the columns.
+    A category of K becomes K - 1 indicators, for the first is where the others are not; a missing entry becomes 0,
+    with its mask beside the columns.
 
     Args:
         network: takes the features ``(N, width)``.
@@ -117,7 +118,7 @@ class ColumnFeatures(nn.Module):
         >>> import torch
         >>> features = ColumnFeatures(nn.Identity(), ["real", "category"], [0, 3])
         >>> features(torch.tensor([[0.5, 2.0]]))
-        tensor([[0.5000, 0.0000, 0.0000, 1.0000]])
+        tensor([[0.5000, 0.0000, 1.0000]])
     """
 
     loc: Tensor
@@ -131,9 +132,14 @@ class ColumnFeatures(nn.Module):
         self.scales = tuple(scales)
         self.num_categories = tuple(num_categories)
         self.missing = missing
-        width = sum(K if scale == "category" else 1 for scale, K in zip(scales, num_categories, strict=True))
+        width = sum(self.widths)
         self.register_buffer("loc", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
+
+    @property
+    def widths(self) -> list[int]:
+        """How many features each column becomes."""
+        return [K - 1 if scale == "category" else 1 for scale, K in zip(self.scales, self.num_categories, strict=True)]
 
     @property
     def num_inputs(self) -> int:
@@ -155,7 +161,7 @@ class ColumnFeatures(nn.Module):
         columns = []
         for value, scale, K in zip(x.unbind(-1), self.scales, self.num_categories, strict=True):
             if scale == "category":
-                hot = (value.unsqueeze(-1) == torch.arange(K, device=x.device)).to(x)
+                hot = (value.unsqueeze(-1) == torch.arange(1, K, device=x.device)).to(x)
                 columns.append(torch.where(value.isnan().unsqueeze(-1), value.unsqueeze(-1), hot))
             else:
                 columns.append((_TRANSFORMS[scale](value)).unsqueeze(-1))
@@ -164,6 +170,17 @@ class ColumnFeatures(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """Return the standardised features ``(N, F)``, NaN where an entry is missing."""
         return (self.raw(x) - self.loc) / self.scale
+
+    def dequantised(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        r"""Return the features with noise of :math:`U(-\tfrac12, \tfrac12)` on the indicators of categories.
+
+        A density of these is no larger than a probability of those; without it the likelihood of a Gaussian mixture
+        has no bound (Theis, van den Oord & Bethge 2016, section 3.1).
+        """
+        features = self.features(x)
+        noise = torch.rand(features.shape, generator=generator, dtype=features.dtype).to(features.device) - 0.5
+        of_category = torch.tensor(self._repeated([scale == "category" for scale in self.scales]), device=x.device)
+        return features + noise * of_category
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's output."""
@@ -175,8 +192,7 @@ class ColumnFeatures(nn.Module):
 
     def _repeated(self, values: Sequence[bool]) -> list[bool]:
         """A value a column, once a feature."""
-        widths = [K if scale == "category" else 1 for scale, K in zip(self.scales, self.num_categories, strict=True)]
-        return [value for value, width in zip(values, widths, strict=True) for _ in range(width)]
+        return [value for value, width in zip(values, self.widths, strict=True) for _ in range(width)]
 
 
 _TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -112,6 +112,7 @@ GUIDES = {  # name: (L, D, N, model) -> guide
         encoder(D, 2 * L + L * (L - 1) // 2), latent_dim=L
     ),
     "low rank": lambda L, D, N, model: guides.LowRankGaussian(encoder(D, 3 * L), latent_dim=L),
+    "product of experts": lambda L, D, N, model: guides.ProductOfExperts(encoder(D, 2 * L), data_dim=D, latent_dim=L),
     "mixture": lambda L, D, N, model: guides.MixtureOfGaussians(encoder(D, 3 + 6 * L), latent_dim=L),
     "inverse autoregressive": lambda L, D, N, model: guides.InverseAutoregressive(
         encoder(D, 4), latent_dim=L, hidden=(8,)

@@ -52,7 +52,7 @@ def impute(
             weigh by.
 
     Source:
-        Rubin 1987, sampling importance resampling.
+        Rubin 1987, sampling importance resampling, with the truncated weights of Ionides 2008.
 
     Example:
         >>> from pyro_vae import Model, analytic, likelihoods, priors
@@ -104,12 +104,14 @@ def _draws_of_z(target: Target, posterior: Any, num_samples: int) -> Tensor:
 def _resampled(target: Target, posterior: Any, num_samples: int, num_particles: int) -> Tensor:
     """Draw u ``(S, N, L)`` from particles by their weights, in one pass over blocks of them.
 
-    A place holds a draw of the blocks so far; the next block takes it with the block's share of the weight.
+    A place holds a draw of the blocks so far; the next block takes it with the block's share of the weight. In a block
+    of k, no weight counts for more than sqrt(k) times their mean, so that a single draw never takes all places.
     """
     kept = target.origin.new_zeros(num_samples, *target.origin.shape)
     total = target.origin.new_full((target.num_data,), -math.inf, dtype=torch.float64)
     for u, log_weights in weighted_blocks(target, proposal(target, posterior), num_particles):
         log_w = log_weights.double().nan_to_num(-math.inf, posinf=-math.inf)
+        log_w = torch.minimum(log_w, log_w.logsumexp(0) - 0.5 * math.log(len(u)))
         block = log_w.logsumexp(0)
         total = torch.logaddexp(total, block)
         weights = (log_w - block).exp().nan_to_num(1.0 / len(u))  # of a block without weight: any

@@ -1,6 +1,7 @@
 """Guides q(z|x): Pyro programs over the latent site whose call on x also returns q as a Pyro distribution."""
 
 from pyro_vae.guides.base import Guide
+from pyro_vae.guides.experts import ProductOfExperts
 from pyro_vae.guides.flows import Coupling, InverseAutoregressive, NeuralSpline, Planar
 from pyro_vae.guides.gaussian import DiagonalGaussian, FullCovarianceGaussian, LowRankGaussian, PointMass
 from pyro_vae.guides.hierarchy import BottomUp, TopDown
@@ -23,6 +24,7 @@ __all__ = [
     "PerDatumFullCovarianceGaussian",
     "Planar",
     "PointMass",
+    "ProductOfExperts",
     "SemiAmortised",
     "TopDown",
     "Transformed",

@@ -133,13 +133,14 @@ def make_likelihood(text: str, D: int, K: int, network: Callable[[int], nn.Modul
 
 def build_guide(recipe: Recipe, schema: Schema) -> Guide:
     """Return a recipe's guide of data of a schema, with fresh weights; it sees the columns of a table on one scale."""
-    part, options = parse(recipe.guide, GUIDES, "the guide")
+    part, options = parse("DiagonalGaussian" if recipe.guide == "auto" else recipe.guide, GUIDES, "the guide")
     if part.width is None:
         raise ValueError(say("a guide with a network", repr(recipe.guide), "guide=DiagonalGaussian"))
     L = recipe.num_latents
     inputs = column_features(schema, nn.Identity()).num_inputs
     network = _heads(inputs, recipe.hidden_sizes)(part.width(L, **options))
-    made: Guide = part.load()(column_features(schema, network), latent_dim=L, **options)
+    needed = {"data_dim": schema.data_dim} if part is GUIDES["ProductOfExperts"] else {}
+    made: Guide = part.load()(column_features(schema, network), latent_dim=L, **options, **needed)
     return made
 
 

@@ -201,6 +201,9 @@ def with_choices(
     for i, name in enumerate(names if standardise else []):
         if i in constant:
             continue
+        if name == "Categorical" and schema.kinds[i] == "counts":  # codes need not begin at 0
+            loc[i], K[i] = low[i], 1 + int(high[i] - low[i])
+            continue
         if name != schema.likelihoods[i] or schema.kinds[i] != "real":
             loc[i], scale[i] = column_scale(name, table[:, i][~table[:, i].isnan()])
     return schema.with_likelihoods(names, K, loc, scale), choices

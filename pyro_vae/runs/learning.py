@@ -29,29 +29,33 @@ from pyro_vae.runs.start import (
 __all__ = ["learn", "resolved", "train_guide"]
 
 _STEPS = 40_000  # at most, where the recipe leaves it open
-_PATIENCE = 1_000  # steps
+_PATIENCE = 700  # steps
 _LR_DROPS = 1
 _EVALUATE_EVERY = 100  # steps
 _DRAWN_BATCH = 256
-_DRAWN_ROWS = 16_000  # that a guide learns on, of a model that stays as it is
+_DRAWN_ROWS = 63 * _DRAWN_BATCH  # that a guide learns on, of a model that stays as it is
 _GUIDE_EPOCHS = 6
 _START_NUMBERS = 2**18  # that a start is fitted to, at most: 2 MB in double precision
 _VALIDATION_ROWS = 2_000  # draws of the guide to judge on, at least
 
 
 def resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
-    """Return the recipe with L and the prior chosen, where it leaves them open; images get 2 and a standard normal.
+    """Return the recipe with L, prior and guide chosen, where it leaves them open; images get 2 and a standard normal.
 
     Of a table, L and the components of a mixture prior are those of the factor analysis of its columns with the
     highest cross-validated likelihood.
     """
+    gaps = bool(prepared.schema.columns) and prepared.schema.missing
+    guide = ("ProductOfExperts" if gaps else "DiagonalGaussian") if recipe.guide == "auto" else recipe.guide
     if recipe.model or not prepared.schema.columns:
         L = "2" if recipe.latent_dim == "auto" else recipe.latent_dim
-        return replace(recipe, latent_dim=L, prior="StandardNormal" if recipe.prior == "auto" else recipe.prior)
+        prior = "StandardNormal" if recipe.prior == "auto" else recipe.prior
+        return replace(recipe, latent_dim=L, prior=prior, guide=guide)
+    recipe = replace(recipe, guide=guide)
     columns = column_features(prepared.schema, nn.Identity())
     x = prepared.x["train"][:]
     columns.standardise(x)
-    features = columns.features(x)
+    features = columns.dequantised(x, torch.Generator().manual_seed(recipe.seed))
     fixed = None if recipe.latent_dim == "auto" else recipe.num_latents
     if fixed is None or recipe.prior == "auto":
         known = None if recipe.prior == "auto" else 1

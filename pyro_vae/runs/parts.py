@@ -75,6 +75,7 @@ GUIDES: Mapping[str, Part] = {
     "DiagonalGaussian": Part(f"{_G}:DiagonalGaussian", lambda L, **_: 2 * L),
     "FullCovarianceGaussian": Part(f"{_G}:FullCovarianceGaussian", lambda L, **_: 2 * L + L * (L - 1) // 2),
     "LowRankGaussian": Part(f"{_G}:LowRankGaussian", lambda L, rank=1, **_: 2 * L + L * rank),
+    "ProductOfExperts": Part(f"{_G}:ProductOfExperts", lambda L, **_: 2 * L),
     "PointMass": Part(f"{_G}:PointMass", lambda L, **_: L),
     "MixtureOfGaussians": Part(
         f"{_G}:MixtureOfGaussians", lambda L, num_components=3, **_: num_components * (1 + 2 * L)

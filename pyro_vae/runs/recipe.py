@@ -30,7 +30,9 @@ class Recipe:
         "mixture of as many components as held-out factors ask for.",
     ] = "auto"
     likelihood: Annotated[str, 'Name and options; "auto" takes one that fits the kind of data.'] = "auto"
-    guide: Annotated[str, "Name and options."] = "DiagonalGaussian"
+    guide: Annotated[
+        str, 'Name and options; "auto" is DiagonalGaussian, and ProductOfExperts of a table with gaps.'
+    ] = "auto"
     objective: Annotated[str, "Name and options."] = "Trace_ELBO"
     model: Annotated[
         str,

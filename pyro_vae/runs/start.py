@@ -6,13 +6,14 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.factor_analysis import FactorAnalysis, factor_analysis
-from pyro_vae.guides import DiagonalGaussian
+from pyro_vae.guides import DiagonalGaussian, ProductOfExperts
 from pyro_vae.likelihoods import Likelihood, Mixed
 from pyro_vae.likelihoods.marginal import fit_marginal
 from pyro_vae.likelihoods.observed import ObservedEntries
@@ -29,7 +30,9 @@ _LATENT_DIMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _MOST_COMPONENTS = 8
 _CHOOSING_ROWS = 1_000
 _FOLDS = 4
+_ENOUGH_ROWS = 200  # held out: no more folds are needed
 _PSEUDO_ROWS = 0.5
+_NO_PRECISION = 0.02  # that a network adds at first: one that it can learn from
 _GAIN = 0.01  # nats a row that a candidate must be better by
 
 
@@ -65,16 +68,16 @@ def marginal_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor) ->
 
 
 def can_start_linearly(model: nn.Module, guide: nn.Module) -> bool:
-    """Say whether a linear start has a place: a diagonal Gaussian guide over columns, a normal or mixture prior."""
+    """Say whether a linear start has a place: a guide over columns that can hold it, a normal or mixture prior."""
     return (
         isinstance(model, Model)
         and isinstance(model.prior, StandardNormal | GaussianMixture)
-        and isinstance(guide, DiagonalGaussian)
+        and isinstance(guide, DiagonalGaussian | ProductOfExperts)
         and isinstance(guide.network, ColumnFeatures)
     )
 
 
-def linear_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor, *, seed: int = 0) -> None:
+def linear_start(model: Model, guide: Any, schema: Schema, x: Tensor, *, seed: int = 0) -> None:
     r"""Start at factor analysis of the columns on the encoder's scale.
 
     The guide's linear part becomes the posterior of the factors, exact where all columns are Gaussian and complete.
@@ -83,21 +86,21 @@ def linear_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor, *, s
 
     Args:
         model: of ``build``.
-        guide: of ``build``, a diagonal Gaussian.
+        guide: of ``build``, one that can start linearly.
         schema: of the table.
         x: training data ``(N, D)``.
         seed: of the draws.
     """
     marginal_start(model, guide, schema, x)
     x = x[:_MOST_ROWS]
-    columns: ColumnFeatures = guide.network  # type: ignore[assignment]
-    features = columns.features(x).double()
+    columns: ColumnFeatures = guide.network
+    generator = torch.Generator().manual_seed(seed)
+    features = columns.dequantised(x, generator).double()
     K = len(model.prior.logits) if isinstance(model.prior, GaussianMixture) else 1
     factors = factor_analysis(features, model.latent_dim, num_components=K, pseudo_rows=_PSEUDO_ROWS, seed=seed)
-    _start_encoder(columns, factors, model.latent_dim)
-    generator = torch.Generator().manual_seed(seed)
+    _start_encoder(guide, factors)
     draws = max(1, min(32, 8_000 // len(x)))
-    z = factors.sample_posterior(features, draws, generator=generator)
+    z = factors.sample_posterior(columns.features(x).double(), draws, generator=generator)
     if isinstance(model.prior, GaussianMixture):
         model.prior.start_at(factors.weights, factors.means, factors.covariances)
     for part, own, _, _ in _parts(model.likelihood, schema):
@@ -109,8 +112,7 @@ def choose_factors(
 ) -> tuple[int, int]:
     """Return L, and how many components the factors have, by the likelihood of rows held out of factor analysis.
 
-    The best L of one component comes first, then the best number of components of that L, then the best L of those,
-    at most as large.
+    The best L of one component comes first, then the best number of components of that L, then the best L of those.
 
     Args:
         features: ``(N, F)`` on one scale; NaN is missing.
@@ -124,10 +126,12 @@ def choose_factors(
     most = max(1, min(F - 1, N // 4))
     dims = [latent_dim] if latent_dim else [L for L in _LATENT_DIMS if most >= L]
     components = [num_components] if num_components else list(range(1, min(_MOST_COMPONENTS, N // 10) + 1))
-    L = _best(dims, lambda L: _held_out(features, L, 1))
-    K = _best(components, lambda K: _held_out(features, L, K))
-    if K > 1:  # what one component needs factors for, several may say with fewer
-        L = _best([fewer for fewer in reversed(dims) if fewer <= L], lambda L: _held_out(features, L, K))
+    score = partial(_held_out, features, {})
+    L = _best(dims, lambda L: score(L, 1))
+    K = _best(components, lambda K: score(L, K))
+    if K > 1:  # what one component needs factors for, several may say with fewer; or they have more to say
+        L = _best([fewer for fewer in reversed(dims) if fewer <= L], lambda L: score(L, K))
+        L = _best([more for more in dims if more >= L], lambda L: score(L, K))
     return L, K
 
 
@@ -142,16 +146,21 @@ def _best(candidates: Sequence[int], score: Callable[[int], float]) -> int:
     return best
 
 
-def _held_out(features: Tensor, L: int, K: int) -> float:
-    """Log likelihood a row, by fits to the other folds."""
+def _held_out(features: Tensor, known: dict[tuple[int, int], FactorAnalysis], L: int, K: int) -> float:
+    """Log likelihood a row, by fits to the other folds; those of one component, where others start, are kept."""
     N = len(features)
     fold = torch.arange(N) % min(_FOLDS, N)
-    total = 0.0
-    for k in fold.unique() if N > 1 else ():
+    total, count = 0.0, 0
+    for k in range(int(fold.max()) + 1) if N > 1 else ():
         rest = features[fold != k]
-        found = factor_analysis(rest, L, num_components=K, pseudo_rows=_PSEUDO_ROWS, steps=60, tolerance=1e-3)
+        fit = partial(factor_analysis, rest, L, pseudo_rows=_PSEUDO_ROWS, steps=60, tolerance=1e-3)
+        found = known.get((L, k)) or known.setdefault((L, k), fit())
+        found = fit(num_components=K, start=found) if K > 1 else found
         total += float(found.log_prob(features[fold == k]).sum())
-    return total / N
+        count += int((fold == k).sum())
+        if count >= _ENOUGH_ROWS:
+            break
+    return total / max(count, 1)
 
 
 def _parts(likelihood: Likelihood, schema: Schema) -> list[tuple[Likelihood, slice, str, int]]:
@@ -175,15 +184,36 @@ def _head(part: Likelihood) -> SkipHead:
 
 
 @torch.no_grad()
-def _start_encoder(columns: ColumnFeatures, factors: FactorAnalysis, L: int) -> None:
-    """Let a head on features give the posterior of the factors: its mean, and the raw scale of its deviations."""
+def _start_encoder(guide: DiagonalGaussian | ProductOfExperts, factors: FactorAnalysis) -> None:
+    """Let a guide on features give the posterior of the factors, by the head of its network."""
+    columns: ColumnFeatures = guide.network  # type: ignore[assignment]
     head: SkipHead = columns.network  # type: ignore[assignment]
-    precision = 1 + (factors.loadings.square() / factors.variance.unsqueeze(-1)).sum(0)  # diagonal, by the rotation
-    to_mean = (factors.loadings / factors.variance.unsqueeze(-1)).T / precision.unsqueeze(-1)  # (L, F)
-    head.linear.weight.zero_()
-    head.linear.weight[:L, : to_mean.shape[1]] = to_mean.to(head.linear.weight)
-    head.linear.bias[:L] = -(to_mean @ factors.loc).to(head.linear.bias)
-    head.linear.bias[L:] = raw_scale(precision.rsqrt().clamp_min(1e-4)).to(head.linear.bias)
+    linear = head.linear
+    linear.weight.zero_()
+    linear.bias.zero_()
+    pull = factors.loadings / factors.variance.unsqueeze(-1)  # (F, L): what a feature adds to the precision times z
+    F, L = pull.shape
+    if isinstance(guide, ProductOfExperts):
+        widths = columns.widths
+        linear.weight[:L, :F] = pull.T.to(linear.weight)
+        constant = -pull * factors.loc.unsqueeze(-1)
+        if columns.missing:  # a feature that is not there adds none
+            linear.weight[:L, F:] = torch.stack([own.sum(0) for own in constant.split(widths)], -1).to(linear.weight)
+        else:
+            linear.bias[:L] = constant.sum(0).to(linear.bias)
+        scaled = factors.loadings / factors.variance.sqrt().unsqueeze(-1)
+        for expert, own in zip(guide.experts, scaled.split(widths), strict=True):
+            _, size, direction = torch.linalg.svd(own, full_matrices=False)  # of a category its largest part
+            expert.copy_((size[0] * direction[0]).to(expert))
+        within = torch.einsum("k,kij->ij", factors.weights, factors.covariances)
+        guide.base.copy_(torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(within))).to(guide.base))
+        linear.bias[L:] = raw_scale(_NO_PRECISION)
+        return
+    precision = 1 + (factors.loadings * pull).sum(0)  # diagonal, by the rotation
+    to_mean = pull.T / precision.unsqueeze(-1)  # (L, F)
+    linear.weight[:L, :F] = to_mean.to(linear.weight)
+    linear.bias[:L] = -(to_mean @ factors.loc).to(linear.bias)
+    linear.bias[L:] = raw_scale(precision.rsqrt().clamp_min(1e-4)).to(linear.bias)
 
 
 def _regress(part: Likelihood, z: Tensor, x: Tensor, *, num_rows: int, missing: bool) -> None:

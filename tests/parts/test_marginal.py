@@ -165,11 +165,11 @@ def test_features_stand_on_one_scale():
     columns = ColumnFeatures(torch.nn.Identity(), ["log", "log1p", "category"], [0, 0, 3], missing=True)
     columns.standardise(x)
     features = columns.features(x)
-    assert columns.num_inputs == columns(x).shape[-1] == 2 + 3 + 3
+    assert columns.num_inputs == columns(x).shape[-1] == 2 + 2 + 3
     assert torch.allclose(features[:, :2].mean(0), torch.zeros(2), atol=1e-6)
     assert torch.allclose(features[:, :2].square().mean(0), torch.ones(2), atol=1e-5)
-    assert columns(x)[1].tolist()[2:] == [0, 0, 0, 1, 1, 0]  # no category, and its mask
-    assert features[0, 2:].tolist() == [0, 0, 1]
+    assert columns(x)[1].tolist()[2:] == [0, 0, 1, 1, 0]  # no category, and its mask
+    assert features[0, 2:].tolist() == [0, 1]
 
 
 def test_a_head_starts_linear():

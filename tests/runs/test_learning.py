@@ -2,11 +2,13 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+import pyro_vae as pv
 from pyro_vae.datasets.encoding import as_written, decode, encode, log_jacobian
 from pyro_vae.datasets.files import Loaded
 from pyro_vae.datasets.kinds import describe
@@ -14,7 +16,7 @@ from pyro_vae.evaluation.evidence.evidence import evidence
 from pyro_vae.factor_analysis import factor_analysis
 from pyro_vae.likelihoods.marginal import fit_marginal
 from pyro_vae.runs import learning
-from pyro_vae.runs.build import build, make_likelihood
+from pyro_vae.runs.build import build, column_features, make_likelihood
 from pyro_vae.runs.columns import choose_likelihoods, with_choices
 from pyro_vae.runs.data import Prepared
 from pyro_vae.runs.learning import train_guide
@@ -134,6 +136,45 @@ def test_the_linear_start_is_factor_analysis():
     z = q.sample((50,))
     elbo = (model.log_joint(x, z) - q.log_prob(z)).detach()
     assert abs(float(elbo.mean() - found.detach().mean())) < 0.02
+
+
+def test_the_linear_start_of_a_table_with_gaps_is_factor_analysis_too():
+    """The posterior of every row, whatever it lacks, is the guide's: ELBO and log p(x) are one number."""
+    table = _linear_table()
+    table[RNG.rand(*table.shape) < 0.3] = np.nan
+    schema, _, x = _prepared(table, ("a", "b", "c", "d"), likelihood="Gaussian:scale=learned")
+    recipe = Recipe.of({"data": "t.csv", "latent_dim": 2, "likelihood": "Gaussian:scale=learned"})
+    prepared = Prepared(schema, torch.float32, {"train": x}, "", ())
+    recipe = learning.resolved(replace(recipe, prior="StandardNormal"), prepared)
+    assert recipe.guide == "ProductOfExperts"
+    model, guide = build(recipe, schema, x)
+    linear_start(model, guide, schema, x)
+    exact = pv.analytic(model, x)
+    q = guide.posterior(x)
+    apart = ((q.mean - exact.mean) / exact.variance.sqrt()).detach()
+    assert float(apart.abs().max()) < 0.1  # the decoder is a regression on some draws; a diagonal guide is off by 1.6
+    kl = torch.distributions.kl_divergence(
+        q, torch.distributions.MultivariateNormal(exact.mean, exact.covariance_matrix)
+    )
+    assert float(kl.detach().max()) < 0.02
+    first = evidence(model, x, guide, method="elbo", num_samples=2_000).log_evidence
+    assert float((exact.log_evidence - first).mean().abs()) < 0.01
+
+
+def test_a_category_of_two_leaves_no_factor_to_itself():
+    """Of two indicators one says it all; noise keeps a mixture from gaining without end by a spike on each value."""
+    two = (RNG.rand(300, 1) < 0.5) + 1.0
+    table = np.concatenate([two, RNG.normal(size=(300, 3))], 1)
+    schema, _, x = _prepared(table, ("sex", "a", "b", "c"))
+    assert (schema.likelihoods[0], schema.num_categories[0], schema.loc[0]) == ("Categorical", 2, 1.0)
+    columns = column_features(schema, torch.nn.Identity())
+    columns.standardise(x)
+    assert columns.widths == [1, 1, 1, 1]
+    features = columns.dequantised(x, torch.Generator().manual_seed(0))
+    assert choose_factors(features) == (1, 1)
+    noisy = (features - columns.features(x)).abs().amax(0) > 0.4
+    assert noisy.tolist() == [i == 0 for i in schema.order]
+    np.testing.assert_allclose(decode(schema, x), table, atol=1e-5)
 
 
 def test_the_number_of_factors_and_components_is_found():
