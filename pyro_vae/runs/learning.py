@@ -24,6 +24,7 @@ from pyro_vae.runs.start import (
     choose_factors,
     linear_start,
     marginal_start,
+    widen_scales,
 )
 
 __all__ = ["learn", "resolved", "train_guide"]
@@ -123,6 +124,8 @@ def learn(
     if first is not None and watched and not _clearly_better(model, guide, first, validation):
         notify("note: on held-out rows the trained model is not clearly better than its linear start, which is kept")
         _start(recipe, prepared, model, guide, ["train", "validation"])
+    if first is not None:
+        widen_scales(model, prepared.schema, x[:_VALIDATION_ROWS], len(prepared.x["train"]))
     return history
 
 

@@ -15,15 +15,16 @@ from pyro_vae.datasets.kinds import Schema
 from pyro_vae.factor_analysis import FactorAnalysis, factor_analysis
 from pyro_vae.guides import DiagonalGaussian, ProductOfExperts
 from pyro_vae.likelihoods import Likelihood, Mixed
+from pyro_vae.likelihoods.location_scale import LocationScale
 from pyro_vae.likelihoods.marginal import fit_marginal
 from pyro_vae.likelihoods.observed import ObservedEntries
 from pyro_vae.model import Model
 from pyro_vae.networks import ColumnFeatures, SkipHead
 from pyro_vae.priors import GaussianMixture, StandardNormal
 from pyro_vae.runs.build import make_likelihood
-from pyro_vae.scales import raw_scale
+from pyro_vae.scales import raw_scale, to_scale
 
-__all__ = ["can_start_linearly", "choose_factors", "linear_start", "marginal_start"]
+__all__ = ["can_start_linearly", "choose_factors", "linear_start", "marginal_start", "widen_scales"]
 
 _MOST_ROWS = 4_000  # to fit a start to
 _LATENT_DIMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -105,6 +106,27 @@ def linear_start(model: Model, guide: Any, schema: Schema, x: Tensor, *, seed: i
         model.prior.start_at(factors.weights, factors.means, factors.covariances)
     for part, own, _, _ in _parts(model.likelihood, schema):
         _regress(part, z.flatten(0, 1), x[:, own].double().repeat(draws, 1), num_rows=len(x), missing=schema.missing)
+
+
+@torch.no_grad()
+def widen_scales(model: Model, schema: Schema, x: Tensor, num_rows: int) -> None:
+    r"""Let learnt scales be those of new rows, :math:`\sqrt{(N + p) / (N - p)}` times those of the rows learnt from.
+
+    A regression with p weights errs by less on its own N rows than on others: p = L + 1 here, the least that a column
+    has. Akaike 1969, Fitting autoregressive models for prediction, equation 4 (final prediction error).
+
+    Args:
+        model: of ``build``, trained.
+        schema: of the table.
+        x: some of the rows that it learnt from ``(n, D)``.
+        num_rows: N, how many they are.
+    """
+    for part, columns, _, _ in _parts(model.likelihood, schema):
+        if isinstance(part, LocationScale) and part.scale_from == "learned":
+            there, p = (~x[:, columns].isnan()).to(part.raw_scale).mean(0), model.latent_dim + 1
+            N = num_rows * there
+            scale = to_scale(part.raw_scale, floor=part.min_scale) * ((N + p) / (N - p).clamp_min(1)).sqrt()
+            part.raw_scale.copy_(raw_scale(scale, floor=part.min_scale))
 
 
 def choose_factors(

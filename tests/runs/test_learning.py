@@ -21,7 +21,7 @@ from pyro_vae.runs.columns import choose_likelihoods, with_choices
 from pyro_vae.runs.data import Prepared
 from pyro_vae.runs.learning import train_guide
 from pyro_vae.runs.recipe import Recipe
-from pyro_vae.runs.start import choose_factors, linear_start, marginal_start
+from pyro_vae.runs.start import choose_factors, linear_start, marginal_start, widen_scales
 
 
 @pytest.fixture(autouse=True)
@@ -233,3 +233,23 @@ def test_a_guide_learns_the_posterior_of_a_model_that_stays():
     assert float(exact - after) < 0.5 * float(exact - first)  # the linear start does not know which entries are there
     assert all(bool((value == before[name]).all()) for name, value in model.state_dict().items())
     assert all(value.requires_grad for value in model.parameters())
+
+
+def test_learnt_scales_are_those_of_new_rows():
+    """Regressions of 30 rows on 9 columns: their scale errs on new rows as Akaike's final prediction error says."""
+    N, L = 30, 9
+    schema, _, x = _prepared(RNG.normal(size=(N, 4)), tuple("abcd"), likelihood="Gaussian:scale=learned")
+    recipe = Recipe.of({"data": "t.csv", "latent_dim": L, "likelihood": "Gaussian:scale=learned"})
+    model, _ = build(recipe, schema, x)
+    before = model.likelihood(torch.zeros(1, L)).base_dist.scale.detach()
+    widen_scales(model, schema, x, N)
+    after = model.likelihood(torch.zeros(1, L)).base_dist.scale.detach()
+    errors = []
+    for _ in range(400):
+        z = np.c_[np.ones(N), RNG.normal(size=(N, L))]
+        y, new = RNG.normal(size=(2, N))
+        fitted = z @ (np.linalg.pinv(z) @ y)
+        errors.append([np.square(new - fitted).mean(), np.square(y - fitted).mean()])
+    (on_new, on_own), spread = np.mean(errors, 0), np.std(errors, 0) / 20
+    error = math.hypot(*(spread / [on_new, on_own]))
+    assert abs(math.log(float((after / before).square().mean()) * on_own / on_new)) < 4 * error
