@@ -27,6 +27,7 @@ def sample(
     pyro-vae sample runs/first --num-samples 1000 --output synthetic.csv
     """
     with opened(run, trust_code=trust_code) as trained:
+        import numpy as np
         import pandas as pd
         import pyro
 
@@ -35,7 +36,9 @@ def sample(
         pyro.set_rng_seed(seed)
         x = trained.model.sample(num_samples)[trained.model.observed]
         schema = trained.prepared.schema
-        columns = named(schema, as_written(schema, decode(schema, x.flatten(1)), dtype=x.dtype))
+        columns = named(
+            schema, as_written(schema, decode(schema, x.flatten(1)), dtype=x.dtype, rng=np.random.default_rng(seed))
+        )
     write_columns(output, columns)
     show({"num_samples": num_samples, "x": columns}, table(pd.DataFrame(columns).head(10)), as_json=json)
 

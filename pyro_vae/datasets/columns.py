@@ -23,7 +23,7 @@ class Columns:
     Attributes:
         low: smallest value, ``(D,)``; infinite in a column without any.
         high: largest value.
-        decimals: with how many decimals the values are written, ``MOST_DECIMALS + 1`` if with more than that.
+        needed: how many values need 0, 1, ... ``MOST_DECIMALS`` decimals, then how many need more, ``(8, D)``.
         filled: how many values there are.
         mean: over the training rows.
         std: over the training rows, by the count, not the count less one.
@@ -42,7 +42,7 @@ class Columns:
         """
         D = int(np.prod(values.shape[1:]))
         self.low, self.high = np.full(D, np.inf), np.full(D, -np.inf)
-        self.decimals, self.filled = np.zeros(D, np.int64), np.zeros(D, np.int64)
+        self.needed, self.filled = np.zeros((MOST_DECIMALS + 2, D), np.int64), np.zeros(D, np.int64)
         self.mean, self._count, self._squares = np.zeros(D), np.zeros(D, np.int64), np.zeros(D)
         chosen = np.zeros(len(values), bool)
         chosen[training] = True
@@ -70,16 +70,19 @@ class Columns:
     @property
     def whole(self) -> np.ndarray:
         """Whether all values of a column are whole numbers, ``(D,)``."""
-        return self.decimals == 0
+        return self.needed[0] == self.filled
 
     def _count_decimals(self, flat: np.ndarray) -> None:
-        """Raise the decimals of columns until they hold these values."""
+        """Add up with how many decimals values are written."""
+        open_ = ~np.isnan(flat)
         for decimals in range(MOST_DECIMALS + 1):
-            open_ = np.flatnonzero(self.decimals == decimals)
-            values = flat[:, open_]
-            with np.errstate(invalid="ignore"):
-                more = np.abs(values - np.round(values, decimals)) > (1e-9 * np.abs(values) if decimals else 0.0)
-            self.decimals[open_[more.any(0)]] += 1
+            values = np.where(open_, flat, 0.0)
+            held = open_ & (np.abs(values - np.round(values, decimals)) <= (1e-9 * np.abs(values) if decimals else 0.0))
+            self.needed[decimals] += held.sum(0)
+            open_ &= ~held
+            if not open_.any():
+                return
+        self.needed[-1] += open_.sum(0)
 
     def _merge(self, flat: np.ndarray, there: np.ndarray) -> None:
         """Add rows to the moments."""

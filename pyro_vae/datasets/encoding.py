@@ -42,7 +42,9 @@ def decode(schema: Schema, x: Tensor) -> np.ndarray:
     return out * np.asarray(schema.scale) + np.asarray(schema.loc)
 
 
-def as_written(schema: Schema, values: np.ndarray, *, dtype: torch.dtype) -> np.ndarray:
+def as_written(
+    schema: Schema, values: np.ndarray, *, dtype: torch.dtype, rng: np.random.Generator | None = None
+) -> np.ndarray:
     """Round values ``(..., D)`` in the table's units to the decimals that each column is written with.
 
     A table's own values come back with their own digits; and a density knows nothing of them, so that without this a
@@ -52,13 +54,31 @@ def as_written(schema: Schema, values: np.ndarray, *, dtype: torch.dtype) -> np.
         schema: of the table.
         values: as :func:`decode` returns them.
         dtype: of the model's data: digits that it cannot hold are not written.
+        rng: rounds each value to decimals drawn as the column has them, for drawn rows of a column that is mostly
+            whole; None to the most that the column has.
     """
     size = np.maximum(np.abs(values - np.asarray(schema.loc)) * torch.finfo(dtype).eps, 1e-22)
-    most = [22 if decimals < 0 else decimals for decimals in schema.decimals or (-1,) * schema.data_dim]
-    places = np.minimum(np.floor(-np.log10(size)), most)
+    most = [_decimals(shares, values.shape[:-1], rng) for shares in schema.decimals or ((),) * schema.data_dim]
+    places = np.minimum(np.floor(-np.log10(size)), np.stack(most, -1))
     power = 10.0 ** np.abs(places)  # a negative power of ten is no exact number
     rounded: np.ndarray = np.where(places < 0, np.round(values / power) * power, np.round(values * power) / power)
     return rounded
+
+
+def _decimals(shares: tuple[float, ...], shape: tuple[int, ...], rng: np.random.Generator | None) -> np.ndarray:
+    """Decimals to round the values of a column to; of drawn ones so that as many need them as in the table.
+
+    Of values rounded to d decimals one in ten needs fewer, one in a hundred fewer by two.
+    """
+    top = len(shares) - 1 if shares else 22
+    if rng is None or top in {0, 22}:
+        return np.full(shape, top)
+    chance = np.zeros(top + 1)
+    for d in range(top, 0, -1):
+        already = sum(0.9 * chance[more] * 0.1 ** (more - d) for more in range(d + 1, top + 1))
+        chance[d] = min(max(shares[d] - already, 0.0) / 0.9, 1 - chance.sum())
+    chance[0] = max(1 - chance.sum(), 0.0)
+    return rng.choice(top + 1, size=shape, p=chance / chance.sum())
 
 
 def log_jacobian(schema: Schema, x: Tensor) -> Tensor:

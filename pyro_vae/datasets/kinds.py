@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyro_vae.checks import among, say
-from pyro_vae.datasets.columns import MOST_DECIMALS, Columns
+from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.files import Loaded
 
 __all__ = ["DISCRETE", "KINDS", "PROPOSED", "Schema", "describe"]
@@ -55,8 +55,8 @@ class Schema:
         words: the names behind codes, by column.
         shape: shape of one datum in the file.
         missing: whether entries are missing.
-        decimals: with how many decimals the values of each column are written, in the table's order; -1 if with more
-            than a rounded measurement has. Empty where that is not known.
+        decimals: the shares of each column's values that need 0, 1, ... decimals, in the table's order; empty for a
+            column with more than a rounded measurement has.
     """
 
     kind: str
@@ -70,7 +70,7 @@ class Schema:
     words: dict[str, tuple[str, ...]]
     shape: tuple[int, ...]
     missing: bool
-    decimals: tuple[int, ...] = ()
+    decimals: tuple[tuple[float, ...], ...] = ()
 
     @property
     def data_dim(self) -> int:
@@ -140,7 +140,8 @@ class Schema:
         """
         try:
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
-            return cls(**values | {"words": {name: tuple(words) for name, words in saved["words"].items()}})
+            words = {name: tuple(words) for name, words in saved["words"].items()}
+            return cls(**values | {"words": words, "decimals": tuple(map(tuple, saved["decimals"]))})
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 say("a table's schema", f"{type(error).__name__} about {error}", "a backup, or training again")
@@ -188,8 +189,16 @@ def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardis
         words=categories,
         shape=tuple(int(size) for size in values.shape[1:]) or (1,),
         missing=seen.missing,
-        decimals=tuple(int(d) if d <= MOST_DECIMALS else -1 for d in seen.decimals),
+        decimals=tuple(_decimals(needed) for needed in seen.needed.T),
     )
+
+
+def _decimals(needed: np.ndarray) -> tuple[float, ...]:
+    """Shares of a column's values that need so many decimals, up to the most that one needs."""
+    if needed[-1]:
+        return ()
+    most = int(np.flatnonzero(needed).max(initial=0))
+    return tuple((needed[: most + 1] / max(needed.sum(), 1)).tolist())
 
 
 def _guess(seen: Columns, i: int, name: str) -> str:

@@ -85,7 +85,8 @@ def measure(whole, seed, blank):
         found["log p"] = float(judgement.evidence.log_evidence.mean())
         found |= {name: float(value.mean()) for name, value in judgement.baselines.log_prob.items()}
         values = coded(whole, schema)
-        made = as_written(schema, decode(schema, model.sample(_DRAWN)[model.observed]), dtype=x.dtype)
+        rows = decode(schema, model.sample(_DRAWN)[model.observed])
+        made = as_written(schema, rows, dtype=x.dtype, rng=np.random.default_rng(seed))
         varied = values.std(0) > 0
         sd = values.std(0)[varied]
         found["mean off"] = np.abs((made.mean(0) - values.mean(0))[varied] / sd).max()

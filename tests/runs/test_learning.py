@@ -206,7 +206,7 @@ def test_values_come_back_with_the_decimals_that_a_column_is_written_with():
     table = np.stack([RNG.normal(14.0, 1.0, 200).round(2), RNG.normal(1e6, 1e5, 200).round(1), RNG.rand(200)], -1)
     table[3, 0] = np.nan
     schema, _, x = _prepared(table, ("a", "b", "c"), likelihood="Gaussian:scale=learned")
-    assert schema.decimals == (2, 1, -1)
+    assert [len(shares) - 1 for shares in schema.decimals] == [2, 1, -1]
     six = _prepared(np.array([[10.68], [9.899999], [4.38], [1.5]] * 5), ("a",), likelihood="Gaussian:scale=learned")
     assert as_written(six[0], decode(six[0], six[2]), dtype=torch.float32)[[0, 2, 3], 0].tolist() == [10.68, 4.38, 1.5]
     back = as_written(schema, decode(schema, x), dtype=x.dtype)
@@ -215,6 +215,21 @@ def test_values_come_back_with_the_decimals_that_a_column_is_written_with():
     drawn = as_written(schema, table + 0.123456789, dtype=torch.float64)
     assert np.array_equal(drawn[:, :2], np.stack([table[:, 0] + 0.12, table[:, 1] + 0.1], -1).round(2), equal_nan=True)
     np.testing.assert_allclose(drawn[:, 2], table[:, 2] + 0.123456789, rtol=1e-14)  # all that is held
+
+
+def test_drawn_values_need_as_many_decimals_as_those_of_the_table():
+    """Of a column that is whole for seven rows in ten, one always of one decimal, and one without any."""
+    x = RNG.normal(50.0, 20.0, (4_000, 3))
+    table = np.stack(
+        [np.where(RNG.rand(4_000) < 0.7, x[:, 0].round(), x[:, 0].round(2)), x[:, 1].round(1), x[:, 2]], -1
+    )
+    schema, _, _ = _prepared(table, ("a", "b", "c"), likelihood="Gaussian:scale=learned")
+    drawn = as_written(schema, RNG.normal(50.0, 20.0, (4_000, 3)), dtype=torch.float64, rng=np.random.default_rng(0))
+    for column in range(2):
+        for decimals in range(3):
+            there, made = (np.isclose(v, v.round(decimals)).mean() for v in (table[:, column], drawn[:, column]))
+            assert abs(made - there) < 5 * math.sqrt(2 * 0.25 / 4_000)
+    assert np.abs(drawn[:, 2] - drawn[:, 2].round(6)).max() > 1e-7
 
 
 def test_a_guide_learns_the_posterior_of_a_model_that_stays():
