@@ -16,7 +16,7 @@ _FEWEST_ROWS = 10
 
 
 def worth(trained: Trained) -> list[Section]:
-    """Say what a table's model is worth on its held-out rows; nothing where there are too few, or no table."""
+    """Say what a model is worth on its held-out rows; nothing where there is nothing to compare it with."""
     judgement, x_test = judge(trained), trained.prepared.x.get("test")
     if judgement is None or not isinstance(x_test, Tensor):
         return []
@@ -28,7 +28,7 @@ def worth(trained: Trained) -> list[Section]:
     table.index.name = None
     table.columns = [name.replace("_", " ") for name in table.columns]
     figure = None
-    if len(x_test) >= _FEWEST_ROWS:
+    if len(x_test) >= _FEWEST_ROWS and trained.prepared.schema.columns:
         found = criticise_run(trained, x_test[:_MOST_ROWS], baselines=False)
         said = found.verdict
         text += f"\n\n{said[0].upper()}{said[1:].rstrip('.')}."

@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _MOST_ROWS = 1_000  # to judge on
+_MOST_IMAGES = 10_000  # to learn independent pixels from
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,30 @@ class Judgement:
 def judge(trained: Trained) -> Judgement | None:
     """Judge a run's model on its held-out rows; None where there are none in memory, or the model is the user's own.
 
-    Log p(x) is estimated by importance sampling from the guide, a lower bound in expectation.
+    Log p(x) is estimated by importance sampling from the guide, a lower bound in expectation. Images are compared with
+    independent pixels; those that are grey to a Bernoulli likelihood have no probability to compare.
     """
     prepared = trained.prepared
     schema, x, x_test = prepared.schema, prepared.x.get("train"), prepared.x.get("test")
     if not isinstance(x, Tensor) or not isinstance(x_test, Tensor) or not len(x_test):
         return None
-    if not isinstance(trained.model, Model) or not schema.columns:
+    if not isinstance(trained.model, Model):
         return None
     x_test = x_test[:_MOST_ROWS]
+    grey = "Bernoulli" in schema.likelihoods and bool(((x_test > 0) & (x_test < 1)).any())
+    if not schema.columns and grey:
+        return None
     found = evidence(trained.model, x_test, trained.guide, method="importance", num_samples=1_000)
     discrete = [schema.likelihoods[i].partition(":")[0] in DISCRETE for i in schema.order]
     names = [schema.name(i).strip("'") for i in schema.order]
-    simple = baselines(x, x_test, latent_dim=trained.recipe.num_latents, discrete=discrete, names=names)
+    simple = baselines(
+        x if schema.columns else x[:_MOST_IMAGES],
+        x_test,
+        latent_dim=trained.recipe.num_latents,
+        discrete=discrete,
+        names=names,
+        joint=bool(schema.columns),
+    )
     by = log_jacobian(schema, x_test)
     simple = replace(simple, log_prob={name: value + by.to(value) for name, value in simple.log_prob.items()})
     return Judgement(in_own_units(trained, x_test, found), simple, schema.units)

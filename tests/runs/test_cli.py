@@ -6,11 +6,15 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pyro_vae.cli.app import app
 from pyro_vae.cli.options import opened
+from pyro_vae.report.worth import worth
+from pyro_vae.runs.folder import Run
 from pyro_vae.runs.judgement import criticise_run
+from pyro_vae.runs.training import load_run
 
 
 def go(*words):
@@ -439,8 +443,23 @@ def test_progress_and_notes_go_to_standard_error_alone(tmp_path):
     done = go("train", "digits", "--output", tmp_path / "run", "--epochs", 1, "--hidden", 4)
     assert done.exit_code == 0
     assert "fit is not compiled" in done.stderr
-    assert len(done.stdout.splitlines()) == 2
     assert done.stdout.startswith("held-out ELBO")
+    assert done.stdout.splitlines()[-1].startswith("run:")
+
+
+def test_a_model_of_images_stands_beside_independent_pixels(tmp_path):
+    """Pixel by pixel, by Laplace's rule: of 0s and 1s, (ones + 1) / (N + 2)."""
+    x = (np.random.RandomState(0).rand(200, 6, 6) < 0.3).astype(np.float32)
+    np.save(tmp_path / "images.npy", x)
+    done = go("train", tmp_path / "images.npy", "--output", tmp_path / "run", "--epochs", 1, "--hidden", 4, "--json")
+    found = json.loads(done.stdout)["baselines"]
+    trained = load_run(Run(tmp_path / "run"))
+    train, test = (trained.prepared.x[name].double() for name in ("train", "test"))
+    p = (train.sum(0) + 1) / (len(train) + 2)
+    exact = torch.distributions.Bernoulli(p).log_prob(test).sum(-1).mean()
+    assert list(found) == ["independent pixels"]
+    assert found["independent pixels"] == pytest.approx(float(exact), abs=1e-6)
+    assert [section.heading for section in worth(trained)] == ["Verdict on the model"]
 
 
 def test_the_demo_prints_json(monkeypatch):

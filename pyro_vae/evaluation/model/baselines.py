@@ -62,6 +62,7 @@ def baselines(
     latent_dim: int,
     discrete: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
     names: Sequence[str] | None = None,
+    joint: bool = True,
     seed: int = 0,
 ) -> Baselines:
     """Fit simple models to x and return their log p(x_test) row by row.
@@ -82,6 +83,7 @@ def baselines(
         latent_dim: L of factor analysis, probabilistic PCA and the copula; at most D - 1 and N - 1 are used.
         discrete: the discrete columns (numbers, or one True or False a column); None if there is none.
         names: of the columns, for the notes; None for their numbers.
+        joint: fit the others too, beside independent columns or pixels.
         seed: of what is random.
 
     Raises:
@@ -109,6 +111,8 @@ def baselines(
     floor = np.array([0.0 if d else resolution(column) for d, column in zip(kind, train.T, strict=True)])
     found = {_independent_name(train, kind): _independent(train, test, kind, floor)}
     factors = min(L, train.shape[1] - 1, len(train) - 1)
+    if not joint:
+        return Baselines({name: torch.from_numpy(value) for name, value in found.items()}, tuple(notes))
     if factors < L:
         notes.append(f"{factors} factors rather than {L}: of {len(train)} rows and {train.shape[1]} columns that vary")
     if kind.any():
