@@ -1,4 +1,4 @@
-"""Inductor, called on a function of a flat list of tensors, and used only where its results are the function's."""
+"""What runs a graph: Inductor, used only where its results are the graph's; or operations one by one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,16 @@ from torch._prims_common import clone_preserve_strides
 
 from pyro_vae.inference.compiled.recording import without_effects
 
-__all__ = ["NotTraceableError", "Run", "agree", "compile_run", "compiled", "usable_cache", "why_no_compiler"]
+__all__ = [
+    "NotTraceableError",
+    "Run",
+    "agree",
+    "compile_run",
+    "compiled",
+    "one_by_one",
+    "usable_cache",
+    "why_no_compiler",
+]
 
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -43,6 +52,24 @@ def compiled(run: Run, inputs: list[Tensor]) -> Run:
         raise NotTraceableError(_first_line(error)) from error
     if not right:
         raise NotTraceableError("its results differ from the graph's")
+    return code
+
+
+def one_by_one(module: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """Return what calls a graph's operations from TorchScript's interpreter, with the same bits.
+
+    Calling some six hundred of them from Python takes longer than they do. A torch without TorchScript, which is
+    deprecated, leaves the graph as it is.
+    """
+    try:
+        with without_effects((), inputs), torch.no_grad(), torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            copies = tuple(clone_preserve_strides(tensor.detach()) for tensor in inputs)
+            code: Callable[..., Sequence[Tensor]] = torch.jit.trace(
+                lambda *tensors: tuple(module(*tensors)), copies, check_trace=False
+            )
+    except Exception:  # noqa: BLE001  whatever the tracer raises, the graph runs without it
+        return module
     return code
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.inference.compiled.backend import Run, compiled, usable_cache
+from pyro_vae.inference.compiled.backend import Run, compiled, one_by_one, usable_cache
 from pyro_vae.inference.compiled.call import Call
 from pyro_vae.inference.compiled.recording import record
 from pyro_vae.inference.compiled.states import CHANGES, Checked, Compiled, Recorded, Reference, Refused, Traced
@@ -157,6 +157,8 @@ class Graphs:
         """Run a graph that :meth:`find` returned, compiled once that pays; return it and its results."""
         self._in_a_row = self._in_a_row + 1 if graph is self._last else 1
         if graph.function is None:
+            if self.backend == "eager":
+                graph.graph.module = one_by_one(graph.graph.module, inputs[: graph.graph.num_inputs])
             graph.function = self.compose(graph.graph)
         program = (call.model, call.guide)
         if not self.is_final(graph) and (program not in self._compiled or self._in_a_row > _PATIENCE):

@@ -18,7 +18,7 @@ import numpy as np
 import pyro
 import torch
 from pyro import poutine
-from torch import Tensor, fx
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -48,7 +48,7 @@ class Graph:
             are part of the graph, which holds as long as nobody writes to them.
     """
 
-    module: fx.GraphModule
+    module: Callable[..., Sequence[Tensor]]
     num_arguments: int
     tensors: list[Tensor]
     wanted: list[Tensor]
