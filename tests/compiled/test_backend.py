@@ -124,3 +124,33 @@ def test_a_cache_that_cannot_be_made_is_replaced_with_a_word(tmp_path):
     results, said = done.stdout.splitlines()
     assert results == "1 [2.0, 2.0, 2.0]"
     assert said.count("cannot be used") == 1
+
+
+def test_operations_called_one_by_one_have_the_same_bits_and_leave_no_trace():
+    """TorchScript's interpreter against the graph in Python: results, what is written in place, and the noise."""
+    buffer, x = torch.zeros(3), torch.randn(5, 3)
+
+    def graph(buffer, x):
+        buffer.add_(x.mean(0))
+        return [(x @ x.T).logsumexp(-1) + buffer.sum(), torch.randn(2)]
+
+    state = torch.get_rng_state()
+    code = backend.one_by_one(graph, [buffer, x])
+    assert code is not graph
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not buffer.any()
+    for _ in range(4):  # the interpreter optimises after its first runs
+        theirs, mine = buffer.clone(), buffer.clone()
+        state = torch.get_rng_state()
+        wanted = graph(theirs, x)
+        torch.set_rng_state(state)
+        found = code(mine, x)
+        assert all(map(torch.equal, [*found, mine], [*wanted, theirs]))
+        buffer.copy_(mine)
+
+
+def test_what_cannot_be_called_one_by_one_is_left_as_it_is():
+    def graph(x):
+        return [x.new_zeros(()) if x.tolist() else None]
+
+    assert backend.one_by_one(graph, [torch.zeros(0)]) is graph
