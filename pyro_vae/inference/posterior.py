@@ -94,7 +94,8 @@ def _of_chains(target: Target, draws: Any) -> Answer:
     """The draws ``(C S, N, L)`` of a :class:`pyro_vae.Draws`, on the unconstrained scale."""
     if draws.num_data != target.num_data:
         raise ValueError(say(f"draws of {target.num_data} posteriors", f"{draws.num_data}", "the same data for both"))
-    samples = {name: v if target.per_datum else v.squeeze(2) for name, v in draws.samples.items()}
+    own = {name: v for name, v in draws.samples.items() if name not in target.discrete}
+    samples = {name: v if target.per_datum else v.squeeze(2) for name, v in own.items()}
     u = target.unconstrain({name: v.to(target.origin.device) for name, v in samples.items()}).flatten(0, 1)
     ess = torch.stack([value.reshape(target.num_data, -1).amin(-1) for value in draws.ess_bulk.values()]).amin(0)
     return Answer(u, None, u.mean(0), u.std(0), ess, draws.seconds)

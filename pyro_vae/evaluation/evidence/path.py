@@ -62,6 +62,7 @@ class AnnealingPath:
     """
 
     def __init__(self, target: Target, start: Any, *, compile: bool | str = False) -> None:
+        target.must_have_continuous()
         self.target = target
         self.density = LogDensity(target, compile=compile)
         self.sampler = None if start is None else GuideSampler(target, start)

@@ -148,6 +148,7 @@ def _climb(
     target: Target, density: Callable[[Tensor], Tensor], num_starts: int, max_steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Climb from the best prior draws; return the highest end ``(N, L)``, its gradient and Hessian."""
+    target.must_have_continuous()
     num_starts = positive_integer(num_starts, "num_starts")
     positive_integer(max_steps, "max_steps")
     u, value, gradient, hessian = ascend(density, _starts(target, density, num_starts), max_steps)  # (K, N, ...)

@@ -126,6 +126,9 @@ class _Enumerate(EnumMessenger):
 class SizeGuard(TorchFunctionMode):
     """Stops a program whose tensors outgrow what summing out may need, before they have outgrown the memory.
 
+    Attributes:
+        largest: numbers in the largest tensor so far.
+
     Args:
         args: the program's arguments, which may be as large as they are.
     """
@@ -133,13 +136,16 @@ class SizeGuard(TorchFunctionMode):
     def __init__(self, args: tuple[Any, ...]) -> None:
         super().__init__()
         self.most = max([elimination.LARGEST, *(8 * arg.numel() for arg in args if isinstance(arg, Tensor))])
+        self.largest = 0
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         found = func(*args, **(kwargs or {}))
-        if isinstance(found, Tensor) and found.numel() > self.most:
-            raise elimination.size_error(found.numel())
+        if isinstance(found, Tensor):
+            self.largest = max(self.largest, found.numel())
+            if self.largest > self.most:
+                raise elimination.size_error(self.largest)
         return found
 
 

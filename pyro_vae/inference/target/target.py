@@ -64,6 +64,7 @@ class Target:
         discrete: the discrete latent sites by name.
         observed: names of the observed sites.
         per_datum: whether there are N posteriors, or one of the whole program.
+        largest_sum: numbers in the largest tensor of a sum over discrete sites, at one u; 0 without any.
         plain: whether u is the value of the one latent site itself.
         origin: u = 0, ``(N, L)``, in the program's dtype and on its device.
 
@@ -105,9 +106,11 @@ class Target:
         values = [first[name]["value"] for name in (*self.sites, *self.observed)]
         real = next((value for value in values if value.is_floating_point()), torch.empty(0))
         self.origin = real.new_zeros(self.num_data, self.latent_dim)
+        self.largest_sum = 0
         if self.discrete:
-            with torch.no_grad(), SizeGuard(self.args):  # what cannot be summed is refused here, not in a route
+            with torch.no_grad(), SizeGuard(self.args) as guard:  # what cannot be summed is refused here, not in a route
                 self._densities(self.layout.pack(first))
+            self.largest_sum = guard.largest
 
     # -- densities -----------------------------------------------------------------------------------------------
 
@@ -181,6 +184,16 @@ class Target:
             value = self.log_joint(u, beta=beta)
             (grad,) = torch.autograd.grad(value.sum(), u)
         return value.detach(), grad
+
+    def must_have_continuous(self) -> None:
+        """Check that there is something to climb or to move.
+
+        Raises:
+            ValueError: if every latent site is discrete.
+        """
+        if not self.latent_dim:
+            remedy = "quadrature(model, x), the exact sum, and its compute_marginals()"
+            raise ValueError(say("a continuous latent site", f"discrete ones alone, {list(self.discrete)}", remedy))
 
     # -- discrete sites, which the densities sum out ---------------------------------------------------------------
 
