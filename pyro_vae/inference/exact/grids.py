@@ -208,9 +208,8 @@ class QuadraturePosterior(dist.TorchDistribution):
             size = block_size(target)
             for u, weight in zip(points.split(size), weights.split(size), strict=True):
                 for name, value in target.compute_marginals(u).items():
-                    value = value if target.per_datum else value.unsqueeze(1)
-                    mean = torch.einsum("gn,gn...->n...", weight, value)
-                    parts[name].append((rows, mean))
+                    by_datum = value if target.per_datum else value.unsqueeze(1)
+                    parts[name].append((rows, torch.einsum("gn,gn...->n...", weight, by_datum)))
         return {name: _add_up(found, self._target.num_data) for name, found in parts.items()}
 
     @torch.no_grad()

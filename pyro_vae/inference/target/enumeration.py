@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target import elimination
-from pyro_vae.inference.target.program import Trace, frame_of
+from pyro_vae.inference.target.program import Program, Trace, frame_of
 
 __all__ = ["DiscreteSite", "Enumeration", "SizeGuard", "is_discrete"]
 
@@ -103,10 +103,15 @@ class Enumeration:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Run a program over all values of its discrete sites, in a dimension each, left of the plates."""
-        nothing: Any = {}
-        declare = InferConfigMessenger(lambda site: _PARALLEL if site["name"] in self.sites else nothing)
-        with _Enumerate(self.first_available_dim), declare:
+        with _Enumerate(self.first_available_dim), InferConfigMessenger(self._declaration):
             yield
+
+    def declared(self, program: Program) -> Program:
+        """The program with its discrete sites declared as Pyro has it, ``infer={"enumerate": "parallel"}``."""
+        return poutine.infer_config(program, self._declaration)
+
+    def _declaration(self, site: Any) -> Any:
+        return _PARALLEL if site["name"] in self.sites else {}
 
 
 class _Enumerate(EnumMessenger):

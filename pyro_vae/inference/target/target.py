@@ -108,7 +108,10 @@ class Target:
         self.origin = real.new_zeros(self.num_data, self.latent_dim)
         self.largest_sum = 0
         if self.discrete:
-            with torch.no_grad(), SizeGuard(self.args) as guard:  # what cannot be summed is refused here, not in a route
+            with (
+                torch.no_grad(),
+                SizeGuard(self.args) as guard,
+            ):  # what cannot be summed is refused here, not in a route
                 self._densities(self.layout.pack(first))
             self.largest_sum = guard.largest
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows, pieces
+from pyro_vae.inference.target.enumeration import is_discrete
 from pyro_vae.inference.target.program import Program, check_dtypes, may_miss, run_once
 from pyro_vae.inference.target.supports import check_shape, check_support, in_words, same_support
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.randomness import fork_rng
 
-__all__ = ["check_guide", "check_programs", "split", "training_device"]
+__all__ = ["check_guide", "check_programs", "sites_of", "split", "training_device"]
 
 
 def training_device(device: Any) -> torch.device | None:
@@ -138,7 +139,7 @@ def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
             raise ValueError(say("probabilities in [0, 1]", f"values from {low:g} to {high:g}", "x / x.max()"))
         data = ((data[0] > 0.5).to(data[0].dtype), *data[1:])
     with pyro.validation_enabled(False):
-        sites, again = _sites(model, data, seed=0), _sites(model, data, seed=1)
+        sites, again = sites_of(model, data, seed=0), sites_of(model, data, seed=1)
     observed = {name: site for name, site in sites.items() if site["is_observed"]}
     if not observed:
         raise ValueError(say("a model that observes the data", f"sites {list(sites)}", "fit(model, guide, x)"))
@@ -152,13 +153,16 @@ def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
 def check_guide(model: Program, guide: Program, *args: Any) -> None:
     """Check that a guide samples the model's latent sites, in the same shapes and plates and in the prior's support.
 
+    Discrete ones it may leave out.
+
     Raises:
         ValueError: if a site is missing, unknown, of another shape or support, or in a plate that the model's is not.
     """
     proposed, latent = (
-        {n: s for n, s in _sites(program, args).items() if not (s["is_observed"] or _auxiliary(s))}
+        {n: s for n, s in sites_of(program, args).items() if not (s["is_observed"] or _auxiliary(s))}
         for program in (guide, model)
     )
+    latent = {name: site for name, site in latent.items() if name in proposed or not is_discrete(site)}
     if set(proposed) != set(latent):
         remedy = "the same names in both (latent= of Model and guide)"
         if len(proposed) != len(latent):
@@ -181,7 +185,7 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
             raise ValueError(say(expected, in_words(proposed[name]["fn"].support), remedy))
 
 
-def _sites(program: Program, args: tuple[Any, ...], *, seed: int | None = None) -> dict[str, Any]:
+def sites_of(program: Program, args: tuple[Any, ...], *, seed: int | None = None) -> dict[str, Any]:
     """Run a program without a trace in the random state; return its sites. An error about dtypes says what to do."""
     try:
         with torch.no_grad(), fork_rng(seed=seed):
