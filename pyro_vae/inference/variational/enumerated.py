@@ -27,8 +27,8 @@ class EnumeratedELBO(TraceEnum_ELBO):
         super().__init__(max_plate_nesting=-1 - enumeration.first_available_dim)
         self.enumeration = enumeration
 
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
-        return super()._get_trace(self.enumeration.declared(model), guide, args, kwargs)
+    def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        return super()._get_traces(self.enumeration.declared(model), guide, args, kwargs)
 
 
 def fitting_loss(loss: ELBO | None, model: Program, guide: Program, batch: tuple[Tensor, ...]) -> ELBO:
