@@ -212,9 +212,25 @@ def _moved(x):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
 
+@config_enumerate
+def _branching(x):
+    z, k = pyro.sample("z", dist.Normal(0.0, 1.0)), pyro.sample("k", dist.Bernoulli(0.5))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(z if k > 0 else -z, 1.0), obs=x)
+
+
+@config_enumerate
+def _misplaced(x):
+    z, k = pyro.sample("z", dist.Normal(0.0, 1.0)), pyro.sample("k", dist.Bernoulli(0.5))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(z + k.unsqueeze(-1), 1.0), obs=x)
+
+
 @pytest.mark.parametrize(
     ("program", "words"),
     [
+        (_branching, r"runs over all values of \['k'\] at once; got Boolean value.*try torch.where"),
+        (_misplaced, "dimensions left of -1 where Pyro puts them; got a density of shape .* at site 'x'"),
         (
             _with(dist.Poisson(3.0)),
             r"listed; got Poisson; try truncating it.*dist.Categorical\(logits",

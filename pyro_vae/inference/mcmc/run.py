@@ -20,6 +20,7 @@ from pyro_vae.inference.mcmc.memory import check_memory
 from pyro_vae.inference.mcmc.start import guide_metric, initial_points
 from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.blocks import block_size
+from pyro_vae.inference.target.discrete import must_have_continuous
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
 from pyro_vae.progress import progress_bar
@@ -89,7 +90,7 @@ def mcmc(
     """
     kernel = HMC() if kernel is None else kernel
     target = as_target(model, x, plate=plate)
-    target.must_have_continuous()
+    must_have_continuous(target)
     _check_kernel(kernel, target)
     plan = _Plan(
         num_samples=checks.positive_integer(num_samples, "num_samples"),

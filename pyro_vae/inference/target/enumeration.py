@@ -77,17 +77,15 @@ class Enumeration:
     first_available_dim: int
 
     @classmethod
-    def of(cls, trace: Trace, plate: str | None) -> Enumeration | None:
-        """Read the discrete sites off one run of a program; None if it has none.
+    def of(cls, trace: Trace, plate: str | None) -> Enumeration:
+        """Read the discrete sites off one run of a program.
 
         Raises:
             ValueError: as :meth:`DiscreteSite.of`; if there are more sites than a tensor may have dimensions.
         """
         names = [name for name, site in trace.items() if is_discrete(site)]
-        if not names:
-            return None
         sites = {name: DiscreteSite.of(name, trace[name], plate) for name in names}
-        nesting = max(_num_dims(site) for site in trace.values())
+        nesting = max([0, *(_num_dims(site) for site in trace.values())])
         alone = [name for name in names if not trace[name]["infer"].get("_markov_depth")]
         if nesting + len(alone) > _MOST_DIMS:
             remedy = "for t in pyro.markov(range(T)) around a chain, or pyro.plate around independent sites"

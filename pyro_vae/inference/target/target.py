@@ -6,8 +6,8 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any, cast
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -15,9 +15,10 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.target import discrete
 from pyro_vae.inference.target.coupling import Coupled
 from pyro_vae.inference.target.densities import log_parts, log_prob, per_datum
-from pyro_vae.inference.target.enumeration import Enumeration, SizeGuard
+from pyro_vae.inference.target.enumeration import Enumeration
 from pyro_vae.inference.target.layout import LatentSite, Layout
 from pyro_vae.inference.target.legality import DEFAULT_PLATE, check_arguments, check_sites, data_plate
 from pyro_vae.inference.target.program import Program, Trace, beside, evaluating, run_once
@@ -95,7 +96,7 @@ class Target:
         used_plate = data_plate(first, plate)
         self._moving = check_sites(runs, used_plate)
         self._enumeration = Enumeration.of(first, used_plate)
-        self.discrete = {} if self._enumeration is None else self._enumeration.sites
+        self.discrete = self._enumeration.sites
         self.layout = Layout.of(first, used_plate)
         self.sites, self.observed = self.layout.sites, self.layout.observed
         self.per_datum, self.num_data = self.layout.per_datum, self.layout.num_data
@@ -106,14 +107,7 @@ class Target:
         values = [first[name]["value"] for name in (*self.sites, *self.observed)]
         real = next((value for value in values if value.is_floating_point()), torch.empty(0))
         self.origin = real.new_zeros(self.num_data, self.latent_dim)
-        self.largest_sum = 0
-        if self.discrete:
-            with (
-                torch.no_grad(),
-                SizeGuard(self.args) as guard,
-            ):  # what cannot be summed is refused here, not in a route
-                self._densities(self.layout.pack(first))
-            self.largest_sum = guard.largest
+        self.largest_sum = discrete.largest_sum(self, self.layout.pack(first)) if self.discrete else 0
 
     # -- densities -----------------------------------------------------------------------------------------------
 
@@ -149,8 +143,7 @@ class Target:
 
         def by_site(v: Tensor) -> dict[str, Tensor]:
             sites = self._run(v)
-            coupled = self._coupled(sites)
-            terms = {} if coupled is None else dict(coupled.by_observation())
+            terms = dict(self._coupled(sites).by_observation()) if self.discrete else {}
             plate = self.layout.plate
             for name in self.observed:
                 if name not in terms:
@@ -188,16 +181,6 @@ class Target:
             (grad,) = torch.autograd.grad(value.sum(), u)
         return value.detach(), grad
 
-    def must_have_continuous(self) -> None:
-        """Check that there is something to climb or to move.
-
-        Raises:
-            ValueError: if every latent site is discrete.
-        """
-        if not self.latent_dim:
-            remedy = "quadrature(model, x), the exact sum, and its compute_marginals()"
-            raise ValueError(say("a continuous latent site", f"discrete ones alone, {list(self.discrete)}", remedy))
-
     # -- discrete sites, which the densities sum out ---------------------------------------------------------------
 
     @torch.no_grad()
@@ -210,9 +193,9 @@ class Target:
         Returns:
             By name whole numbers ``(..., N, *event)``; of a whole program ``(..., *site shape)``.
         """
-        rows = u.reshape(u.shape[:-2].numel(), *u.shape[-2:])
-        found = each(lambda v: self._split(v).draws(), rows) if self.discrete else {}
-        return self._discrete_first(found, u.shape[:-2])
+        return discrete.in_order(
+            self.discrete, u, lambda rows: each(lambda v: self._coupled(self._run(v)).draws(), rows)
+        )
 
     @torch.no_grad()
     def compute_marginals(self, u: Tensor) -> dict[str, Tensor]:
@@ -224,20 +207,9 @@ class Target:
         Returns:
             By name the probabilities of its K values, ``(..., N, K)``; of a whole program ``(..., *batch, K)``.
         """
-        rows = u.reshape(u.shape[:-2].numel(), *u.shape[-2:])
-        found = vectorised(lambda v: self._split(v).marginals(), rows) if self.discrete else {}
-        return self._discrete_first(found, u.shape[:-2])
-
-    def _split(self, u: Tensor) -> Coupled:
-        return Coupled.of(self._run(u), cast(Enumeration, self._enumeration), self._moving)
-
-    def _discrete_first(self, found: dict[str, Tensor], lead: torch.Size) -> dict[str, Tensor]:
-        """Values of discrete sites with the leading dimensions of u, the data axis first behind them."""
-        for name, value in found.items():
-            axis = self.discrete[name].axis
-            moved = value if axis is None else value.movedim(1 + axis, 1)
-            found[name] = moved.reshape(*lead, *moved.shape[1:])
-        return found
+        return discrete.in_order(
+            self.discrete, u, partial(vectorised, lambda v: self._coupled(self._run(v)).marginals())
+        )
 
     # -- between u and named sites -------------------------------------------------------------------------------
 
@@ -333,16 +305,16 @@ class Target:
 
     def _run(self, u: Tensor) -> Trace:
         """The sites at u, discrete latent ones with all their values."""
-        return run_at(self.model, self.args, self.layout, u, self._enumeration)
+        return run_at(self.model, self.args, self.layout, u, self._enumeration if self.discrete else None)
 
-    def _coupled(self, trace: Trace) -> Coupled | None:
-        return None if self._enumeration is None else Coupled.of(trace, self._enumeration, self._moving)
+    def _coupled(self, trace: Trace) -> Coupled:
+        return Coupled.of(trace, self._enumeration, self._moving)
 
     def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
         trace = self._run(u)
-        coupled = self._coupled(trace)
-        if coupled is None:
+        if not self.discrete:
             return log_parts(trace, self.layout, self._moving, u)
+        coupled = self._coupled(trace)
         prior, likelihood = log_parts(trace, self.layout, self._moving, u, coupled.names)
         summed_prior, summed_likelihood = coupled.log_parts(self.layout.plate)
         return prior + summed_prior, likelihood + summed_likelihood

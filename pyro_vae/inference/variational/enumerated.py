@@ -40,7 +40,7 @@ def fitting_loss(loss: ELBO | None, model: Program, guide: Program, batch: tuple
     with pyro.validation_enabled(False):
         proposed, sites = sites_of(guide, batch), sites_of(model, batch)
     left_out = Enumeration.of({name: site for name, site in sites.items() if name not in proposed}, None)
-    if left_out is None:
+    if not left_out.sites:
         return Trace_ELBO() if loss is None else loss
     if loss is None:
         return EnumeratedELBO(left_out)
