@@ -10,6 +10,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyro_vae as pv
 from pyro_vae.inference.mcmc import diagnostics
+from pyro_vae.inference.mcmc.density import LogDensity
+from pyro_vae.inference.target import blocks
 from tests import discrete_programs as programs
 from tests.truth import STANDARD_ERRORS
 
@@ -75,8 +77,9 @@ def test_draws_give_back_what_was_summed_out(float64):
     assert pv.to_arviz(programs.per_datum, programs.X, draws).posterior["c"].shape == (4, 300, 3)
 
 
-def test_draws_of_a_whole_program_go_with_the_draws_beside_them(float64):
+def test_draws_of_a_whole_program_go_with_the_draws_beside_them(float64, monkeypatch):
     """Given its own draw of the latents, a discrete site is drawn from its conditional: the mean of the two agree."""
+    monkeypatch.setattr(blocks, "NUMBERS", 64 * 100)  # three blocks of draws
     settings = {"kernel": pv.MALA(), "num_samples": 150, "warmup_steps": 50, "num_chains": 2, "compile": False}
     draws = pv.mcmc(programs.changepoint, programs.X, **settings)
     assert draws.samples["when"].shape == (2, 150, 1)
@@ -109,3 +112,11 @@ def test_the_density_of_a_chain_is_one_graph_of_tensor_operations(float64):
     other = target.sample_prior(2)
     for found, expected in zip(graph(other), target.value_and_grad(other), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_a_long_chain_is_left_to_pyro_with_the_reason(float64):
+    target = pv.Target(programs.hidden_markov, torch.randn(12))
+    density = LogDensity(target, compile="auto")
+    density.value_and_grad(target.sample_prior(1))
+    assert density.engine == "Pyro: 12 discrete sites, whose sum would take the compiler minutes"
+    assert LogDensity(target, compile=True).compile
