@@ -20,6 +20,7 @@ from torch.distributions import Distribution
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.densities import per_datum
+from pyro_vae.inference.target.discrete import must_have_continuous
 from pyro_vae.inference.target.program import Trace, beside, evaluating, run_once
 from pyro_vae.inference.target.substitution import each
 from pyro_vae.inference.target.supports import bijection, underlying
@@ -138,10 +139,11 @@ class GuideSampler:
 
     Raises:
         TypeError: if it is neither.
-        ValueError: if the guide's latent site or plate has another name than the model's.
+        ValueError: if the guide's latent site or plate has another name than the model's, or every site is discrete.
     """
 
     def __init__(self, target: Target, guide: Any) -> None:
+        must_have_continuous(target)
         self.target = target
         self.guide = guide
         self.distribution: Any = None

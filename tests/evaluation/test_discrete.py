@@ -44,3 +44,10 @@ def test_the_ledger_of_gaps_adds_up_and_chains_judge_a_posterior(truth):
     draws = pv.mcmc(target, kernel=pv.IndependenceMH(), guide=truth, num_samples=130, warmup_steps=1, compile=False)
     judged = pv.verdict(target, posterior=truth, reference=draws, num_samples=400)
     assert judged.decision == ["trust"] * 3, judged.reasons
+
+
+@pytest.mark.parametrize("measure", [pv.gaps, pv.verdict, pv.to_arviz, lambda m, x, q: pv.compare(m, x, {"q": q})])
+def test_measures_of_a_posterior_over_nothing_say_what_has_one(measure, float64):
+    found = pv.quadrature(programs.all_discrete, programs.X)
+    with pytest.raises(ValueError, match=r"discrete ones alone, \['c'\]; try quadrature"):
+        measure(programs.all_discrete, programs.X, found)

@@ -10,6 +10,7 @@ from pyro.infer.autoguide import AutoNormal
 import pyro_vae as pv
 from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.variational.enumerated import EnumeratedELBO, fitting_loss
+from pyro_vae.inference.variational.training_input import check_guide
 from tests import discrete_programs as programs
 from tests.truth import STANDARD_ERRORS
 
@@ -31,14 +32,15 @@ def _guide(x):
 def test_each_draw_of_the_elbo_is_the_targets_density_over_the_guides(declared, float64):
     program = pyro.infer.config_enumerate(_undeclared) if declared else _undeclared
     if declared:
-        loss = fitting_loss(None, program, _guide, (programs.X,))
+        loss = fitting_loss(None, check_guide(program, _guide, programs.X))
         target = pv.Target(program, programs.X)
     else:
         with pytest.warns(UserWarning, match="summing out the discrete sites c"):
-            loss = fitting_loss(None, program, _guide, (programs.X,))
+            loss = fitting_loss(None, check_guide(program, _guide, programs.X))
         with pytest.warns(UserWarning, match="summing out the discrete sites c"):
             target = pv.Target(program, programs.X)
     assert isinstance(loss, EnumeratedELBO)
+    loss.loss(program, _guide, programs.X)  # Pyro counts plates at the first call, by a run of its own
     pyro.set_rng_seed(1)
     value = loss.loss(program, _guide, programs.X)
     pyro.set_rng_seed(1)
@@ -87,14 +89,11 @@ def test_an_elbo_that_sums_nothing_out_is_refused(float64):
     with pytest.raises(
         ValueError, match=r"sums discrete sites out; got Trace_ELBO, and a guide without \['c'\]; try loss"
     ):
-        fitting_loss(Trace_ELBO(), program, guide, (programs.X,))
+        fitting_loss(Trace_ELBO(), check_guide(program, guide, programs.X))
     own = TraceEnum_ELBO(max_plate_nesting=1)
-    assert fitting_loss(own, program, guide, (programs.X,)) is own
-    with (
-        pytest.warns(UserWarning, match="sites c"),
-        pytest.raises(ValueError, match=r"enumeration of \['c'\] declared"),
-    ):
-        fitting_loss(own, _undeclared, guide, (programs.X,))
+    assert fitting_loss(own, check_guide(program, guide, programs.X)) is own
+    with pytest.raises(ValueError, match=r"enumeration of \['c'\] declared"):
+        fitting_loss(own, check_guide(_undeclared, guide, programs.X))
 
 
 def test_a_compiled_step_says_that_it_does_not_sum(float64):

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyro
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
-from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target.enumeration import Enumeration
-from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.variational.training_input import sites_of
+from pyro_vae.inference.target.enumeration import Enumeration, is_discrete
 
 __all__ = ["EnumeratedELBO", "fitting_loss"]
 
@@ -24,31 +20,32 @@ class EnumeratedELBO(TraceEnum_ELBO):
     """
 
     def __init__(self, enumeration: Enumeration) -> None:
-        super().__init__(max_plate_nesting=-1 - enumeration.first_available_dim)
+        super().__init__()
         self.enumeration = enumeration
 
     def _get_traces(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
         return super()._get_traces(self.enumeration.declared(model), guide, args, kwargs)
 
 
-def fitting_loss(loss: ELBO | None, model: Program, guide: Program, batch: tuple[Tensor, ...]) -> ELBO:
+def fitting_loss(loss: ELBO | None, others: dict[str, Any]) -> ELBO:
     """The ELBO to train with: the given one, or ``Trace_ELBO``, or where the guide leaves sites out one that sums them.
+
+    Args:
+        loss: the given one.
+        others: the model's sites that are not the guide's, as ``check_guide`` returns them.
 
     Raises:
         ValueError: if the given one does not sum what the guide leaves out; as :meth:`Enumeration.of`.
     """
-    with pyro.validation_enabled(False):
-        proposed, sites = sites_of(guide, batch), sites_of(model, batch)
-    left_out = Enumeration.of({name: site for name, site in sites.items() if name not in proposed}, None)
-    if not left_out.sites:
+    if not any(is_discrete(site) for site in others.values()):
         return Trace_ELBO() if loss is None else loss
     if loss is None:
-        return EnumeratedELBO(left_out)
-    names = list(left_out.sites)
+        return EnumeratedELBO(Enumeration.of(others, None))
+    names = [name for name, site in others.items() if is_discrete(site)]
     if not isinstance(loss, TraceEnum_ELBO):
         got = f"{type(loss).__name__}, and a guide without {names}"
         raise ValueError(say("an ELBO that sums discrete sites out", got, "loss=None, or pyro.infer.TraceEnum_ELBO()"))
-    if any(sites[name]["infer"].get("enumerate") != "parallel" for name in names):
+    if any(others[name]["infer"].get("enumerate") != "parallel" for name in names):
         raise ValueError(
             say(f"enumeration of {names} declared", "none", "pyro.infer.config_enumerate(model), or loss=None")
         )

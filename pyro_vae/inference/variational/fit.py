@@ -135,8 +135,8 @@ def fit(
     size = min(64, num_data) if batch_size is None else batch_size
     patience = _in_epochs(patience, patience_steps, steps_per_epoch=-(-num_data // max(1, size)))
     settings = Settings(epochs, size, lr, patience, kl_warmup, clip_norm, lr_drops)
-    check_programs(model, guide, train, held_out, batch_size=size, plate=plate, binary=dynamic_binarisation)
-    loss = fitting_loss(loss, model, guide, tuple(part[:size] for part in train))
+    others = check_programs(model, guide, train, held_out, batch_size=size, plate=plate, binary=dynamic_binarisation)
+    loss = fitting_loss(loss, others)
     if starts and (checkpoint is None or checkpoint.load() is None):
         trial_epochs = -(-checks.positive_integer(trial_steps, "trial_steps") * size // num_data)
         same: dict[str, Any] = {"loss": loss, "optimiser": optimiser, "clip_norm": clip_norm, "plate": plate}
