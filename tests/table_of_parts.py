@@ -32,6 +32,7 @@ PRIORS = {
     "diagonal normal": priors.DiagonalNormal,
     "Gaussian mixture": lambda L: priors.GaussianMixture(L, num_components=3),
     "Gaussian mixture, full": lambda L: priors.GaussianMixture(L, num_components=3, covariance="full"),
+    "discrete mixture": lambda L: priors.DiscreteMixture(L, num_components=3),
     "VampPrior": _vamp,
     "NICE": lambda L: priors.NICE(L, hidden=(8,)),
     "Real NVP": lambda L: priors.RealNVP(L, hidden=(8,)),
@@ -42,6 +43,10 @@ PRIORS = {
     "Cauchy": priors.Cauchy,
     "uniform": lambda L: priors.Uniform(L, low=-2.0, high=3.0),
 }
+
+
+# for objectives that sum no discrete site out
+PRIORS_OF_ONE_SITE = {name: make for name, make in PRIORS.items() if name != "discrete mixture"}
 
 
 def hierarchical(L=1, M=1):
@@ -157,7 +162,7 @@ OTHER_OBJECTIVES = {  # Pyro's own, and those with a weight on the KL: lower bou
 
 def to_support(prior):
     """The transform from real numbers to a prior's support; None if that is all real numbers, or of two levels."""
-    one_level = type(prior).draw is priors.Prior.draw
+    one_level = not isinstance(prior, priors.HierarchicalNormal)
     return bijection(prior().support) if one_level and not is_real(prior().support) else None
 
 

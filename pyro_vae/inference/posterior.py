@@ -20,6 +20,7 @@ from torch.distributions import Distribution
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.densities import per_datum
+from pyro_vae.inference.target.discrete import must_have_continuous
 from pyro_vae.inference.target.program import Trace, beside, evaluating, run_once
 from pyro_vae.inference.target.substitution import each
 from pyro_vae.inference.target.supports import bijection, underlying
@@ -94,7 +95,8 @@ def _of_chains(target: Target, draws: Any) -> Answer:
     """The draws ``(C S, N, L)`` of a :class:`pyro_vae.Draws`, on the unconstrained scale."""
     if draws.num_data != target.num_data:
         raise ValueError(say(f"draws of {target.num_data} posteriors", f"{draws.num_data}", "the same data for both"))
-    samples = {name: v if target.per_datum else v.squeeze(2) for name, v in draws.samples.items()}
+    own = {name: v for name, v in draws.samples.items() if name not in target.discrete}
+    samples = {name: v if target.per_datum else v.squeeze(2) for name, v in own.items()}
     u = target.unconstrain({name: v.to(target.origin.device) for name, v in samples.items()}).flatten(0, 1)
     ess = torch.stack([value.reshape(target.num_data, -1).amin(-1) for value in draws.ess_bulk.values()]).amin(0)
     return Answer(u, None, u.mean(0), u.std(0), ess, draws.seconds)
@@ -137,10 +139,11 @@ class GuideSampler:
 
     Raises:
         TypeError: if it is neither.
-        ValueError: if the guide's latent site or plate has another name than the model's.
+        ValueError: if the guide's latent site or plate has another name than the model's, or every site is discrete.
     """
 
     def __init__(self, target: Target, guide: Any) -> None:
+        must_have_continuous(target)
         self.target = target
         self.guide = guide
         self.distribution: Any = None

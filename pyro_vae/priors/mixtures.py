@@ -1,9 +1,10 @@
-"""Mixture priors: a learned Gaussian mixture, and the mixture of a guide's posteriors (VampPrior)."""
+"""Mixture priors: a learned Gaussian mixture, with or without a site of its components, and VampPrior."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pyro
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from pyro_vae.priors.base import Prior
 from pyro_vae.randomness import fork_rng
 from pyro_vae.scales import raw_scale, to_scale
 
-__all__ = ["GaussianMixture", "VampPrior"]
+__all__ = ["DiscreteMixture", "GaussianMixture", "VampPrior"]
 
 
 class GaussianMixture(Prior):
@@ -54,11 +55,18 @@ class GaussianMixture(Prior):
 
     def forward(self) -> dist.TorchDistribution:
         """Return p(z), ``event_shape (L,)``."""
-        scale = to_scale(self.raw_scale, floor=_FLOOR)
-        components: dist.TorchDistribution = dist.Normal(self.loc, scale).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), self.components())
+
+    def components(self, index: Any = slice(None)) -> dist.TorchDistribution:
+        """Return the Gaussians, ``batch_shape (K,)``, or those at an index ``(...)``."""
+        loc, scale = self.loc[index], to_scale(self.raw_scale, floor=_FLOOR)[index]
         if self.covariance == "full":
-            components = dist.MultivariateNormal(self.loc, scale_tril=self.lower.tril(-1) + torch.diag_embed(scale))
-        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), components)
+            return dist.MultivariateNormal(loc, scale_tril=self.lower[index].tril(-1) + torch.diag_embed(scale))
+        return dist.Normal(loc, scale).to_event(1)
+
+    def responsibilities(self, z: Tensor) -> Tensor:
+        """Return p(c|z) for z ``(..., L)``, ``(..., K)``: p(c|x) is their mean over draws of z given x."""
+        return (self.logits + self.components().log_prob(z.unsqueeze(-2))).softmax(-1)
 
     @torch.no_grad()
     def start_at(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
@@ -77,6 +85,41 @@ class GaussianMixture(Prior):
         self.logits.copy_(weights.log())
         self.loc.copy_(means)
         self.raw_scale.copy_(raw_scale(scale.clamp_min(1.1 * _FLOOR), floor=_FLOOR))
+
+
+class DiscreteMixture(GaussianMixture):
+    r"""The same mixture with its component a site: :math:`p(c) = \pi_c`, :math:`p(z|c) = N(z; \mu_c, \Sigma_c)`.
+
+    The model has two latent sites, ``component`` (c) and the model's own (z); the likelihood sees z. A guide is over z
+    alone: c is summed out, in training and in every route. The cluster of a datum is given back exactly: p(c|x) by
+    ``quadrature(model, x).compute_marginals()``, or from draws of any posterior of z by :meth:`responsibilities`.
+
+    Args:
+        latent_dim: L.
+        component: name of the site of c.
+        settings: as :class:`GaussianMixture`.
+
+    Raises:
+        TypeError, ValueError: as :class:`GaussianMixture`.
+
+    Source:
+        Jiang et al. 2017, Variational Deep Embedding, equations 1 to 4.
+
+    Example:
+        >>> from pyro_vae import Model, likelihoods, quadrature
+        >>> model = Model(DiscreteMixture(2, num_components=3), likelihoods.Bernoulli(nn.Linear(2, 5)))
+        >>> quadrature(model, torch.ones(4, 5)).compute_marginals()["c"].shape
+        torch.Size([4, 3])
+    """
+
+    def __init__(self, latent_dim: int, *, component: str = "c", **settings: Any) -> None:
+        super().__init__(latent_dim, **settings)
+        self.component = component
+
+    def draw(self, latent: str) -> Tensor:
+        """Sample c, then z, and return z."""
+        c = pyro.sample(self.component, dist.Categorical(logits=self.logits), infer={"enumerate": "parallel"})
+        return pyro.sample(latent, self.components(c))
 
 
 class VampPrior(Prior):

@@ -189,7 +189,7 @@ SHAPES_OF_PROGRAM = {
 
 PROGRAMS = {
     **SHAPES_OF_PROGRAM,
-    **{f"prior: {name}": of_parts(prior=name) for name in parts.PRIORS},
+    **{f"prior: {name}": of_parts(prior=name) for name in parts.PRIORS_OF_ONE_SITE},
     **{f"likelihood: {name}": of_parts(likelihood=name) for name in parts.LIKELIHOODS},
     **{f"guide: {name}": of_parts(guide=name) for name in parts.GUIDES},
     **{f"two levels: {name}": two_levels(name) for name in parts.TWO_LEVEL_GUIDES},

@@ -12,6 +12,7 @@ import math
 
 import pytest
 import torch
+from pyro.infer import TraceEnum_ELBO
 
 import pyro_vae as pv
 from pyro_vae import guides, objectives, priors
@@ -22,6 +23,7 @@ from tests.table_of_parts import (
     OBJECTIVES,
     OTHER_OBJECTIVES,
     PRIORS,
+    PRIORS_OF_ONE_SITE,
     TWO_LEVEL_GUIDES,
     fitting,
     hierarchical,
@@ -41,7 +43,8 @@ def trained(prior, likelihood, make_guide, x, objective=None):
     parameters = [*model.parameters(), *guide.parameters()]
     before = [p.detach().clone() for p in parameters]
     optimiser = torch.optim.Adam(parameters, lr=1e-2)
-    elbo = objective or objectives.BetaELBO(max_plate_nesting=1)
+    default = TraceEnum_ELBO if isinstance(prior, priors.DiscreteMixture) else objectives.BetaELBO
+    elbo = objective or default(max_plate_nesting=1)
     for _ in range(3):
         optimiser.zero_grad()
         assert math.isfinite(elbo.loss_and_grads(model, guide, x))
@@ -115,8 +118,8 @@ def test_every_prior_likelihood_and_guide(prior_name):
 
 def spread(shift):
     """Combinations in which every prior, every likelihood and every guide occurs."""
-    count = max(len(PRIORS), len(LIKELIHOODS), len(GUIDES))
-    parts = [list(table.values()) for table in (PRIORS, LIKELIHOODS, GUIDES)]
+    parts = [list(table.values()) for table in (PRIORS_OF_ONE_SITE, LIKELIHOODS, GUIDES)]
+    count = max(map(len, parts))
     for i in range(count):
         yield tuple(part[(i + j * shift) % len(part)] for j, part in enumerate(parts))
 

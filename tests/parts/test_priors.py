@@ -224,3 +224,40 @@ def _guide():
 
 def _per_datum():
     return pv.guides.PerDatumDiagonalGaussian(7, latent_dim=2)
+
+
+def _discrete_mixture():
+    prior = perturbed(priors.DiscreteMixture(2, num_components=3, covariance="full", component="k"))
+    return prior, pv.Model(prior, pv.likelihoods.Gaussian(torch.nn.Linear(2, 3), scale=0.7))
+
+
+def test_a_discrete_mixture_is_the_mixture_with_its_component_summed_out():
+    prior, model = _discrete_mixture()
+    x, z = torch.randn(4, 3), torch.randn(5, 4, 2)
+    target = pv.Target(model, x)
+    assert set(target.sites) == {"z"}
+    assert set(target.discrete) == {"k"}
+    torch.testing.assert_close(target.log_joint(z), model.log_joint(x, z))
+    torch.testing.assert_close(target.compute_marginals(z)["k"], prior.responsibilities(z))
+    weights = prior.logits.softmax(-1) * torch.stack(
+        [
+            dist.MultivariateNormal(*pair).log_prob(z).exp()
+            for pair in zip(prior.loc, prior.components().covariance_matrix)
+        ],
+        -1,
+    )
+    torch.testing.assert_close(prior.responsibilities(z), weights / weights.sum(-1, keepdim=True))
+
+
+def test_clusters_of_a_discrete_mixture_are_those_of_bayes_theorem():
+    """x given the component is Gaussian, so p(k|x) has a closed form."""
+    prior, model = _discrete_mixture()
+    x = 2 * torch.randn(4, 3)
+    W, b = model.likelihood.network.weight, model.likelihood.network.bias
+    covariance = W @ prior.components().covariance_matrix @ W.T + 0.49 * torch.eye(3)
+    given = dist.MultivariateNormal(prior.loc @ W.T + b, covariance).log_prob(x[:, None]) + prior.logits.log_softmax(-1)
+    truth = pv.quadrature(model, x)
+    torch.testing.assert_close(truth.log_evidence, given.logsumexp(-1).detach(), rtol=0, atol=1e-3)
+    torch.testing.assert_close(truth.compute_marginals()["k"], given.softmax(-1).detach(), rtol=0, atol=1e-3)
+    drawn = model.sample(3)
+    assert {name: tuple(value.shape) for name, value in drawn.items()} == {"k": (3,), "z": (3, 2), "x": (3, 3)}

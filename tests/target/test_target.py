@@ -212,12 +212,6 @@ def test_rows_are_the_targets_of_those_data():
     )
 
 
-def _discrete(x):
-    with pyro.plate("data", len(x)):
-        k = pyro.sample("k", dist.Categorical(torch.ones(3)))
-        pyro.sample("x", dist.Normal(k.float(), 1.0), obs=x)
-
-
 def _subsampled(x):
     with pyro.plate("data", len(x), subsample_size=2) as rows:
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -251,7 +245,6 @@ def _branching(x):
         (lambda: Target(_vae(), torch.zeros(3, 10)).rows([3]), "rows from 0 to 2; got 3"),
         (lambda: Target(3, torch.zeros(3, 10)), "a Pyro program"),
         (lambda: Target(_vae(), torch.zeros(3, 10), plate="dta"), "plate='data'"),
-        (lambda: Target(_discrete, torch.zeros(3)), "continuous latent site 'k'"),
         (lambda: Target(_subsampled, torch.zeros(3)), "2 of 3 rows"),
         (lambda: Target(_outside, torch.zeros(3)), "inside plate 'data'"),
         (lambda: Target(lambda x: pyro.sample("x", dist.Normal(0.0, 1.0), obs=x), torch.zeros(())), "one latent site"),

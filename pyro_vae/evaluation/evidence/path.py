@@ -14,6 +14,7 @@ from pyro_vae.inference.mcmc.kernels.base import Metric, State
 from pyro_vae.inference.mcmc.kernels.hmc import hmc_transition
 from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.densities import unvalidated
+from pyro_vae.inference.target.discrete import must_have_continuous
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["AnnealingPath", "Ends", "Move"]
@@ -62,6 +63,7 @@ class AnnealingPath:
     """
 
     def __init__(self, target: Target, start: Any, *, compile: bool | str = False) -> None:
+        must_have_continuous(target)
         self.target = target
         self.density = LogDensity(target, compile=compile)
         self.sampler = None if start is None else GuideSampler(target, start)

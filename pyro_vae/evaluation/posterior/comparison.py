@@ -20,6 +20,7 @@ from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM, QuadraturePoster
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
 from pyro_vae.inference.target.blocks import log_joint_in_blocks
+from pyro_vae.inference.target.discrete import must_have_continuous
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
 
@@ -71,6 +72,7 @@ def compare(
     if not isinstance(posteriors, Mapping) or not posteriors:
         raise ValueError(say("at least one posterior by name", f"{posteriors!r}", '{"VI": guide}'))
     target = as_target(model, x, plate=plate)
+    must_have_continuous(target)
     covered = {name: _covered(name, value, target.num_data) for name, value in posteriors.items()}
     if truth is None and target.latent_dim <= MAX_LATENT_DIM:
         truth = quadrature(target)

@@ -61,11 +61,16 @@ def to_arviz(
     log_likelihood = {name: torch.cat([part[name] for part in by_site]) for name in target.observed}
     if isinstance(posterior, Draws) and posterior.diverging is not None:
         statistics["diverging"] = posterior.diverging
+    if isinstance(posterior, Draws) and set(posterior.samples) >= set(target.discrete):
+        found = {name: posterior.samples[name] for name in target.discrete}
+        discrete = found if target.per_datum else {name: value.squeeze(2) for name, value in found.items()}
+    else:
+        discrete = target.infer_discrete(u)
     trace = target.trace(target.origin)
     observed = {name: trace[name]["value"] for name in target.observed}
     return _from_groups(
         {
-            "posterior": target.constrain(u),
+            "posterior": target.constrain(u) | discrete,
             "log_likelihood": {name: value.unflatten(0, u.shape[:2]) for name, value in log_likelihood.items()},
             "sample_stats": statistics,
             "observed_data": observed,

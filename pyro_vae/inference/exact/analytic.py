@@ -127,7 +127,7 @@ def _gaussians(target: Target, u: Tensor) -> dict[str, _Gaussian]:
 def _gaussian(target: Target, name: str, site: dict[str, Any]) -> _Gaussian:
     fn = site["fn"]
     normal: Any = underlying(fn)
-    role = "prior" if name in target.sites else "observed"
+    role = "observed" if name in target.observed else "prior"
     if not isinstance(normal, _GAUSSIAN):
         raise _refusal(f"the {role} site {name!r} is {type(normal).__name__}, not Normal")
     if any(isinstance(layer, dist.MaskedDistribution) for layer in layers(fn)) or site["mask"] is not None:

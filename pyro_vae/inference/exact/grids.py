@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.checks import say
+from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["Frame", "Grid", "QuadraturePosterior", "scatter"]
@@ -91,9 +92,9 @@ class Grid:
         below = place.floor().clamp_max(self.m - 2)
         above = place - below
         stride = self.m ** torch.arange(L - 1, -1, -1, device=t.device)
-        total = torch.zeros_like(place[..., 0])
+        total = place.new_zeros(place.shape[:-1])
         for corner in itertools.product((0, 1), repeat=L):
-            side = torch.tensor(corner, device=t.device)
+            side = torch.tensor(corner, dtype=torch.long, device=t.device)
             index = ((below.long() + side) * stride).sum(-1)
             total += torch.where(side.bool(), above, 1 - above).prod(-1) * density.gather(0, index)
         return total
@@ -195,6 +196,23 @@ class QuadraturePosterior(dist.TorchDistribution):
         return scatter(parts, self._target.num_data)
 
     @torch.no_grad()
+    def compute_marginals(self) -> dict[str, Tensor]:
+        """Return p(c|x), the exact probabilities of each discrete latent site's K values, by name, ``(N, *batch, K)``.
+
+        As ``log_evidence``, they are sums over the grid, over p(c|x, u).
+        """
+        parts: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self._target.discrete}
+        for rows, grid in self._grids if parts else ():
+            target = self._target if len(rows) == self._target.num_data else self._target.rows(rows)
+            points, weights = grid.points(), grid.log_joint.softmax(0)
+            size = block_size(target)
+            for u, weight in zip(points.split(size), weights.split(size), strict=True):
+                for name, value in target.compute_marginals(u).items():
+                    by_datum = value if target.per_datum else value.unsqueeze(1)
+                    parts[name].append((rows, torch.einsum("gn,gn...->n...", weight, by_datum)))
+        return {name: _add_up(found, self._target.num_data) for name, found in parts.items()}
+
+    @torch.no_grad()
     def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008  torch's own signature
         """Draw u, ``(*sample_shape, N, L)``."""
         shape = torch.Size(sample_shape)
@@ -240,7 +258,17 @@ class QuadraturePosterior(dist.TorchDistribution):
 
 def _indices(m: int, L: int) -> Tensor:
     """All index tuples of an m**L grid, ``(m**L, L)``."""
+    if not L:
+        return torch.zeros(1, 0, dtype=torch.long)
     return torch.cartesian_prod(*(torch.arange(m),) * L).reshape(-1, L)
+
+
+def _add_up(parts: list[tuple[Tensor, Tensor]], num_data: int) -> Tensor:
+    """Add the parts' rows up, in the order of the data."""
+    out = parts[0][1].new_zeros(num_data, *parts[0][1].shape[1:])
+    for rows, value in parts:
+        out.index_add_(0, rows.to(out.device), value)
+    return out
 
 
 def scatter(parts: list[tuple[Tensor, Tensor]], num_data: int) -> Tensor:

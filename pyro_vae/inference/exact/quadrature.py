@@ -35,6 +35,9 @@ def quadrature(
 ) -> QuadraturePosterior:
     r"""Return the exact posterior and :math:`\log p(x) = \log \int p(x|z)\,p(z)\,dz` by integration over z.
 
+    Discrete latent sites are summed, as everywhere; their probabilities are ``compute_marginals()`` of the result. A
+    program of discrete sites alone has no z to integrate over: its sum is the evidence.
+
     A coarse grid over the prior, shared by all data so that the decoder runs once for all of them, shows where each
     datum's mass is. A grid of its own then covers that mass, in axes whitened by its covariance, and is doubled until
     the sum has converged. Equal weights on a regular grid (the trapezoidal rule) converge geometrically for a smooth
@@ -86,16 +89,32 @@ def quadrature(
         count = f"about {FINE[2]}**{L} = {float(FINE[2]) ** L:.0e} evaluations of the model a datum"
         remedy = "mcmc or variational inference, whose cost does not grow like that"
         raise ValueError(say(f"at most {MAX_LATENT_DIM} latent dimensions", f"{L}, which would take {count}", remedy))
-    m = FINE[L] if resolution is None else positive_integer(resolution, "resolution", minimum=4)
+    m = FINE.get(L, 4) if resolution is None else positive_integer(resolution, "resolution", minimum=4)
     m += -m % 4
     density = CountedDensity(target)
-    frame, peaks = locate(density)
-    frame, missed = peaks.reached(frame, depth=DEPTH, points=_finest(m, L, max_points))
-    refined = _refine(density, frame, peaks, missed, m=m, tolerance=tolerance, max_points=max_points)
+    if L:
+        frame, peaks = locate(density)
+        frame, missed = peaks.reached(frame, depth=DEPTH, points=_finest(m, L, max_points))
+        refined = _refine(density, frame, peaks, missed, m=m, tolerance=tolerance, max_points=max_points)
+    else:
+        refined = _sum_alone(density)
     posterior = QuadraturePosterior(target, *refined)
     posterior.num_evaluations = density.count
     posterior.seconds = time.perf_counter() - start
     return posterior
+
+
+def _sum_alone(density: CountedDensity) -> tuple[list[tuple[Tensor, Grid]], Tensor, Tensor]:
+    """What :func:`_refine` returns where no latent site is continuous: the sum over discrete ones, exact."""
+    origin = density.target.origin
+    N = len(origin)
+    grid = Grid.over(Frame(origin, origin.new_zeros(N, 0, 0), origin, origin), 1, density)
+    value = grid.log_joint.squeeze(0)
+    return [(torch.arange(N, device=value.device), grid)], value, _rounding(value).to(value)
+
+
+def _rounding(value: Tensor) -> Tensor:
+    return 4 * torch.finfo(value.dtype).eps * (1 + value.abs().double())
 
 
 def _finest(m: int, L: int, max_points: int) -> int:
@@ -143,7 +162,7 @@ def _integral(grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
     edge = (f.masked_fill(~grid.brink(), -math.inf).logsumexp(0) - total).exp() * grid.m / 2
     edge = edge.masked_fill(edge > _LEAK, math.inf)  # the mass goes on beyond the grid: nothing bounds it
     value = total + grid.log_cell
-    rounding = 4 * torch.finfo(grid.log_joint.dtype).eps * (1 + grid.log_joint.amax(0).abs().double())
+    rounding = _rounding(grid.log_joint.amax(0))
     error = moved + edge + rounding
     return value.to(grid.log_joint), error.to(grid.log_joint), rounding.to(grid.log_joint)
 

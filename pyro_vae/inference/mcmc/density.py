@@ -16,6 +16,8 @@ from pyro_vae.inference.target.target import Target
 
 __all__ = ["LogDensity"]
 
+_MOST_UNROLLED = 8  # discrete sites, at some hundred operations each: the compiler's time grows faster than they
+
 
 class LogDensity:
     """Log p(u, x) of a target and its gradient for u of one fixed shape, counted and perhaps compiled.
@@ -25,8 +27,9 @@ class LogDensity:
 
     Args:
         target: the densities.
-        compile: True compiles on first use; "auto" too, but runs a program eagerly that cannot be traced, or whose
-            compiled values differ from the eager ones, and says why in ``engine``; False runs eagerly.
+        compile: True compiles on first use; "auto" too, but runs a program eagerly that cannot be traced, whose
+            compiled values differ from the eager ones, or that has a long chain of discrete sites, and says why in
+            ``engine``; False runs eagerly.
 
     Attributes:
         num_gradients: calls of ``value_and_grad`` so far.
@@ -51,11 +54,15 @@ class LogDensity:
         if not isinstance(compile, bool):
             checks.among(compile, ["auto"], "compile, if not True or False,")
         self.target = target
-        self.compile = compile
+        unrolled = len(target.discrete) if compile == "auto" else 0
+        self.compile = False if unrolled > _MOST_UNROLLED else compile
         self.num_gradients = 0
         self.num_evaluations = 0
         self.compile_seconds = 0.0
-        self.engine = "Pyro: " + ("nothing was evaluated yet" if compile else "not to be compiled")
+        reason = "nothing was evaluated yet" if self.compile else "not to be compiled"
+        if unrolled > _MOST_UNROLLED:
+            reason = f"{unrolled} discrete sites, whose sum would take the compiler minutes"
+        self.engine = f"Pyro: {reason}"
         self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     @torch.no_grad()

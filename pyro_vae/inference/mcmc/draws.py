@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,11 +24,15 @@ _RARE = 0.05  # exchanges between temperatures below this hardly carry a chain t
 class Draws:
     """Draws of N posteriors from C chains each, by latent site, on the constrained scale.
 
-    Diagnostics are computed when first asked for, with ArviZ' definitions; each is a dictionary by site whose values
-    have the shape of the site without chains and draws, ``(N, *event)``, ``(N, L)`` for a latent vector.
+    Diagnostics and moments are of the continuous sites. They are computed when first asked for, with ArviZ'
+    definitions; each is a dictionary by site whose values have the shape of the site without chains and draws,
+    ``(N, *event)``, ``(N, L)`` for a latent vector.
 
     Attributes:
-        samples: by site, ``(C, S, N, *event)``; N = 1 for the posterior of a whole program.
+        samples: by site, ``(C, S, N, *event)``; N = 1 for the posterior of a whole program. Discrete sites, which are
+            summed out while the chains run, are drawn given the others: whole numbers.
+        marginals: of each discrete site the probability of each of its K values, ``(N, *batch, K)``, in the mean over
+            draws of the others, and so with less noise than counts of its own draws.
         diverging: whether the move to each draw diverged, ``(C, S, N)``; None where a kernel knows no divergence.
         acceptance: mean acceptance probability of the kept draws, ``(C, N)``.
         step_size: the kernel's step size while draws were kept, ``(N,)`` or ``(C, N)``; None where it has none.
@@ -55,6 +59,7 @@ class Draws:
 
     samples: dict[str, Tensor]
     acceptance: Tensor
+    marginals: dict[str, Tensor] = field(default_factory=dict)
     diverging: Tensor | None = None
     step_size: Tensor | None = None
     exchange: Tensor | None = None
@@ -84,12 +89,16 @@ class Draws:
         """N, posteriors."""
         return next(iter(self.samples.values())).shape[2]
 
+    @property
+    def _continuous(self) -> dict[str, Tensor]:
+        return {name: value for name, value in self.samples.items() if name not in self.marginals}
+
     # -- diagnostics ---------------------------------------------------------------------------------------------
 
     @cached_property
     def _convergence(self) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
         """R-hat, bulk and tail effective sample size by site, computed together."""
-        return {name: diagnostics.convergence(value) for name, value in self.samples.items()}
+        return {name: diagnostics.convergence(value) for name, value in self._continuous.items()}
 
     @property
     def rhat(self) -> dict[str, Tensor]:
@@ -109,12 +118,12 @@ class Draws:
     @cached_property
     def mcse(self) -> dict[str, Tensor]:
         """Monte Carlo standard error of the mean by site, ``(N, *event)``, in units of the site."""
-        return {name: diagnostics.mcse_mean(value) for name, value in self.samples.items()}
+        return {name: diagnostics.mcse_mean(value) for name, value in self._continuous.items()}
 
     @cached_property
     def mcse_std(self) -> dict[str, Tensor]:
         """Monte Carlo standard error of the standard deviation by site, ``(N, *event)``, in units of the site."""
-        return {name: diagnostics.mcse_std(value) for name, value in self.samples.items()}
+        return {name: diagnostics.mcse_std(value) for name, value in self._continuous.items()}
 
     @property
     def divergences(self) -> Tensor:
@@ -130,7 +139,7 @@ class Draws:
         triangular factor) is not judged; a NaN among the draws never passes.
         """
         good = torch.ones(self.num_data, dtype=torch.bool, device=self.acceptance.device)
-        for name, value in self.samples.items():
+        for name, value in self._continuous.items():
             fixed = (value == value[:1, :1]).all(1).all(0)
             fine = (self.rhat[name] < max_rhat) & (self.ess_bulk[name] > min_ess) & (self.ess_tail[name] > min_ess)
             good = good & (fine | fixed).reshape(self.num_data, -1).all(-1)
@@ -161,11 +170,11 @@ class Draws:
 
     def mean(self) -> dict[str, Tensor]:
         """Posterior means by site, ``(N, *event)``."""
-        return {name: value.mean((0, 1)) for name, value in self.samples.items()}
+        return {name: value.mean((0, 1)) for name, value in self._continuous.items()}
 
     def std(self) -> dict[str, Tensor]:
         """Posterior standard deviations by site, ``(N, *event)``."""
-        return {name: value.flatten(0, 1).std(0) for name, value in self.samples.items()}
+        return {name: value.flatten(0, 1).std(0) for name, value in self._continuous.items()}
 
     def thin(self, every: int) -> Draws:
         """Return every ``every``-th draw of each chain."""
@@ -179,6 +188,7 @@ class Draws:
         return replace(
             self,
             samples={name: value[:, :, index] for name, value in self.samples.items()},
+            marginals={name: value[index] for name, value in self.marginals.items()},
             diverging=None if self.diverging is None else self.diverging[:, :, index],
             acceptance=self.acceptance[:, index],
             step_size=None if self.step_size is None else self.step_size[..., index],
@@ -206,7 +216,7 @@ class Draws:
             site: its name; not needed if there is but one.
         """
         pooled = self.samples[self.site(site)].flatten(0, 1).movedim(0, 1)  # (N, C S, *event)
-        return dist.Empirical(pooled, pooled.new_zeros(pooled.shape[:2]))
+        return dist.Empirical(pooled, self.acceptance.new_zeros(pooled.shape[:2]))
 
     def to_arviz(self) -> Any:
         """Return ArviZ' InferenceData (DataTree from ArviZ 1 on): groups ``posterior`` and ``sample_stats``.

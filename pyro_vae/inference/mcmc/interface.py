@@ -109,6 +109,7 @@ class MCMC:
         self._samples = {
             name: value.squeeze(2) if axis is None else value.movedim(2, 2 + axis)
             for name, value in self._draws.samples.items()
+            if name in target.sites  # as Pyro's, which does not draw what it sums out: draws.samples has that
             for axis in (target.sites[name].axis,)
         }
 
@@ -147,7 +148,7 @@ class MCMC:
         """
         draws = self.draws
         report: dict[str, Any] = {
-            name: {"n_eff": draws.ess_bulk[name], "r_hat": draws.rhat[name]} for name in draws.samples
+            name: {"n_eff": draws.ess_bulk[name], "r_hat": draws.rhat[name]} for name in draws.rhat
         }
         chains = range(draws.num_chains)
         diverging = draws.diverging

@@ -19,6 +19,8 @@ from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.memory import check_memory
 from pyro_vae.inference.mcmc.start import guide_metric, initial_points
 from pyro_vae.inference.posterior import GuideSampler
+from pyro_vae.inference.target.blocks import block_size
+from pyro_vae.inference.target.discrete import must_have_continuous
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
 from pyro_vae.progress import progress_bar
@@ -47,7 +49,8 @@ def mcmc(
 
     If all latent sites lie in the data plate, every datum has a posterior of its own, with a step size, a mass matrix
     and diagnostics of its own, and all C x N chains move as one tensor. Otherwise there is one posterior, of the whole
-    program, and its chains move together. Tuning is adapted during warm-up only; all draws that are kept come from one
+    program, and its chains move together. Discrete latent sites are summed out while the chains run, and drawn given
+    the others afterwards. Tuning is adapted during warm-up only; all draws that are kept come from one
     fixed kernel.
 
     Args:
@@ -87,6 +90,7 @@ def mcmc(
     """
     kernel = HMC() if kernel is None else kernel
     target = as_target(model, x, plate=plate)
+    must_have_continuous(target)
     _check_kernel(kernel, target)
     plan = _Plan(
         num_samples=checks.positive_integer(num_samples, "num_samples"),
@@ -106,8 +110,10 @@ def mcmc(
     metric = guide_metric(sampler, dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
     state = kernel.start(u, density, sampler, given=initial is not None)
     kept = _sample(kernel, density, state, kernel.first_tuning(u, metric), plan, progress=progress)
+    discrete, marginals = _summed_out(target, kept.u)
     return Draws(
-        _constrained(target, kept.u),
+        _constrained(target, kept.u) | discrete,
+        marginals=marginals,
         acceptance=kept.acceptance / kept.u.shape[1],
         diverging=kept.diverging,
         step_size=kept.step_size,
@@ -219,6 +225,21 @@ def _constrained(target: Target, u: Tensor, most: int = 2_000_000) -> dict[str, 
     parts = [target.constrain(part) for part in u.split(size, 1)]
     joined = {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
     return joined if target.per_datum else {name: value.unsqueeze(2) for name, value in joined.items()}
+
+
+@torch.no_grad()
+def _summed_out(target: Target, u: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Draws of the discrete sites given u ``(C, S, N, L)``, shaped like other sites', and their mean probabilities."""
+    drawn: dict[str, list[Tensor]] = {name: [] for name in target.discrete}
+    mean: dict[str, Tensor] = {}
+    rows = u.flatten(0, 1)
+    for part in rows.split(block_size(target)) if target.discrete else ():
+        for name, value in target.infer_discrete(part).items():
+            drawn[name].append(value if target.per_datum else value.unsqueeze(1))
+        for name, value in target.compute_marginals(part).items():
+            share = (value if target.per_datum else value.unsqueeze(1)).sum(0) / len(rows)
+            mean[name] = mean[name] + share if name in mean else share
+    return {name: torch.cat(parts).unflatten(0, u.shape[:2]) for name, parts in drawn.items()}, mean
 
 
 class _Progress:

@@ -100,7 +100,8 @@ def _culprit(target: Target, u: Tensor, row: int) -> str:
     """Name the first site whose density is not finite at u ``(N, L)``; all of them if only the gradient is not."""
     with pyro.validation_enabled(False):
         for name, site in target.trace(u).items():
-            if not bool(torch.isfinite(site["fn"].log_prob(site["value"])).all()):
+            finite = torch.isfinite(site["fn"].log_prob(site["value"]))
+            if name not in target.discrete and not bool(finite.all()):
                 return name
     return ", ".join([*target.sites, *target.observed])
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_vae.checks import positive_integer
 from pyro_vae.inference.optimum.climb import ascend, decrement, flat
+from pyro_vae.inference.target.discrete import must_have_continuous
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
 from pyro_vae.randomness import fork_rng
@@ -148,6 +149,7 @@ def _climb(
     target: Target, density: Callable[[Tensor], Tensor], num_starts: int, max_steps: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Climb from the best prior draws; return the highest end ``(N, L)``, its gradient and Hessian."""
+    must_have_continuous(target)
     num_starts = positive_integer(num_starts, "num_starts")
     positive_integer(max_steps, "max_steps")
     u, value, gradient, hessian = ascend(density, _starts(target, density, num_starts), max_steps)  # (K, N, ...)

@@ -15,7 +15,7 @@ NUMBERS = 2**22  # that one tensor of a block holds: 16 MB in float32
 def block_size(target: Target) -> int:
     """How many draws of all data make tensors of at most 2^22 numbers, at least one."""
     numbers = sum(arg.numel() for arg in target.args if isinstance(arg, Tensor))
-    return max(1, NUMBERS // max(numbers, target.origin.numel(), 64 * target.num_data))
+    return max(1, NUMBERS // max(numbers, target.origin.numel(), 64 * target.num_data, target.largest_sum))
 
 
 def log_joint_in_blocks(target: Target, u: Tensor) -> Tensor:

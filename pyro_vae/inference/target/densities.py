@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_vae.inference.target.layout import Layout
 from pyro_vae.inference.target.program import Trace, frame_of
 
-__all__ = ["log_parts", "log_prob", "per_datum", "unvalidated"]
+__all__ = ["log_density", "log_parts", "log_prob", "per_datum", "unvalidated"]
 
 
 def unvalidated(fn: Any) -> Any:
@@ -35,7 +35,12 @@ def unvalidated(fn: Any) -> Any:
 
 
 def log_prob(site: dict[str, Any], moving: Set[str] = frozenset()) -> Tensor:
-    """The log density of a site's value, scaled and masked as in Pyro, ``(*batch_shape)``.
+    """The log density of a site's value, scaled and masked as in Pyro, ``(*batch_shape)``."""
+    return scale_and_mask(log_density(site, moving), site["scale"], site["mask"])
+
+
+def log_density(site: dict[str, Any], moving: Set[str] = frozenset()) -> Tensor:
+    """The log density of a site's value, ``(*batch_shape)``.
 
     Outside a support that moves with latents it is -inf: what a density computes there need not be.
     """
@@ -48,7 +53,7 @@ def log_prob(site: dict[str, Any], moving: Set[str] = frozenset()) -> Tensor:
         raise
     if site["name"] in moving:
         found = torch.where(fn.support.check(value), found, -math.inf)
-    return scale_and_mask(found, site["scale"], site["mask"])
+    return found
 
 
 def per_datum(site: dict[str, Any], log_prob: Tensor, plate: str | None) -> Tensor:
@@ -60,14 +65,23 @@ def per_datum(site: dict[str, Any], log_prob: Tensor, plate: str | None) -> Tens
     return rows.reshape(rows.shape[0], -1).sum(-1)
 
 
-def log_parts(trace: Trace, layout: Layout, moving: Set[str], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Log p(u), with the Jacobian, and log p(x|u) of one run at u, each ``(N,)``, nats."""
+def log_parts(
+    trace: Trace, layout: Layout, moving: Set[str], like: Tensor, without: Set[str] = frozenset()
+) -> tuple[Tensor, Tensor]:
+    """Log p(u), with the Jacobian, and log p(x|u) of one run at u, each ``(N,)``, nats.
+
+    Of sites ``without`` a density of their own here only the Jacobian counts.
+    """
     log_prior = like.new_zeros(layout.num_data)
     log_likelihood = like.new_zeros(layout.num_data)
-    for site in trace.values():
+    for name, site in trace.items():
+        if name in layout.sites:
+            log_prior = log_prior + per_datum(site, site["infer"]["log_det"], layout.plate)
+        if name in without:
+            continue
         term = per_datum(site, log_prob(site, moving), layout.plate)
         if site["is_observed"]:
             log_likelihood = log_likelihood + term
         else:
-            log_prior = log_prior + term + per_datum(site, site["infer"]["log_det"], layout.plate)
+            log_prior = log_prior + term
     return log_prior, log_likelihood

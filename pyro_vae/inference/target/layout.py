@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Transform
 
 from pyro_vae.checks import say
+from pyro_vae.inference.target.enumeration import is_discrete
 from pyro_vae.inference.target.program import Trace, frame_of
 from pyro_vae.inference.target.supports import bijection
 
@@ -55,10 +56,10 @@ class LatentSite:
 
 @dataclass(frozen=True)
 class Layout:
-    """The latent sites of one program, side by side in u.
+    """The continuous latent sites of one program, side by side in u.
 
     Attributes:
-        sites: the latent sites by name, in the program's order.
+        sites: the continuous latent sites by name, in the program's order.
         observed: names of the observed sites.
         plate: the data plate; None for one posterior of the whole program.
         per_datum: whether there are N posteriors, or one of the whole program.
@@ -81,7 +82,7 @@ class Layout:
         sites: dict[str, LatentSite] = {}
         start = 0
         for name, site in trace.items():
-            if not site["is_observed"]:
+            if not site["is_observed"] and not is_discrete(site):
                 sites[name] = _place(name, site, plate, start)
                 start = sites[name].columns.stop
         observed = [name for name, site in trace.items() if site["is_observed"]]
@@ -95,7 +96,9 @@ class Layout:
 
     def join(self, raw: dict[str, Tensor]) -> Tensor:
         """Unconstrained values of each site ``(B, *site.program_shape)`` side by side as u ``(B, N, L)``."""
-        parts = (site.data_first(raw[name], 1) for name, site in self.sites.items())
+        parts = [site.data_first(raw[name], 1) for name, site in self.sites.items()]
+        if not parts:  # every latent site is discrete
+            return torch.empty(1, self.num_data, 0)
         return torch.cat([part.reshape(len(part), self.num_data, -1) for part in parts], -1)
 
     def pack(self, trace: Trace) -> Tensor:

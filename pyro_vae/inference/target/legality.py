@@ -75,8 +75,8 @@ def check_sites(runs: list[Trace], plate: str | None) -> set[str]:
     those latents out that the data contradict, whose likelihood is zero.
 
     Raises:
-        ValueError: if a latent site is discrete; if no site is latent or none observed; if an observed site lies
-            outside the plate, or data outside a site's support.
+        ValueError: if no site is latent or none observed; if an observed site lies outside the plate, or data outside a
+            site's support.
     """
     trace = runs[0]
     latent = [name for name, site in trace.items() if not site["is_observed"]]
@@ -85,11 +85,6 @@ def check_sites(runs: list[Trace], plate: str | None) -> set[str]:
         raise ValueError(say("at least one latent site", f"observed sites {observed}", "pyro.sample without obs"))
     if not observed:
         raise ValueError(say("at least one observed site", f"latent sites {latent}", "obs=x in pyro.sample"))
-    for name in latent:
-        fn = trace[name]["fn"]
-        if fn.support.is_discrete:
-            got = f"the discrete {type(fn).__name__}"
-            raise ValueError(say(f"a continuous latent site {name!r}", got, "summing it out of the model"))
     moving = set()
     for name in observed:
         site = trace[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pyro
@@ -15,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pyro_vae.checks import say
+from pyro_vae.inference.target.enumeration import Enumeration, is_discrete
 from pyro_vae.inference.target.layout import Layout
 from pyro_vae.inference.target.program import Program, Trace, evaluating, run_once
 from pyro_vae.inference.target.supports import bijection
@@ -30,11 +32,16 @@ def run_prior(model: Program, args: tuple[Any, ...]) -> Trace:
         return run_once(model, *args)
 
 
-def run_at(model: Program, args: tuple[Any, ...], layout: Layout, u: Tensor) -> Trace:
-    """The sample sites of one run at u ``(N, L)``; latent ones have their log |det dz/du| in ``infer["log_det"]``."""
-    substitute = _Substitute(layout, u)
+def run_at(
+    model: Program, args: tuple[Any, ...], layout: Layout, u: Tensor, enumeration: Enumeration | None = None
+) -> Trace:
+    """The sample sites of one run at u ``(N, L)``; latent ones have their log |det dz/du| in ``infer["log_det"]``.
+
+    Discrete sites have all their values at once if they are to be enumerated, else the first one.
+    """
+    substitute = _Substitute(layout, u, enumerated=enumeration is not None)
     try:
-        with substitute:
+        with substitute, nullcontext() if enumeration is None else enumeration.running():
             return run_prior(model, args)
     except RuntimeError as error:
         error.add_note(f"last latent site reached: {substitute.last!r}")
@@ -50,7 +57,7 @@ def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
     lead = u.shape[:-2]
     if not lead:
         return function(u)
-    rows = u.reshape(-1, *u.shape[-2:])
+    rows = u.reshape(lead.numel(), *u.shape[-2:])
     try:
         flat = _vmap(function, rows)
     except RuntimeError as error:
@@ -111,16 +118,22 @@ class NaNWithoutFactor(TorchFunctionMode):
 class _Substitute(Messenger):
     """Give latent sites the values that u holds; note each transform's log |det J| at its site."""
 
-    def __init__(self, layout: Layout, u: Tensor) -> None:
+    def __init__(self, layout: Layout, u: Tensor, *, enumerated: bool) -> None:
         super().__init__()
         self.layout = layout
         self.u = u
+        self.enumerated = enumerated
         self.last: str | None = None
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or poutine.util.site_is_subsample(msg):
             return
         self.last = msg["name"]
+        if msg["done"]:  # has all its values
+            return
+        if is_discrete(msg) and not self.enumerated:
+            msg["value"], msg["done"] = msg["fn"].enumerate_support()[0], True
+            return
         site = self.layout.sites.get(msg["name"])
         if site is None:
             sites = list(self.layout.sites)
@@ -128,8 +141,11 @@ class _Substitute(Messenger):
         raw = self.layout.unpack(self.u, site)
         transform = bijection(msg["fn"].support)
         value = transform(raw)
+        if value.dim() > site.value_dim:
+            remedy = "a support that is the same for all of its values"
+            raise ValueError(say(f"a support of {msg['name']!r} that no discrete site moves", "one that does", remedy))
         log_det = transform.log_abs_det_jacobian(raw, value)
-        extra = log_det.dim() - len(msg["fn"].batch_shape)
+        extra = log_det.dim() - (value.dim() - len(msg["fn"].event_shape))
         msg["value"] = value
         msg["done"] = True
         msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}

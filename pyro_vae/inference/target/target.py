@@ -6,7 +6,7 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -15,7 +15,10 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.target import discrete
+from pyro_vae.inference.target.coupling import Coupled
 from pyro_vae.inference.target.densities import log_parts, log_prob, per_datum
+from pyro_vae.inference.target.enumeration import Enumeration
 from pyro_vae.inference.target.layout import LatentSite, Layout
 from pyro_vae.inference.target.legality import DEFAULT_PLATE, check_arguments, check_sites, data_plate
 from pyro_vae.inference.target.program import Program, Trace, beside, evaluating, run_once
@@ -41,6 +44,11 @@ class Target:
 
     Where the support of an observed site depends on latents, those whose support the data leave have likelihood zero.
 
+    Discrete latent sites are summed out of every density, exactly: u holds the continuous ones alone, and
+    :math:`p(x, u) = \sum_c p(x, u, c)`. Sites of a ``pyro.plate`` are summed each for itself, those of a chain in
+    ``pyro.markov`` by message passing. :meth:`infer_discrete` draws them again, :meth:`compute_marginals` gives
+    their probabilities.
+
     A u whose data axis has length 1 is shared by all data: the program's decoder runs once for all of them.
 
     Args:
@@ -51,19 +59,21 @@ class Target:
 
     Attributes:
         num_data: N.
-        latent_dim: L.
+        latent_dim: L; 0 where every latent site is discrete.
         layout: where the latent sites lie in u.
-        sites: the latent sites by name, in the program's order.
+        sites: the continuous latent sites by name, in the program's order.
+        discrete: the discrete latent sites by name.
         observed: names of the observed sites.
         per_datum: whether there are N posteriors, or one of the whole program.
+        largest_sum: numbers in the largest tensor of a sum over discrete sites, at one u; 0 without any.
         plain: whether u is the value of the one latent site itself.
         origin: u = 0, ``(N, L)``, in the program's dtype and on its device.
 
     Raises:
         TypeError: if ``model`` is not callable or ``x`` not made of tensors.
         ValueError: if the data are empty, not finite, outside a site's support or of another precision than a module's
-            parameters; if the plate does not exist, or one is sub-sampled; if a latent site is discrete; if no site is
-            latent or none observed.
+            parameters; if the plate does not exist, or one is sub-sampled; if no site is latent or none observed; if a
+            discrete latent site takes values without end, or a sum over discrete ones is too large.
 
     Example:
         >>> from pyro_vae import Model, likelihoods, networks, priors
@@ -85,6 +95,8 @@ class Target:
         first = runs[0]
         used_plate = data_plate(first, plate)
         self._moving = check_sites(runs, used_plate)
+        self._enumeration = Enumeration.of(first, used_plate)
+        self.discrete = self._enumeration.sites
         self.layout = Layout.of(first, used_plate)
         self.sites, self.observed = self.layout.sites, self.layout.observed
         self.per_datum, self.num_data = self.layout.per_datum, self.layout.num_data
@@ -92,8 +104,10 @@ class Target:
         supports = {name: [run[name]["fn"].support for run in runs if name in run] for name in self.sites}
         self._static = all(same_support(own[0], other) for own in supports.values() for other in own[1:])
         self.plain = self.per_datum and len(supports) == 1 and all(is_real(own[0]) for own in supports.values())
-        value = first[next(iter(self.sites))]["value"]
-        self.origin = value.new_zeros(self.num_data, self.latent_dim)
+        values = [first[name]["value"] for name in (*self.sites, *self.observed)]
+        real = next((value for value in values if value.is_floating_point()), torch.empty(0))
+        self.origin = real.new_zeros(self.num_data, self.latent_dim)
+        self.largest_sum = discrete.largest_sum(self, self.layout.pack(first)) if self.discrete else 0
 
     # -- densities -----------------------------------------------------------------------------------------------
 
@@ -123,13 +137,19 @@ class Target:
         """Return log p(x|u) of each observed site by name, in nats.
 
         One value a datum, ``(..., N)``; of a whole program one an observation, ``(..., *batch_shape)`` of the site.
+        Observations that discrete sites tie together have one value; several such sites each its density given those
+        before.
         """
 
         def by_site(v: Tensor) -> dict[str, Tensor]:
-            sites = {name: site for name, site in self.trace(v).items() if site["is_observed"]}
-            terms = {name: log_prob(site, self._moving) for name, site in sites.items()}
+            sites = self._run(v)
+            terms = dict(self._coupled(sites).by_observation()) if self.discrete else {}
             plate = self.layout.plate
-            return {name: per_datum(sites[name], term, plate) if plate else term for name, term in terms.items()}
+            for name in self.observed:
+                if name not in terms:
+                    term = log_prob(sites[name], self._moving)
+                    terms[name] = per_datum(sites[name], term, plate) if plate else term
+            return {name: terms[name] for name in self.observed}
 
         return vectorised(by_site, u)
 
@@ -147,9 +167,9 @@ class Target:
         """Return log |det dz/du|, ``(..., N)``: what log_prior adds to the prior's density over z."""
 
         def log_det(v: Tensor) -> Tensor:
-            trace = self.trace(v)
+            trace = self._run(v)
             terms = [per_datum(trace[name], trace[name]["infer"]["log_det"], self.layout.plate) for name in self.sites]
-            return torch.stack(torch.broadcast_tensors(*terms)).sum(0).expand(self.num_data)
+            return torch.stack(torch.broadcast_tensors(v.new_zeros(()), *terms)).sum(0).expand(self.num_data)
 
         return vectorised(log_det, u)
 
@@ -161,6 +181,36 @@ class Target:
             (grad,) = torch.autograd.grad(value.sum(), u)
         return value.detach(), grad
 
+    # -- discrete sites, which the densities sum out ---------------------------------------------------------------
+
+    @torch.no_grad()
+    def infer_discrete(self, u: Tensor) -> dict[str, Tensor]:
+        """Draw the discrete latent sites from p(c|x, u), jointly and exactly, as Pyro's ``infer_discrete`` does.
+
+        Args:
+            u: ``(..., N, L)``; each gets a draw of its own.
+
+        Returns:
+            By name whole numbers ``(..., N, *event)``; of a whole program ``(..., *site shape)``.
+        """
+        return discrete.in_order(
+            self.discrete, u, lambda rows: each(lambda v: self._coupled(self._run(v)).draws(), rows)
+        )
+
+    @torch.no_grad()
+    def compute_marginals(self, u: Tensor) -> dict[str, Tensor]:
+        """Return p(c|x, u) of each discrete latent site, as ``TraceEnum_ELBO.compute_marginals`` does.
+
+        Args:
+            u: ``(..., N, L)``.
+
+        Returns:
+            By name the probabilities of its K values, ``(..., N, K)``; of a whole program ``(..., *batch, K)``.
+        """
+        return discrete.in_order(
+            self.discrete, u, partial(vectorised, lambda v: self._coupled(self._run(v)).marginals())
+        )
+
     # -- between u and named sites -------------------------------------------------------------------------------
 
     def constrain(self, u: Tensor) -> dict[str, Tensor]:
@@ -171,7 +221,7 @@ class Target:
         if self._static:
             values = {name: site.transform(self.layout.unpack(u, site)) for name, site in self.sites.items()}
         else:
-            values = vectorised(lambda v: {name: self.trace(v)[name]["value"] for name in self.sites}, u)
+            values = vectorised(lambda v: {name: self._run(v)[name]["value"] for name in self.sites}, u)
         lead = u.dim() - 2
         return {name: self.sites[name].data_first(value, lead) for name, value in values.items()}
 
@@ -247,11 +297,27 @@ class Target:
         return Target(self.model, args, plate=self.plate)
 
     def trace(self, u: Tensor) -> Trace:
-        """Return the Pyro sample sites at one u ``(N, L)`` by name, each with ``fn`` and ``value``."""
+        """Return the Pyro sample sites at one u ``(N, L)`` by name, each with ``fn`` and ``value``.
+
+        Discrete latent sites have the first of their values.
+        """
         return run_at(self.model, self.args, self.layout, u)
 
+    def _run(self, u: Tensor) -> Trace:
+        """The sites at u, discrete latent ones with all their values."""
+        return run_at(self.model, self.args, self.layout, u, self._enumeration if self.discrete else None)
+
+    def _coupled(self, trace: Trace) -> Coupled:
+        return Coupled.of(trace, self._enumeration, self._moving)
+
     def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        return log_parts(self.trace(u), self.layout, self._moving, u)
+        trace = self._run(u)
+        if not self.discrete:
+            return log_parts(trace, self.layout, self._moving, u)
+        coupled = self._coupled(trace)
+        prior, likelihood = log_parts(trace, self.layout, self._moving, u, coupled.names)
+        summed_prior, summed_likelihood = coupled.log_parts(self.layout.plate)
+        return prior + summed_prior, likelihood + summed_likelihood
 
     @cached_property
     def _can_share(self) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro.infer import ELBO, Trace_ELBO
+from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyro_vae import checks
@@ -20,6 +20,7 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.engine import Engine
+from pyro_vae.inference.variational.enumerated import fitting_loss
 from pyro_vae.inference.variational.settings import Settings
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.inference.variational.training_input import check_guide, check_programs, split, training_device
@@ -72,7 +73,8 @@ def fit(
         epochs: passes over the data.
         batch_size: data a step; the last batch of an epoch may be smaller. None takes 64, or all data if fewer.
         lr: Adam's learning rate.
-        loss: any Pyro ELBO; ``Trace_ELBO()`` if None.
+        loss: any Pyro ELBO. None is ``Trace_ELBO()``; where the guide leaves discrete sites of the model out, Pyro's
+            ``TraceEnum_ELBO``, which sums them.
         optimiser: makes a torch optimiser of the parameters; Adam if None.
         validation: held-out data, or the share of x to hold out (rows at random), or None for none.
         patience: stop once the validation ELBO has not risen for so many epochs, and give back the best weights.
@@ -123,7 +125,6 @@ def fit(
     start = time.perf_counter()
     if seed is not None:
         pyro.set_rng_seed(checks.positive_integer(seed, "seed", minimum=0))
-    loss = Trace_ELBO() if loss is None else loss
     _check_makers(loss, optimiser, checkpoint)
     where = training_device(device)
     train, held_out = split(x, validation, where, model)
@@ -134,7 +135,8 @@ def fit(
     size = min(64, num_data) if batch_size is None else batch_size
     patience = _in_epochs(patience, patience_steps, steps_per_epoch=-(-num_data // max(1, size)))
     settings = Settings(epochs, size, lr, patience, kl_warmup, clip_norm, lr_drops)
-    check_programs(model, guide, train, held_out, batch_size=size, plate=plate, binary=dynamic_binarisation)
+    others = check_programs(model, guide, train, held_out, batch_size=size, plate=plate, binary=dynamic_binarisation)
+    loss = fitting_loss(loss, others)
     if starts and (checkpoint is None or checkpoint.load() is None):
         trial_epochs = -(-checks.positive_integer(trial_steps, "trial_steps") * size // num_data)
         same: dict[str, Any] = {"loss": loss, "optimiser": optimiser, "clip_norm": clip_norm, "plate": plate}
@@ -184,7 +186,7 @@ def _take_best_start(
 
 def _check_makers(loss: Any, optimiser: Any, checkpoint: Any) -> None:
     """Check the objects that fit calls."""
-    if not isinstance(loss, ELBO):
+    if loss is not None and not isinstance(loss, ELBO):
         raise TypeError(say("a Pyro ELBO object as loss", f"{loss!r}", "loss=pyro.infer.Trace_ELBO()"))
     if optimiser is not None and not callable(optimiser):
         remedy = "optimiser=lambda p: torch.optim.SGD(p, lr=1e-2)"

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows, pieces
+from pyro_vae.inference.target.enumeration import is_discrete
 from pyro_vae.inference.target.program import Program, check_dtypes, may_miss, run_once
 from pyro_vae.inference.target.supports import check_shape, check_support, in_words, same_support
 from pyro_vae.inference.variational.steppers import Data
@@ -96,8 +97,8 @@ def check_programs(
     batch_size: int,
     plate: str,
     binary: bool,
-) -> None:
-    """Check that model and guide fit each other and the data, whole and in batches.
+) -> dict[str, Any]:
+    """Check that model and guide fit each other and the data, whole and in batches; return as :func:`check_guide`.
 
     Raises:
         TypeError, ValueError: if they do not.
@@ -115,12 +116,13 @@ def check_programs(
     if held_out is not None:
         _observing(model, held_out, binary=binary)
     batch = tuple(part[:size] for part in train)
-    check_guide(model, guide, *((torch.bernoulli(batch[0]), *batch[1:]) if binary else batch))
+    others = check_guide(model, guide, *((torch.bernoulli(batch[0]), *batch[1:]) if binary else batch))
     for name, site in sites.items():
         inside = any(frame.name == plate for frame in site["cond_indep_stack"])
         if not site["is_observed"] and size < len(train[0]) and not inside:
             remedy = f"batch_size={len(train[0])}, or plate= with the data plate's name"
             raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
+    return others
 
 
 def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
@@ -149,16 +151,23 @@ def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
     return sites
 
 
-def check_guide(model: Program, guide: Program, *args: Any) -> None:
+def check_guide(model: Program, guide: Program, *args: Any) -> dict[str, Any]:
     """Check that a guide samples the model's latent sites, in the same shapes and plates and in the prior's support.
+
+    Discrete ones it may leave out.
+
+    Returns:
+        The model's sites that are not the guide's: observed ones, and discrete ones that are left out.
 
     Raises:
         ValueError: if a site is missing, unknown, of another shape or support, or in a plate that the model's is not.
     """
-    proposed, latent = (
-        {n: s for n, s in _sites(program, args).items() if not (s["is_observed"] or _auxiliary(s))}
-        for program in (guide, model)
+    proposed, sites = (
+        {n: s for n, s in _sites(program, args).items() if not _auxiliary(s)} for program in (guide, model)
     )
+    proposed = {name: site for name, site in proposed.items() if not site["is_observed"]}
+    others = {n: s for n, s in sites.items() if s["is_observed"] or (n not in proposed and is_discrete(s))}
+    latent = {name: site for name, site in sites.items() if name not in others}
     if set(proposed) != set(latent):
         remedy = "the same names in both (latent= of Model and guide)"
         if len(proposed) != len(latent):
@@ -169,16 +178,17 @@ def check_guide(model: Program, guide: Program, *args: Any) -> None:
         if want != got:
             remedy = f"a guide of latent dimension {want[-1]}, or a prior of {got[-1]}"
             raise ValueError(say(f"guide values of shape {want} at site {name!r}", f"{got}", remedy))
-        own, others = _plates(site), _plates(proposed[name])
-        if others - own:
+        own, around = _plates(site), _plates(proposed[name])
+        if around - own:
             remedy = "the same names in both (plate= of Model and guide)"
-            raise ValueError(say(f"site {name!r} of the guide in plates {sorted(own)}", f"{sorted(others)}", remedy))
+            raise ValueError(say(f"site {name!r} of the guide in plates {sorted(own)}", f"{sorted(around)}", remedy))
         with torch.no_grad(), fork_rng():
             inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
         if not inside:
             remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
             expected = f"a guide over {in_words(site['fn'].support)}, as the prior at site {name!r}"
             raise ValueError(say(expected, in_words(proposed[name]["fn"].support), remedy))
+    return others
 
 
 def _sites(program: Program, args: tuple[Any, ...], *, seed: int | None = None) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""Chains over the continuous sites of programs whose discrete ones are summed out; Pyro's own density is the oracle."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Predictive, config_enumerate
+from pyro.infer.mcmc.util import initialize_model
+from torch.fx.experimental.proxy_tensor import make_fx
+
+import pyro_vae as pv
+from pyro_vae.inference.mcmc import diagnostics
+from pyro_vae.inference.mcmc.density import LogDensity
+from pyro_vae.inference.target import blocks
+from tests import discrete_programs as programs
+from tests.truth import STANDARD_ERRORS
+
+
+def _bernoulli(x):  # these three are the test models of Pyro's NUTS
+    y_prob = pyro.sample("y_prob", dist.Beta(1.0, 1.0))
+    with pyro.plate("data", len(x)):
+        y = pyro.sample("y", dist.Bernoulli(y_prob))
+        z = pyro.sample("z", dist.Bernoulli(0.65 * y + 0.1))
+        pyro.sample("x", dist.Normal(2.0 * z, 1.0), obs=x)
+
+
+def _mixture(x):
+    phi = pyro.sample("phi", dist.Dirichlet(torch.ones(3)))
+    with pyro.plate("num_clusters", 3):
+        means = pyro.sample("cluster_means", dist.Normal(torch.arange(3.0), 1.0))
+    with pyro.plate("data", len(x)):
+        assignments = pyro.sample("assignments", dist.Categorical(phi))
+        pyro.sample("obs", dist.Normal(means[assignments], 1.0), obs=x)
+
+
+def _hidden_markov(x):
+    initialize = pyro.sample("initialize", dist.Dirichlet(torch.ones(2)))
+    with pyro.plate("states", 2):
+        transition = pyro.sample("transition", dist.Dirichlet(torch.ones(2)))
+        loc = pyro.sample("emission_loc", dist.Normal(torch.zeros(2), torch.ones(2)))
+        scale = pyro.sample("emission_scale", dist.LogNormal(torch.zeros(2), torch.ones(2)))
+    state = None
+    for t, y in pyro.markov(enumerate(x)):
+        state = pyro.sample(f"x_{t}", dist.Categorical(initialize if state is None else transition[state]))
+        pyro.sample(f"y_{t}", dist.Normal(loc[state], scale[state]), obs=y)
+
+
+@pytest.mark.parametrize("program", [_bernoulli, _mixture, _hidden_markov, programs.changepoint, programs.dawid_skene])
+def test_the_density_is_the_one_that_pyros_nuts_climbs(program, float64):
+    program = config_enumerate(program)
+    x = torch.tensor([0.3, -1.0, 2.2, 0.9])
+    target = pv.Target(program, x, plate=None)
+    _, potential, transforms, _ = initialize_model(program, (x,), max_plate_nesting=2)
+    u = target.sample_prior(3)
+    for point, found in zip(u, target.log_joint(u), strict=True):
+        params = {name: transforms[name](value) for name, value in target.constrain(point).items()}
+        torch.testing.assert_close(found.squeeze(), -potential(params), rtol=1e-9, atol=1e-9)
+
+
+def test_draws_give_back_what_was_summed_out(float64):
+    truth = pv.quadrature(programs.per_datum, programs.X)
+    draws = pv.mcmc(programs.per_datum, programs.X, kernel=pv.MALA(), num_samples=300, warmup_steps=100, compile=False)
+    c = draws.samples["c"]
+    assert c.shape == (4, 300, 3)
+    assert c.dtype == torch.long
+    exact = truth.compute_marginals()["c"]  # (N, 3)
+    for k in range(3):
+        error = diagnostics.mcse_mean((c == k).double()).nan_to_num(0) + 1 / 300
+        assert bool(((c == k).double().mean((0, 1)) - exact[:, k]).abs().le(STANDARD_ERRORS * error).all())
+        assert bool((draws.marginals["c"][:, k] - exact[:, k]).abs().le(STANDARD_ERRORS * error).all())
+    assert set(draws.rhat) == set(draws.mean()) == {"z"}
+    assert draws.rows([1]).samples["c"].shape == (4, 300, 1)
+    assert draws.rows([1]).marginals["c"].shape == (1, 3)
+    assert draws.thin(3).samples["c"].shape == (4, 100, 3)
+    assert draws.to_arviz().posterior["c"].shape == (4, 300, 3)
+    assert draws.to_empirical("c").sample().shape == (3,)
+    assert pv.to_arviz(programs.per_datum, programs.X, draws).posterior["c"].shape == (4, 300, 3)
+
+
+def test_draws_of_a_whole_program_go_with_the_draws_beside_them(float64, monkeypatch):
+    """Given its own draw of the latents, a discrete site is drawn from its conditional: the mean of the two agree."""
+    monkeypatch.setattr(blocks, "NUMBERS", 64 * 100)  # three blocks of draws
+    settings = {"kernel": pv.MALA(), "num_samples": 150, "warmup_steps": 50, "num_chains": 2, "compile": False}
+    draws = pv.mcmc(programs.changepoint, programs.X, **settings)
+    assert draws.samples["when"].shape == (2, 150, 1)
+    target = pv.Target(programs.changepoint, programs.X)
+    u = target.unconstrain({"level": draws.samples["level"].squeeze(2)})
+    p = target.compute_marginals(u)["when"]  # (2, 150, 3)
+    torch.testing.assert_close(p.mean((0, 1)), draws.marginals["when"][0])
+    own = torch.nn.functional.one_hot(draws.samples["when"].squeeze(2), 3) - p  # of mean zero, independent
+    assert bool((own.mean((0, 1)).abs() <= STANDARD_ERRORS * (p * (1 - p)).mean((0, 1)).sqrt() / 300**0.5).all())
+
+
+def test_pyros_interface_returns_what_pyros_does(float64):
+    mcmc = pv.infer.MCMC(pv.MALA(programs.mixture), 20, 20, num_chains=2, disable_progbar=True, compile=False)
+    mcmc.run(programs.X)
+    assert set(mcmc.get_samples()) == set(mcmc.diagnostics()) - {"divergences", "acceptance rate"} == {"weights", "loc"}
+    assert mcmc.draws.samples["c"].shape == (2, 20, 1, 3)
+    found = Predictive(pyro.poutine.uncondition(programs.mixture), mcmc.get_samples())(torch.zeros(7))
+    assert found["x"].shape == (40, 7)
+
+
+def test_the_density_of_a_chain_is_one_graph_of_tensor_operations(float64):
+    """As ``mcmc(compile=True)`` traces it; Inductor's own part is the same for every program."""
+    target = pv.Target(programs.hidden_markov, programs.X)
+    u = target.sample_prior(2)
+
+    def run(v):  # a bound method is not what make_fx takes
+        return target.value_and_grad(v)
+
+    graph = make_fx(run, tracing_mode="fake", _allow_non_fake_inputs=True)(u)
+    other = target.sample_prior(2)
+    for found, expected in zip(graph(other), target.value_and_grad(other), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_long_chain_is_left_to_pyro_with_the_reason(float64):
+    target = pv.Target(programs.hidden_markov, torch.randn(12))
+    density = LogDensity(target, compile="auto")
+    density.value_and_grad(target.sample_prior(1))
+    assert density.engine == "Pyro: 12 discrete sites, whose sum would take the compiler minutes"
+    assert LogDensity(target, compile=True).compile
