@@ -8,7 +8,7 @@ import pyro_vae as pv
 from pyro_vae import plots
 from pyro_vae.evaluation.posterior.agreement import agreement
 
-N, L = 24, 4
+N, L = 20, 2  # two latents: what a gap and a verdict compare with is quick
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def built(monkeypatch):
 
 
 MEASURES = {
-    "evidence": lambda g, *to: pv.evidence(*to, num_temperatures=3).log_evidence,
+    "evidence": lambda g, *to: pv.evidence(*to, method="ais", num_chains=4, num_temperatures=3).log_evidence,
     "importance": lambda g, *to: pv.evidence(*to, posterior=g, method="importance", num_samples=50).log_evidence,
     "laplace's weights": lambda g, *to: pv.evidence(*to, method="importance", num_samples=50).log_evidence,
     "compare": lambda g, *to: pv.compare(*to, posteriors={"VI": g}, num_samples=10).scores["VI"].bound,
