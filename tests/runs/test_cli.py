@@ -372,8 +372,8 @@ def test_every_setting_of_a_recipe_is_an_option_with_words_and_default(monkeypat
 def test_bridge_sampling_agrees_with_the_exact_evidence(run, monkeypatch):
     from pyro_vae.cli import evaluate
 
-    posterior = evaluate._posterior  # chains of the command's own length, 500, say no more of the command
-    monkeypatch.setattr(evaluate, "_posterior", lambda *to, **how: posterior(*to, **{**how, "num_samples": 60}))
+    posterior = evaluate._posterior  # chains too short to compile for; 500 draws say no more of the command
+    monkeypatch.setattr(evaluate, "_posterior", lambda *to, **how: posterior(*to, **{**how, "num_samples": 140}))
     found = [
         json.loads(go("evidence", run[0], "--rows", 3, "--method", method, "--json").stdout)
         for method in ("bridge", "quadrature")
