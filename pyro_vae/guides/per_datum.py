@@ -17,13 +17,15 @@ __all__ = ["PerDatumDiagonalGaussian", "PerDatumFullCovarianceGaussian"]
 class _PerDatum(Guide):
     """A location and raw scales of its own for every datum."""
 
-    def __init__(self, num_data: int, latent_dim: int, num_parameters: int, latent: str, plate: str) -> None:
+    _full = False  # whether the raw scales are those of a triangular factor
+
+    def __init__(self, num_data: int, *, latent_dim: int, latent: str = "z", plate: str = "data") -> None:
         super().__init__(latent=latent, plate=plate)
         self.num_data = positive_integer(num_data, "num_data")
-        self.latent_dim = latent_dim
-        self.loc = nn.Parameter(torch.zeros(self.num_data, latent_dim))
-        raw = torch.zeros(self.num_data, num_parameters)
-        raw[:, :latent_dim] = raw_scale(1.0, floor=0.0)  # starts as N(0, I)
+        self.latent_dim = L = positive_integer(latent_dim, "latent_dim")
+        self.loc = nn.Parameter(torch.zeros(self.num_data, L))
+        raw = torch.zeros(self.num_data, L + L * (L - 1) // 2 if self._full else L)
+        raw[:, :L] = raw_scale(1.0, floor=0.0)  # starts as N(0, I)
         self.raw_scale = nn.Parameter(raw)
 
     def _check(self, x: Tensor) -> None:
@@ -57,10 +59,6 @@ class PerDatumDiagonalGaussian(_PerDatum):
         torch.Size([2])
     """
 
-    def __init__(self, num_data: int, *, latent_dim: int, latent: str = "z", plate: str = "data") -> None:
-        L = positive_integer(latent_dim, "latent_dim")
-        super().__init__(num_data, L, L, latent, plate)
-
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z), ``batch_shape (N,)``, ``event_shape (L,)``."""
         self._check(x)
@@ -86,9 +84,7 @@ class PerDatumFullCovarianceGaussian(_PerDatum):
         torch.Size([2])
     """
 
-    def __init__(self, num_data: int, *, latent_dim: int, latent: str = "z", plate: str = "data") -> None:
-        L = positive_integer(latent_dim, "latent_dim")
-        super().__init__(num_data, L, L + L * (L - 1) // 2, latent, plate)
+    _full = True
 
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z), ``batch_shape (N,)``, ``event_shape (L,)``."""

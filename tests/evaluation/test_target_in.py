@@ -8,7 +8,7 @@ import pyro_vae as pv
 from pyro_vae import plots
 from pyro_vae.evaluation.posterior.agreement import agreement
 
-N, L = 24, 4
+N, L = 20, 2  # two latents: what a gap and a verdict compare with is quick
 
 
 @pytest.fixture
@@ -41,12 +41,12 @@ def built(monkeypatch):
 
 
 MEASURES = {
-    "evidence": lambda g, *to: pv.evidence(*to, num_temperatures=3).log_evidence,
+    "evidence": lambda g, *to: pv.evidence(*to, method="ais", num_temperatures=3, tolerance=9.0).log_evidence,
     "importance": lambda g, *to: pv.evidence(*to, posterior=g, method="importance", num_samples=50).log_evidence,
     "laplace's weights": lambda g, *to: pv.evidence(*to, method="importance", num_samples=50).log_evidence,
     "compare": lambda g, *to: pv.compare(*to, posteriors={"VI": g}, num_samples=10).scores["VI"].bound,
     "gaps": lambda g, *to: pv.gaps(*to, guide=g, num_steps=3, num_samples=10).elbo,
-    "verdict": lambda g, *to: pv.verdict(*to, posterior=g, num_samples=50).gap,
+    "verdict": lambda g, *to: pv.verdict(*to, posterior=g, num_samples=50, tolerance=9.0).gap,
     "agreement": lambda g, *to: agreement(*to, p=g, q=g, num_samples=20, num_permutations=5).mean_shift,
     "collapse": lambda g, *to: pv.collapse(to[0], g, *to[1:]).mutual_information,
     "to_arviz": lambda g, *to: torch.as_tensor(pv.to_arviz(*to, posterior=g, num_samples=5).sample_stats["lp"].values),

@@ -92,7 +92,7 @@ def test_chains_as_reference(problem):
 
 
 def test_verdicts_on_digits_agree_with_the_exact_error():
-    x_train, x = pv.datasets.digits("train"), pv.datasets.digits("test")[:100]
+    x_train, x = pv.datasets.digits("train"), pv.datasets.digits("test")[:60]
     model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 64, 64)))
     guide = pv.guides.DiagonalGaussian(pv.networks.mlp(64, 64, 4))
     pv.fit(model, guide, x_train, epochs=12, lr=5e-3, progress=False)
@@ -101,8 +101,8 @@ def test_verdicts_on_digits_agree_with_the_exact_error():
     off = annealed.log_evidence - truth.log_evidence
     assert annealed.resolved.all()
     assert off.abs().mean() < 0.05
-    assert abs(float(off.mean())) < 4.5 * float(off.std()) / 10 + 0.001
-    found = verdict(model, x, guide)
+    assert abs(float(off.mean())) < 4.5 * float(off.std()) / 60**0.5 + 0.001
+    found = verdict(model, x, guide, reference=annealed)
     sd = truth.variance.sqrt()
     given = {TRUST: (found.weights.own_mean, found.weights.own_std), REWEIGHT: (found.weights.mean, found.weights.std)}
     wrong = 0
@@ -111,7 +111,7 @@ def test_verdicts_on_digits_agree_with_the_exact_error():
         ratio = (std / sd).log().abs().amax(-1)
         wrong += sum(float(error[row]) > 0.35 or float(ratio[row]) > math.log(1.4) for row in found.rows(decision))
     relied_on = len(found.rows(TRUST)) + len(found.rows(REWEIGHT))
-    assert relied_on >= 40
+    assert relied_on >= 24
     assert wrong <= 0.05 * relied_on
     assert set(found.to_dataframe()["decision"]) <= {TRUST, REWEIGHT, DO_NOT_TRUST, UNDECIDED}
 

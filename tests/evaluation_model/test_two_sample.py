@@ -19,7 +19,7 @@ def _null(paired, repeats=100):
         if paired:  # a covariate and what is missing are shared
             a[:, 0] = b[:, 0]
             a[:, 1], b[:, 1] = (np.where(a[:, 0] > 0.5, np.nan, t[:, 1]) for t in (a, b))
-        yield two_sample_test(a, b, seed=seed, paired=paired, num_trees=8)
+        yield two_sample_test(a, b, seed=seed, paired=paired, num_trees=4)
 
 
 def test_p_values_are_uniform_where_the_laws_are_one():

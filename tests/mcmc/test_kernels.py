@@ -27,7 +27,7 @@ def target():
     return pv.Target(model, model.sample(3)["x"])
 
 
-def stepping(kernel, target, *, guided, seed, steps=20):
+def stepping(kernel, target, *, guided, seed, steps=8):
     """A run that pauses after every step, with random numbers of its own; last comes where its chains are."""
     torch.manual_seed(seed)
     density = LogDensity(target)

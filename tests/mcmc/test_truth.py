@@ -145,7 +145,7 @@ def test_nuts_in_fifty_dimensions(float64):
 def test_a_rotated_gaussian_needs_a_full_mass_matrix(float64):
     torch.manual_seed(1)
     q, _ = torch.linalg.qr(torch.randn(6, 6))
-    covariance = q @ torch.diag(torch.logspace(0, -3, 6)) @ q.mT
+    covariance = q @ torch.diag(torch.logspace(0, -2.5, 6)) @ q.mT
     covariance = (covariance + covariance.mT) / 2
 
     def model(x):

@@ -12,6 +12,7 @@ from pyro_vae.runs.training import read_recipe, train
 # One process imports everything and forks the command, so that a moment is one of the command's own.
 DRIVER = """
 import json, os, random, signal, sys, time
+import sklearn.datasets, torch._dynamo
 import pyro_vae.runs.training, pyro_vae.cli.app, pyro_vae.inference.compiled.step
 from pyro_vae.cli import main
 import torch

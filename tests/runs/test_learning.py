@@ -180,13 +180,13 @@ def test_a_category_of_two_leaves_no_factor_to_itself():
 def test_the_number_of_factors_and_components_is_found():
     W = torch.tensor(RNG.normal(size=(8, 3)))
     centres = torch.tensor(RNG.normal(size=(4, 3))) * 4
-    z = centres[torch.arange(600) % 4] + torch.randn(600, 3, dtype=torch.float64)
-    x = z @ W.T + 0.3 * torch.randn(600, 8, dtype=torch.float64)
+    z = centres[torch.arange(400) % 4] + torch.randn(400, 3, dtype=torch.float64)
+    x = z @ W.T + 0.3 * torch.randn(400, 8, dtype=torch.float64)
     x = (x - x.mean(0)) / x.std(0)
     assert choose_factors(x, latent_dim=3) == (3, 4)
     assert choose_factors(x) == (3, 4)
     assert choose_factors(x, latent_dim=2)[0] == 2
-    assert choose_factors(torch.randn(600, 4)) == (1, 1)
+    assert choose_factors(torch.randn(400, 4)) == (1, 1)
 
 
 def test_a_prior_that_is_given_is_not_reckoned_with_as_a_mixture(monkeypatch):

@@ -110,7 +110,7 @@ print(json.dumps(peak() - before))
 def test_memory_does_not_grow_with_the_file(tmp_path):
     block = np.random.default_rng(0).integers(0, 256, (4096, 1024), np.uint8)
     np.save(tmp_path / "small.npy", block)
-    count = 12  # 48 MiB on disk, 192 as the model sees them
+    count = 8  # 32 MiB on disk, 128 as the model sees them
     large = np.lib.format.open_memmap(tmp_path / "large.npy", "w+", np.uint8, (count * 4096, 1024))
     for i in range(count):
         large[i * 4096 : (i + 1) * 4096] = block

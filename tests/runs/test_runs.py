@@ -17,7 +17,7 @@ from pyro_vae.runs.training import load_run, train
 
 KILLER = """
 import os, random, signal, sys, time
-import numpy as np, torch
+import numpy as np, torch, torch._dynamo  # which torch's optimisers import: once, before the forks
 from pyro_vae.runs.folder import Run
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.training import read_recipe, train

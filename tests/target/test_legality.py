@@ -188,9 +188,8 @@ def test_mcmc_in_pyros_manner_takes_every_program(name, float64):
     program, make = (WHOLE | others)[name]
     args = make()
     pyro.set_rng_seed(0)
-    mcmc = pv.infer.MCMC(
-        pv.NUTS(program), num_samples=5, warmup_steps=5, num_chains=2, disable_progbar=True, compile=False
-    )
+    settings = {"num_samples": 5, "warmup_steps": 5, "num_chains": 2, "disable_progbar": True, "compile": False}
+    mcmc = pv.infer.MCMC(pv.NUTS(program, max_tree_depth=4), **settings)
     mcmc.run(*args)
     with pyro.validation_enabled(False):
         trace = poutine.trace(program).get_trace(*args)
