@@ -50,7 +50,7 @@ SETTINGS = {
     "traced": {"epochs": 38},
     "compiled": {"epochs": 8, "compile": True, "batch_size": 125, "validation": None},  # by Inductor
     "dropping": {"epochs": 6, "compile": False, "patience": 1, "lr_drops": 2, "lr": 0.3},
-    "everything": {"epochs": 40, "kl_warmup": 8, "patience": 4, "clip_norm": 1.0, "dynamic_binarisation": True},
+    "everything": {"epochs": 40, "kl_warmup": 3, "patience": 4, "clip_norm": 1.0, "dynamic_binarisation": True},
 }
 
 
@@ -62,6 +62,7 @@ SETTINGS = {
         ("traced", 2),
         ("compiled", 3),
         ("dropping", 3),
+        ("everything", 1),
         ("everything", 5),
     ],
 )
