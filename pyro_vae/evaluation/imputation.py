@@ -40,8 +40,9 @@ def impute(
             return it, Draws, or draws of z itself ``(S, N, L)``, as in ``draws.samples["z"].flatten(0, 1)``.
         num_samples: S, when the posterior is a guide or a distribution.
         num_particles: K; the draws are resampled from as many of the posterior's by their importance weights
-            p(x, z) / q(z|x), and come from p(z|x_obs) itself as K grows, however the posterior errs. None takes its
-            own draws as they are.
+            p(x, z) / q(z|x), each at most sqrt(K) times their mean (of the draws that fit into memory at once). That
+            mends a posterior that errs a little; of one far off, whose weights are carried by a few draws, it stays
+            between the two. None takes its own draws as they are.
 
     Returns:
         ``(S, N, *D)``: x where it is observed, draws where it is missing.
@@ -67,6 +68,9 @@ def impute(
     if not isinstance(model, Model):
         raise TypeError(say("a pyro_vae.Model", type(model).__name__, "Model(prior, likelihood, missing=True)"))
     num_samples = positive_integer(num_samples, "num_samples")
+    if num_particles is not None and isinstance(posterior, Tensor | Draws):
+        got, remedy = "draws, which have none", "num_particles=None, or a guide or distribution"
+        raise ValueError(say("a posterior with a density to weigh particles by", got, remedy))
     if isinstance(posterior, Tensor):
         z = posterior
     elif callable(posterior) or isinstance(posterior, Distribution | Draws):

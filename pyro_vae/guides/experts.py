@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.checks import positive_integer
+from pyro_vae.checks import positive_integer, say
 from pyro_vae.guides.base import Guide, check_width
 from pyro_vae.scales import to_scale
 
@@ -34,7 +34,7 @@ class ProductOfExperts(Guide):
         plate: the data plate's name.
 
     Raises:
-        ValueError: if the network's last dimension is not 2 L.
+        ValueError: if the network's last dimension is not 2 L, or a datum has not D entries.
 
     Example:
         >>> from pyro_vae.networks import MaskedInput, mlp
@@ -57,6 +57,9 @@ class ProductOfExperts(Guide):
         """Return q(z|x), ``batch_shape (N,)``, ``event_shape (L,)``."""
         h, raw = check_width(self.network(x), 2 * self.latent_dim, "h and r (2 L)").chunk(2, -1)
         there = (~x.flatten(1).isnan()).to(h)
+        if there.shape[1] != len(self.experts):
+            got, remedy = f"{there.shape[1]} entries a datum", f"data_dim={there.shape[1]}"
+            raise ValueError(say(f"data of {len(self.experts)} entries, as data_dim says", got, remedy))
         each = (self.experts.unsqueeze(-1) * self.experts.unsqueeze(-2)).flatten(1)  # (D, L * L)
         precision = (there @ each).unflatten(-1, self.base.shape) + self.base @ self.base.mT
         scale_tril = _inverse_root(precision + torch.diag_embed(to_scale(raw)))

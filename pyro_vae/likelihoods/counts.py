@@ -58,7 +58,8 @@ class NegativeBinomial(OfNetwork):
     r"""Counts more spread than Poisson's, with mean :math:`m_d = \ell\, e^{f_d(z)}` and variance :math:`m + m^2 / r_d`.
 
     Args:
-        network: maps z ``(..., L)`` to log mean and raw r side by side, ``(..., 2 D)``; r = softplus(raw) + 0.01.
+        network: maps z ``(..., L)`` to log mean and raw r side by side, ``(..., 2 D)``; r = softplus(raw) + 0.01,
+            at most 1e4.
 
     Raises:
         ValueError: if the network's last dimension is odd.
@@ -72,7 +73,7 @@ class NegativeBinomial(OfNetwork):
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         log_mean, raw = split_last(self.network(z), 2, "log mean and inverse dispersion")
-        r = to_scale(raw, floor=_FLOOR)
+        r = to_scale(raw, floor=_FLOOR).clamp_max(_CEILING)
         return dist.NegativeBinomial(r, logits=_logits(log_mean, library, r)).to_event(1)
 
 
@@ -81,7 +82,8 @@ class ZeroInflatedNegativeBinomial(OfNetwork):
 
     Args:
         network: maps z ``(..., L)`` to log mean, raw r and the logit of g side by side, ``(..., 3 D)``;
-            r = softplus(raw) + 0.01.
+            r = softplus(raw) + 0.01,
+            at most 1e4.
 
     Raises:
         ValueError: if the network's last dimension is no multiple of 3.
@@ -98,12 +100,13 @@ class ZeroInflatedNegativeBinomial(OfNetwork):
     def forward(self, z: Tensor, library: Tensor | None = None) -> dist.TorchDistribution:
         """Return the distribution of x given z; ``library`` is ``(N,)``, one when not given."""
         log_mean, raw, gate = split_last(self.network(z), 3, "log mean, inverse dispersion and gate")
-        r = to_scale(raw, floor=_FLOOR)
+        r = to_scale(raw, floor=_FLOOR).clamp_max(_CEILING)
         logits = _logits(log_mean, library, r)
         return dist.ZeroInflatedNegativeBinomial(r, logits=logits, gate_logits=gate).to_event(1)
 
 
 _FLOOR = 1e-2  # under a learnt inverse dispersion
+_CEILING = 1e4  # over it: nearly Poisson, and beyond it differences of lgamma lose all digits of single precision
 
 
 def _rate(log_rate: Tensor, library: Tensor | None) -> Tensor:

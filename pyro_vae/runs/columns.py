@@ -24,6 +24,7 @@ _SIZED = ("Categorical", "DiscretisedLogistic")  # those over 0 to K - 1
 _MANY_VALUES = 20  # different whole numbers from which a density may describe a column as well
 _MOST_LEVELS = 256
 _MOST_CATEGORIES = 12  # different whole numbers up to which they may be codes
+_MOST_CODES = 50  # from the lowest to the highest
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Choice:
         return f"{self.likelihood} ({lead} against {self.runner_up})"
 
 
-def candidates(kind: str, values: Tensor) -> list[str]:
+def candidates(kind: str, values: Tensor, low: float | None = None) -> list[str]:
     """Return the likelihoods that a column of this kind may have, those to prefer among equals first.
 
     Families that can be as narrow as z makes them stand before those whose spread follows from their mean.
@@ -62,18 +63,20 @@ def candidates(kind: str, values: Tensor) -> list[str]:
     Args:
         kind: of the column, as the schema guesses it.
         values: those that are there, in the column's own units.
+        low: the smallest value of all rows, which must be in the support; that of the values if None.
     """
     if kind in {"binary", "categories"}:
         return ["Bernoulli" if kind == "binary" else "Categorical"]
-    low, high = float(values.min()), float(values.max())
+    low, high = float(values.min()) if low is None else low, float(values.max())
     density = ["Gaussian", "StudentT", "Laplace"]
     density += ["LogNormal", "Gamma"] if low > 0 else []
     if kind == "counts":
         distinct = len(values.unique())
         counts = ["DiscretisedLogistic"] if 0 < high < _MOST_LEVELS else []
         counts += ["NegativeBinomial", "ZeroInflatedNegativeBinomial", "Poisson", "ZeroInflatedPoisson"]
-        counts += ["Categorical"] if distinct <= _MOST_CATEGORIES and high < 50 else []
-        return density + counts if distinct > _MANY_VALUES else counts
+        counts += ["Categorical"] if distinct <= _MOST_CATEGORIES and high - low < _MOST_CODES else []
+        far = low > high - low  # years or numbers of a list: counts have a spread that follows from their mean
+        return density + counts if distinct > _MANY_VALUES or far else counts
     return [*density, "Beta"] if kind == "unit" and low > 0 and high < 1 else density
 
 
@@ -91,7 +94,12 @@ def column_scale(likelihood: str, values: Tensor) -> tuple[float, float]:
 
 
 def choose_likelihoods(
-    kinds: Sequence[str], table: Tensor, *, high: Sequence[float] | None = None, seed: int = 0
+    kinds: Sequence[str],
+    table: Tensor,
+    *,
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
+    seed: int = 0,
 ) -> list[Choice]:
     r"""Fit each candidate to each column alone and judge it on held-out rows, :math:`\frac1N \sum_n \log p_{-n}(x_n)`.
 
@@ -100,7 +108,8 @@ def choose_likelihoods(
     Args:
         kinds: of the columns, as the schema guesses them.
         table: training rows in the columns' own units ``(N, D)``; NaN is missing.
-        high: the largest value of each column over all rows, which a column of levels must hold; the table's if None.
+        low: the smallest value of each column over all rows, where its codes begin; the table's if None.
+        high: the largest, which a column of levels must hold; the table's if None.
         seed: of the folds.
 
     Example:
@@ -111,16 +120,21 @@ def choose_likelihoods(
     order = torch.as_tensor(np.random.RandomState(seed).permutation(len(table))[:_MOST_ROWS])
     table = table[order].double()
     present = [column[~column.isnan()] for column in table.unbind(-1)]
-    names = [candidates(kind, values) for kind, values in zip(kinds, present, strict=True)]
-    own_size = [1 + int(top) for top in (high or [float(values.max()) for values in present])]
+    lowest = torch.tensor(low or [float(values.min()) for values in present], dtype=table.dtype)
+    names = [candidates(kind, values, float(least)) for kind, values, least in zip(kinds, present, lowest, strict=True)]
+    tops = high or [float(values.max()) for values in present]
+    codes = [names[i][-1] == "Categorical" and kind == "counts" for i, kind in enumerate(kinds)]
+    first = torch.where(torch.tensor(codes), lowest, 0.0)  # what a column's codes are counted from
+    own_size = [1 + int(top) for top in tops]
     scores: dict[tuple[str, int], Tensor] = {}
     sizes: dict[str, int] = {}
     for name in dict.fromkeys(name for own in names for name in own):
         columns = [i for i, own in enumerate(names) if name in own]
-        sizes[name] = max(own_size[i] for i in columns) if name in _SIZED else 0
+        begin = first if name == "Categorical" else torch.zeros_like(first)
+        sizes[name] = max(own_size[i] - int(begin[i]) for i in columns) if name in _SIZED else 0
         contested = [i for i in columns if len(names[i]) > 1]
         if contested:
-            found = _held_out(name, sizes[name], table[:, contested])
+            found = _held_out(name, sizes[name], table[:, contested] - begin[contested])
             scores |= {(name, i): density for i, density in zip(contested, found.unbind(-1), strict=True)}
     return [_choose(own, scores, sizes, i, own_size[i]) for i, own in enumerate(names)]
 
@@ -187,7 +201,7 @@ def with_choices(
     """
     constant = [i for i in range(schema.data_dim) if low[i] == high[i]]
     if likelihood == "auto":
-        choices = choose_likelihoods(schema.kinds, table, high=high, seed=seed)
+        choices = choose_likelihoods(schema.kinds, table, low=low, high=high, seed=seed)
         for i in constant:
             choices[i] = Choice("Categorical", 2, 0.0, "", 0.0, 0.0)
         names, K = [one.likelihood for one in choices], [one.num_values for one in choices]

@@ -120,12 +120,15 @@ def learn(
     )
     if not recipe.epochs and not history.stopped_early:
         notify("note: the held-out ELBO was still rising at the end: --epochs with a larger number goes on")
+    num_rows = len(prepared.x["train"])
     watched = isinstance(validation, Tensor) and len(validation) > 1
     if first is not None and watched and not _clearly_better(model, guide, first, validation):
         notify("note: on held-out rows the trained model is not clearly better than its linear start, which is kept")
+        notify("note: the start is fitted again, to validation rows too; the ELBO said is that of the trained model")
         _start(recipe, prepared, model, guide, ["train", "validation"])
+        num_rows += len(validation)
     if first is not None:
-        widen_scales(model, prepared.schema, x[:_VALIDATION_ROWS], len(prepared.x["train"]))
+        widen_scales(model, prepared.schema, x[:_VALIDATION_ROWS], num_rows)
     return history
 
 

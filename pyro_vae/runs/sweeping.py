@@ -60,9 +60,8 @@ class Grid:
         for name in values:
             among(name, [*shared, *_OWN], "a name of the configuration")
         rest = {name: value for name, value in values.items() if name not in (*PARTS, *_OWN)}
-        recipe = Recipe.of(
-            {"prior": "StandardNormal", "latent_dim": "2", "epochs": 100, **rest, "validation": 0.0, "memory_map": "no"}
-        )
+        chosen = {"prior": "StandardNormal", "guide": "DiagonalGaussian", "latent_dim": "2", "epochs": 100}
+        recipe = Recipe.of({**chosen, **rest, "validation": 0.0, "memory_map": "no"})
         parts = {name: _names(name, values.get(name, getattr(recipe, name))) for name in PARTS}
         for name, texts in parts.items():
             for text in texts:

@@ -287,3 +287,20 @@ def test_a_library_size_below_zero_is_a_sentence():
         ValueError, match=r"^expected the likelihood.*parameter rate; try.*library size above 0.*weights$"
     ):
         pv.fit(model, pv.guides.DiagonalGaussian(mlp(2, 2)), x, validation=None, progress=False)
+
+
+@pytest.mark.parametrize("raw", [1e3, 1e5, 1e8])
+def test_a_count_of_nearly_no_dispersion_keeps_its_probability_in_single_precision(raw):
+    """Beyond r = 1e4 it is Poisson to 1 %, and differences of log Gamma would come out as densities above 1."""
+    network = torch.nn.Linear(1, 2).float()
+    torch.nn.init.zeros_(network.weight)
+    with torch.no_grad():
+        network.bias.copy_(torch.tensor([math.log(60.0), raw]))
+    x = torch.arange(0.0, 400.0).float()
+    log_prob = (
+        likelihoods.NegativeBinomial(network)(torch.zeros(400, 1).float()).log_prob(x.unsqueeze(-1)).detach().double()
+    )
+    r = min(raw, 1e4)
+    exact = torch.as_tensor(scipy.stats.nbinom.logpmf(x.double().numpy(), r, r / (r + 60)))
+    assert float((log_prob - exact).abs()[20:120].max()) < 0.02
+    assert float(log_prob.exp().sum()) == pytest.approx(1, abs=0.02)

@@ -72,7 +72,7 @@ def test_a_column_gets_the_family_that_it_was_drawn_from(kind, draw, wanted):
 def test_a_column_of_codes_is_no_count():
     codes = np.where(RNG.rand(400) < 0.5, 1.0, 7.0)
     (choice,) = choose_likelihoods(["counts"], torch.tensor(codes).unsqueeze(-1))
-    assert (choice.likelihood, choice.num_values) == ("Categorical", 8)
+    assert (choice.likelihood, choice.num_values) == ("Categorical", 7)  # from 1 to 7
 
 
 def test_the_jacobian_gives_the_density_in_the_tables_own_units():
@@ -105,6 +105,31 @@ def test_the_jacobian_gives_the_density_in_the_tables_own_units():
 def _linear_table(N=300):
     W = RNG.normal(size=(4, 2))
     return RNG.normal(size=(N, 2)) @ W.T * 20.0 + RNG.normal(size=(N, 4)) * 5.0 + 100.0
+
+
+@pytest.mark.parametrize(
+    ("values", "allowed"),
+    [
+        (1935 + np.arange(220) % 20, ("Gaussian", "DiscretisedLogistic", "StudentT", "Laplace", "LogNormal", "Gamma")),
+        (1000 + np.arange(200) % 4, ("Categorical",)),
+        (np.array([1, 2, 9] * 60), ("Categorical",)),
+    ],
+)
+def test_whole_numbers_far_from_zero_are_no_counts(values, allowed):
+    """A year is no count of events, whose spread follows from its mean; codes may begin anywhere."""
+    _, (choice,), x = _prepared(RNG.permutation(values).astype(float)[:, None], ("a",))
+    assert choice.likelihood in allowed
+    if allowed == ("Categorical",):
+        counts = np.bincount(values - values.min())
+        entropy = -sum(n / len(values) * math.log(n / len(values)) for n in counts if n)
+        assert choice.score == pytest.approx(-entropy, abs=0.1)
+        assert float(x.min()) == 0
+
+
+def test_a_zero_in_any_row_leaves_no_density_of_positive_values():
+    values = torch.tensor(RNG.lognormal(size=(200, 1)))
+    assert choose_likelihoods(["real"], values)[0].likelihood == "LogNormal"
+    assert choose_likelihoods(["real"], values, low=[0.0])[0].likelihood in {"Gaussian", "StudentT", "Laplace"}
 
 
 def test_the_first_elbo_is_that_of_independent_columns():
