@@ -189,11 +189,11 @@ def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardis
         words=categories,
         shape=tuple(int(size) for size in values.shape[1:]) or (1,),
         missing=seen.missing,
-        decimals=tuple(_decimals(needed) for needed in seen.needed.T),
+        decimals=tuple(_decimal_shares(needed) for needed in seen.needed.T),
     )
 
 
-def _decimals(needed: np.ndarray) -> tuple[float, ...]:
+def _decimal_shares(needed: np.ndarray) -> tuple[float, ...]:
     """Shares of a column's values that need so many decimals, up to the most that one needs."""
     if needed[-1]:
         return ()

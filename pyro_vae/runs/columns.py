@@ -76,6 +76,7 @@ def candidates(kind: str, values: Tensor, low: float | None = None) -> list[str]
         counts += ["NegativeBinomial", "ZeroInflatedNegativeBinomial", "Poisson", "ZeroInflatedPoisson"]
         counts += ["Categorical"] if distinct <= _MOST_CATEGORIES and high - low < _MOST_CODES else []
         far = low > high - low  # years or numbers of a list: counts have a spread that follows from their mean
+        far = far and counts[-1] != "Categorical"  # a density has no bound on a few values
         return density + counts if distinct > _MANY_VALUES or far else counts
     return [*density, "Beta"] if kind == "unit" and low > 0 and high < 1 else density
 
@@ -212,11 +213,11 @@ def with_choices(
         names = [f"{name}:scale=learned" if name in _LOCATION_SCALE else name for name in names]
     for i in constant:  # nothing to learn: one category, of probability 1
         names[i], K[i], loc[i], scale[i] = "Categorical", 2, low[i], 1.0
+    codes = [i for i, name in enumerate(names) if name == "Categorical" and schema.kinds[i] == "counts"]
+    for i in set(codes) - set(constant):  # they need not begin at 0
+        loc[i], K[i] = low[i], 1 + int(high[i] - low[i])
     for i, name in enumerate(names if standardise else []):
-        if i in constant:
-            continue
-        if name == "Categorical" and schema.kinds[i] == "counts":  # codes need not begin at 0
-            loc[i], K[i] = low[i], 1 + int(high[i] - low[i])
+        if i in constant or i in codes:
             continue
         if name != schema.likelihoods[i] or schema.kinds[i] != "real":
             loc[i], scale[i] = column_scale(name, table[:, i][~table[:, i].isnan()])

@@ -126,6 +126,25 @@ def test_whole_numbers_far_from_zero_are_no_counts(values, allowed):
         assert float(x.min()) == 0
 
 
+@pytest.mark.parametrize("standardise", [True, False])
+def test_codes_are_counted_from_their_lowest_on_any_scale(standardise):
+    table = np.array([[1001.0, 3.0], [1003.0, 4.0], [1001.0, 4.0]] * 40)
+    schema = describe(Loaded(table, ("a", "b")), np.arange(len(table)), standardise=standardise)
+    schema, _ = with_choices(
+        schema,
+        torch.as_tensor(table),
+        low=[1001.0, 3.0],
+        high=[1003.0, 4.0],
+        likelihood="auto",
+        standardise=standardise,
+        seed=0,
+    )
+    x = encode(schema, table, dtype=torch.float32)
+    assert sorted(zip(schema.num_categories, schema.loc, strict=True)) == [(2, 3.0), (3, 1001.0)]
+    assert x.min(0).values.tolist() == [0, 0]
+    assert sorted(x.max(0).values.tolist()) == [1, 2]
+
+
 def test_a_zero_in_any_row_leaves_no_density_of_positive_values():
     values = torch.tensor(RNG.lognormal(size=(200, 1)))
     assert choose_likelihoods(["real"], values)[0].likelihood == "LogNormal"
@@ -244,16 +263,16 @@ def test_values_come_back_with_the_decimals_that_a_column_is_written_with():
 
 def test_drawn_values_need_as_many_decimals_as_those_of_the_table():
     """Of a column that is whole for seven rows in ten, one always of one decimal, and one without any."""
-    x = RNG.normal(50.0, 20.0, (4_000, 3))
+    x = RNG.normal(50.0, 20.0, (40_000, 3))
     table = np.stack(
-        [np.where(RNG.rand(4_000) < 0.7, x[:, 0].round(), x[:, 0].round(2)), x[:, 1].round(1), x[:, 2]], -1
+        [np.where(RNG.rand(40_000) < 0.7, x[:, 0].round(), x[:, 0].round(2)), x[:, 1].round(1), x[:, 2]], -1
     )
     schema, _, _ = _prepared(table, ("a", "b", "c"), likelihood="Gaussian:scale=learned")
-    drawn = as_written(schema, RNG.normal(50.0, 20.0, (4_000, 3)), dtype=torch.float64, rng=np.random.default_rng(0))
+    drawn = as_written(schema, RNG.normal(50.0, 20.0, (40_000, 3)), dtype=torch.float64, rng=np.random.default_rng(0))
     for column in range(2):
         for decimals in range(3):
             there, made = (np.isclose(v, v.round(decimals)).mean() for v in (table[:, column], drawn[:, column]))
-            assert abs(made - there) < 5 * math.sqrt(2 * 0.25 / 4_000)
+            assert abs(made - there) <= 5 * math.sqrt(2 * there * (1 - there) / 40_000)
     assert np.abs(drawn[:, 2] - drawn[:, 2].round(6)).max() > 1e-7
 
 
