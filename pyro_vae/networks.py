@@ -105,12 +105,12 @@ class SkipHead(nn.Module):
 class ColumnFeatures(nn.Module):
     r"""A table's columns on one scale, for an encoder: standardised, after a logarithm where one is asked for.
 
-    A category of K becomes K - 1 indicators, for the first is where the others are not; a missing entry becomes 0,
-    with its mask beside the columns.
+    A category of K becomes K - 1 indicators, for the first is where the others are not; a column with a share of zeros
+    an indicator of what is above 0 and its logarithm; a missing entry becomes 0, with its mask beside the columns.
 
     Args:
         network: takes the features ``(N, width)``.
-        scales: of each column, "real" (as it is), "log", "log1p", or "category".
+        scales: of each column, "real" (as it is), "log", "log1p", "hurdle", or "category".
         num_categories: K of each column of categories.
         missing: whether NaN marks missing entries; the masks ``(N, D)`` then follow the columns.
 
@@ -139,7 +139,16 @@ class ColumnFeatures(nn.Module):
     @property
     def widths(self) -> list[int]:
         """How many features each column becomes."""
-        return [K - 1 if scale == "category" else 1 for scale, K in zip(self.scales, self.num_categories, strict=True)]
+        widths = {"category": lambda K: K - 1, "hurdle": lambda K: 2}
+        pairs = zip(self.scales, self.num_categories, strict=True)
+        return [widths[scale](K) if scale in widths else 1 for scale, K in pairs]
+
+    @property
+    def indicators(self) -> Tensor:
+        """Which features are 0 or 1, ``(F,)``."""
+        own = {"hurdle": [True, False]}
+        pairs = zip(self.scales, self.widths, strict=True)
+        return torch.tensor([one for scale, width in pairs for one in own.get(scale, [scale == "category"] * width)])
 
     @property
     def num_inputs(self) -> int:
@@ -148,51 +157,51 @@ class ColumnFeatures(nn.Module):
 
     @torch.no_grad()
     def standardise(self, x: Tensor) -> None:
-        """Take location and scale of every feature but a category's from data ``(N, D)``."""
+        """Take location and scale of every feature but the indicators from data ``(N, D)``."""
         raw = self.raw(x)
-        numbers = torch.tensor(self._repeated([scale != "category" for scale in self.scales]), device=x.device)
+        numbers = ~self.indicators.to(x.device)
         mean = raw.nanmean(0)
         spread = (raw - mean).square().nanmean(0).sqrt()
         self.loc.copy_(torch.where(numbers, mean, 0.0))
         self.scale.copy_(torch.where(numbers & (spread > 1e-6), spread, 1.0))
 
     def raw(self, x: Tensor) -> Tensor:
-        """Return the features ``(N, F)`` before they are standardised, NaN where an entry is missing."""
+        """Return the features ``(N, F)`` before they are standardised, NaN where an entry is missing, or has no log."""
         columns = []
         for value, scale, K in zip(x.unbind(-1), self.scales, self.num_categories, strict=True):
             if scale == "category":
                 hot = (value.unsqueeze(-1) == torch.arange(1, K, device=x.device)).to(x)
                 columns.append(torch.where(value.isnan().unsqueeze(-1), value.unsqueeze(-1), hot))
+            elif scale == "hurdle":
+                indicator = torch.where(value.isnan(), value, (value > 0).to(x))
+                columns.append(torch.stack([indicator, torch.where(value > 0, value, torch.nan).log()], -1))
             else:
                 columns.append((_TRANSFORMS[scale](value)).unsqueeze(-1))
         return torch.cat(columns, -1)
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the standardised features ``(N, F)``, NaN where an entry is missing."""
+        """Return the standardised features ``(N, F)``, NaN where an entry is missing, or has no log."""
         return (self.raw(x) - self.loc) / self.scale
 
     def dequantised(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        r"""Return the features with noise of :math:`U(-\tfrac12, \tfrac12)` on the indicators of categories.
+        r"""Return the features with noise of :math:`U(-\tfrac12, \tfrac12)` on the indicators.
 
         A density of these is no larger than a probability of those; without it the likelihood of a Gaussian mixture
         has no bound (Theis, van den Oord & Bethge 2016, section 3.1).
         """
         features = self.features(x)
         noise = torch.rand(features.shape, generator=generator, dtype=features.dtype).to(features.device) - 0.5
-        of_category = torch.tensor(self._repeated([scale == "category" for scale in self.scales]), device=x.device)
-        return features + noise * of_category
+        return features + noise * self.indicators.to(x.device)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's output."""
         features = self.features(x)
+        if self.missing or "hurdle" in self.scales:
+            features = features.nan_to_num(0.0)
         if self.missing:
-            features = torch.cat([features.nan_to_num(0.0), (~x.isnan()).to(x)], -1)
+            features = torch.cat([features, (~x.isnan()).to(x)], -1)
         out: Tensor = self.network(features)
         return out
-
-    def _repeated(self, values: Sequence[bool]) -> list[bool]:
-        """A value a column, once a feature."""
-        return [value for value, width in zip(values, self.widths, strict=True) for _ in range(width)]
 
 
 _TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -69,6 +69,8 @@ _MAKERS = {  # name: L, D -> likelihood
     "Laplace": lambda L, D: likelihoods.Laplace(mlp(L, 2 * D)),
     "log-normal": lambda L, D: likelihoods.LogNormal(mlp(L, 2 * D)),
     "gamma": lambda L, D: likelihoods.Gamma(mlp(L, 2 * D)),
+    "gamma or 0": lambda L, D: likelihoods.HurdleGamma(mlp(L, 3 * D)),
+    "log-normal or 0": lambda L, D: likelihoods.HurdleLogNormal(mlp(L, 2 * D), scale="learned", data_dim=D),
     "exponential": lambda L, D: likelihoods.Exponential(mlp(L, D)),
     "categorical": lambda L, D: likelihoods.Categorical(mlp(L, 3 * D), num_categories=3),
     "discretised logistic": lambda L, D: likelihoods.DiscretisedLogistic(mlp(L, 2 * D), levels=16),
@@ -193,7 +195,12 @@ def points(support, dim=1, num=20_001):
     u, log_weight = (torch.cartesian_prod(*[v] * dim).reshape(-1, dim) for v in (u, log_weight))
     transform = bijection(support)
     z = transform(u)
-    return z, log_weight.sum(-1) + transform.log_abs_det_jacobian(u, z)
+    log_weight = log_weight.sum(-1) + transform.log_abs_det_jacobian(u, z)
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    if hasattr(support, "atom"):
+        z, log_weight = torch.cat([torch.full((1, dim), support.atom), z]), torch.cat([torch.zeros(1), log_weight])
+    return z, log_weight
 
 
 def directional_derivative_error(function, parameters, step=1e-5):

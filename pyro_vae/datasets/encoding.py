@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.datasets.columns import no_infinity
-from pyro_vae.datasets.kinds import DISCRETE, Schema
+from pyro_vae.datasets.families import family_of
+from pyro_vae.datasets.kinds import Schema
 
 __all__ = ["as_written", "decode", "encode", "log_jacobian", "named"]
 
@@ -84,14 +85,18 @@ def _decimals(shares: tuple[float, ...], shape: tuple[int, ...], rng: np.random.
 def log_jacobian(schema: Schema, x: Tensor) -> Tensor:
     r"""Return what turns a log density of the model's data into one of the table's own units, ``(N,)``, nats.
 
-    A column divided by s adds :math:`-\log s` where it is observed; a probability of a discrete column has no units.
+    A column divided by s adds :math:`-\log s` where it is observed; a probability, of a discrete column or of a share
+    of zeros, has no units.
 
     Args:
         schema: of the table.
         x: the model's data ``(N, D)``.
     """
-    scales = [1.0 if schema.likelihoods[i].partition(":")[0] in DISCRETE else schema.scale[i] for i in schema.order]
-    return -((~x.isnan()).to(x) @ torch.tensor(scales, dtype=x.dtype, device=x.device).log())
+    families = [family_of(schema.likelihoods[i]) for i in schema.order]
+    scales = [1.0 if family.discrete else schema.scale[i] for i, family in zip(schema.order, families, strict=True)]
+    atom = torch.tensor([family.atom for family in families], device=x.device)
+    density = ~x.isnan() & ~(atom & (x == 0))
+    return -(density.to(x) @ torch.tensor(scales, dtype=x.dtype, device=x.device).log())
 
 
 def named(schema: Schema, values: np.ndarray) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import numpy as np
 
 from pyro_vae.checks import among, say
 from pyro_vae.datasets.columns import Columns
+from pyro_vae.datasets.families import family_of
 from pyro_vae.datasets.files import Loaded
 
-__all__ = ["DISCRETE", "KINDS", "PROPOSED", "Schema", "describe"]
+__all__ = ["KINDS", "PROPOSED", "Schema", "describe"]
 
 KINDS = {
     "binary": "only 0 and 1",
@@ -28,10 +29,6 @@ PROPOSED = {  # the likelihood of a kind of data, where nothing else is asked fo
     "counts": "NegativeBinomial",
     "categories": "Categorical",
     "real": "Gaussian",
-}
-DISCRETE = {  # likelihoods that are probabilities, not densities
-    *("Bernoulli", "Categorical", "DiscretisedLogistic", "Poisson", "NegativeBinomial"),
-    *("ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"),
 }
 _WIDER = {  # the kind that holds two kinds of column, where all columns are of one kind, as in an image
     frozenset({"binary", "unit"}): "unit",
@@ -100,10 +97,13 @@ class Schema:
     @property
     def units(self) -> str:
         """What the log density of a row is one of, in words."""
-        discrete = [name.partition(":")[0] in DISCRETE for name in self.likelihoods]
-        if all(discrete):
+        families = [family_of(name) for name in self.likelihoods]
+        if all(family.discrete for family in families):
             return "a probability"
-        return "a density in the table's own units" + (", of discrete columns a probability" if any(discrete) else "")
+        discrete = ", of discrete columns a probability" if any(family.discrete for family in families) else ""
+        atom = f"{' and' if discrete else ', a probability'} where a column with a share of zeros is 0"
+        has_atom = any(family.atom for family in families)
+        return "a density in the table's own units" + discrete + (atom if has_atom else "")
 
     def with_likelihoods(
         self, likelihoods: Sequence[str], num_categories: Sequence[int], loc: Sequence[float], scale: Sequence[float]

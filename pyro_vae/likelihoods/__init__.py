@@ -3,6 +3,7 @@
 from pyro_vae.likelihoods.base import Likelihood
 from pyro_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
 from pyro_vae.likelihoods.discrete import Categorical, DiscretisedLogistic, DiscretisedLogisticDistribution
+from pyro_vae.likelihoods.hurdle import Hurdle, HurdleGamma, HurdleLogNormal
 from pyro_vae.likelihoods.location_scale import Gaussian, Laplace, StudentT
 from pyro_vae.likelihoods.mixed import Mixed, SideBySide
 from pyro_vae.likelihoods.positive import Exponential, Gamma, LogNormal
@@ -18,6 +19,9 @@ __all__ = [
     "Exponential",
     "Gamma",
     "Gaussian",
+    "Hurdle",
+    "HurdleGamma",
+    "HurdleLogNormal",
     "Laplace",
     "Likelihood",
     "LogNormal",

@@ -49,7 +49,10 @@ class LocationScale(Likelihood):
             self.register_buffer("scale", fixed)
 
     def _location_and_scale(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        out = self.network(z)
+        return self._split(self.network(z))
+
+    def _split(self, out: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and scale that a network's output means."""
         if self.scale_from == "network":
             loc, raw = split_last(out, 2, "location and raw scale")
             return loc, to_scale(raw, floor=self.min_scale)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pyro_vae.checks import among, say
+from pyro_vae.datasets.families import family_of
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.guides import Guide
 from pyro_vae.likelihoods import Likelihood, Mixed
@@ -32,12 +33,6 @@ __all__ = [
     "make_likelihood",
     "objective",
 ]
-
-_SCALES = {  # on which an encoder sees a column of a likelihood
-    **dict.fromkeys(("LogNormal", "Gamma", "Exponential"), "log"),
-    **dict.fromkeys(("Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"), "log1p"),
-    "Categorical": "category",
-}
 
 
 def likelihood_name(recipe: Recipe, schema: Schema) -> str:
@@ -146,7 +141,7 @@ def build_guide(recipe: Recipe, schema: Schema) -> Guide:
 
 def column_features(schema: Schema, network: nn.Module) -> ColumnFeatures:
     """Return a network over the columns of a schema on one scale, in the model's order."""
-    scales = [_SCALES.get(schema.likelihoods[i].partition(":")[0], "real") for i in schema.order]
+    scales = [family_of(schema.likelihoods[i]).seen for i in schema.order]
     K = [schema.num_categories[i] if scale == "category" else 0 for i, scale in zip(schema.order, scales, strict=True)]
     return ColumnFeatures(network, scales, K, missing=schema.missing)
 

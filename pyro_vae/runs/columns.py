@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.datasets.families import family_of
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.likelihoods.marginal import fit_marginal
 from pyro_vae.runs.build import make_likelihood
@@ -19,8 +20,7 @@ _FOLDS = 5
 _MANY_ROWS = 500  # from which two folds do
 _MOST_ROWS = 1_500  # to judge on: more would not change the answer
 _FEW_ROWS = 5_000  # below which each column has one learnt scale
-_LOCATION_SCALE = ("Gaussian", "StudentT", "Laplace", "LogNormal")
-_SIZED = ("Categorical", "DiscretisedLogistic")  # those over 0 to K - 1
+_SHARE_OF_ZEROS = 0.1  # from which zeros beside positive numbers have a probability, not a density
 _MANY_VALUES = 20  # different whole numbers from which a density may describe a column as well
 _MOST_LEVELS = 256
 _MOST_CATEGORIES = 12  # different whole numbers up to which they may be codes
@@ -70,6 +70,8 @@ def candidates(kind: str, values: Tensor, low: float | None = None) -> list[str]
     low, high = float(values.min()) if low is None else low, float(values.max())
     density = ["Gaussian", "StudentT", "Laplace"]
     density += ["LogNormal", "Gamma"] if low > 0 else []
+    if low == 0 and _SHARE_OF_ZEROS <= float((values == 0).double().mean()) < 1:  # there a density has no bound
+        density = ["HurdleLogNormal", "HurdleGamma"]
     if kind == "counts":
         distinct = len(values.unique())
         counts = ["DiscretisedLogistic"] if 0 < high < _MOST_LEVELS else []
@@ -83,15 +85,14 @@ def candidates(kind: str, values: Tensor, low: float | None = None) -> list[str]
 
 def column_scale(likelihood: str, values: Tensor) -> tuple[float, float]:
     """Return what is subtracted from a column of this likelihood, and what it is divided by, for the model to see."""
-    likelihood = likelihood.partition(":")[0]
+    family = family_of(likelihood)
+    values = values[values > 0] if family.atom else values
     if not len(values):  # of a column with few, in a fold that has none of them
         return 0.0, 1.0
-    if likelihood in {"Gaussian", "StudentT", "Laplace"}:
+    if family.centred:
         loc, scale = float(values.mean()), float(values.std(correction=0))
         return loc, scale if scale > 1e-12 * max(abs(loc), 1e-300) else 1.0
-    if likelihood in {"LogNormal", "Gamma", "Exponential"}:
-        return 0.0, float(values.mean())
-    return 0.0, 1.0
+    return 0.0, float(values.mean()) if family.scaled else 1.0
 
 
 def choose_likelihoods(
@@ -132,7 +133,7 @@ def choose_likelihoods(
     for name in dict.fromkeys(name for own in names for name in own):
         columns = [i for i, own in enumerate(names) if name in own]
         begin = first if name == "Categorical" else torch.zeros_like(first)
-        sizes[name] = max(own_size[i] - int(begin[i]) for i in columns) if name in _SIZED else 0
+        sizes[name] = max(own_size[i] - int(begin[i]) for i in columns) if family_of(name).sized else 0
         contested = [i for i in columns if len(names[i]) > 1]
         if contested:
             found = _held_out(name, sizes[name], table[:, contested] - begin[contested])
@@ -146,7 +147,7 @@ def _choose(
     """The choice for column i among its candidates."""
     if len(names) == 1:
         nan = float("nan")
-        return Choice(names[0], own_size if names[0] in _SIZED else 0, nan, "", nan, nan)
+        return Choice(names[0], own_size if family_of(names[0]).sized else 0, nan, "", nan, nan)
     own = {name: scores[name, i][~scores[name, i].isnan()] for name in names}
     best = max(names, key=lambda name: float(own[name].mean()))
     chosen = next(name for name in names if _lead(own[best], own[name]) <= 0)
@@ -174,7 +175,8 @@ def _held_out(name: str, K: int, table: Tensor) -> Tensor:
             lambda network: make_likelihood(name, table.shape[1], K, network), (train - loc) / scale
         )
         with torch.no_grad():
-            density = marginal.log_prob((test - loc) / scale) - scale.log()
+            density = marginal.log_prob((test - loc) / scale)
+            density -= torch.where((test == 0) & family_of(name).atom, 0.0, scale.log())
         found[fold == k] = torch.where(test.isnan(), test, density.nan_to_num(-1e6, neginf=-1e6))
     return found
 
@@ -210,7 +212,7 @@ def with_choices(
         choices, names, K = [], [likelihood] * schema.data_dim, list(schema.num_categories)
     loc, scale = list(schema.loc), list(schema.scale)
     if likelihood == "auto" and len(table) < _FEW_ROWS:  # a spread of its own for every z is learnt from many rows only
-        names = [f"{name}:scale=learned" if name in _LOCATION_SCALE else name for name in names]
+        names = [f"{name}:scale=learned" if family_of(name).own_scale else name for name in names]
     for i in constant:  # nothing to learn: one category, of probability 1
         names[i], K[i], loc[i], scale[i] = "Categorical", 2, low[i], 1.0
     codes = [i for i, name in enumerate(names) if name == "Categorical" and schema.kinds[i] == "counts"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.datasets.encoding import log_jacobian
-from pyro_vae.datasets.kinds import DISCRETE
+from pyro_vae.datasets.families import family_of
 from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.evaluation.model.baselines import Baselines, baselines
 from pyro_vae.evaluation.model.criticism import criticise
@@ -79,13 +79,14 @@ def judge(trained: Trained) -> Judgement | None:
     if not schema.columns and grey:
         return None
     found = evidence(trained.model, x_test, trained.guide, method="importance", num_samples=1_000)
-    discrete = [schema.likelihoods[i].partition(":")[0] in DISCRETE for i in schema.order]
+    families = [family_of(schema.likelihoods[i]) for i in schema.order]
     names = [schema.name(i).strip("'") for i in schema.order]
     simple = baselines(
         x if schema.columns else x[:_MOST_IMAGES],
         x_test,
         latent_dim=trained.recipe.num_latents,
-        discrete=discrete,
+        discrete=[family.discrete for family in families],
+        atoms=[family.atom for family in families],
         names=names,
         joint=bool(schema.columns),
     )

@@ -62,6 +62,10 @@ LIKELIHOODS: Mapping[str, Part] = {
     "StudentT": Part(f"{_L}:StudentT", lambda D, scale="network", **_: 2 * D if scale == "network" else D),
     "LogNormal": Part(f"{_L}:LogNormal", lambda D, scale="network", **_: 2 * D if scale == "network" else D),
     "Gamma": Part(f"{_L}:Gamma", lambda D, **_: 2 * D),
+    "HurdleLogNormal": Part(
+        f"{_L}:HurdleLogNormal", lambda D, scale="network", **_: 3 * D if scale == "network" else 2 * D
+    ),
+    "HurdleGamma": Part(f"{_L}:HurdleGamma", lambda D, **_: 3 * D),
     "Exponential": Part(f"{_L}:Exponential", lambda D, **_: D),
     "Poisson": Part(f"{_L}:Poisson", lambda D, **_: D),
     "NegativeBinomial": Part(f"{_L}:NegativeBinomial", lambda D, **_: 2 * D),

@@ -202,6 +202,26 @@ def test_the_copulas_probabilities_sum_to_one_with_an_entry_missing_or_not():
     np.testing.assert_allclose(np.exp(value), p.reshape(9, 3).sum(1), atol=0.02)
 
 
+def test_a_share_of_zeros_is_a_probability_beside_a_density():
+    """Both baselines of a column with zeros integrate to one; independent ones are the indicator's and the rest's."""
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((400, 2))
+    x = np.stack([np.where(y[:, 0] > 0.3, np.exp(y.sum(1) / 2), 0.0), y[:, 1]], 1)
+    grid = np.append(0.0, np.geomspace(1e-4, 1e3, 1200))
+    test = np.stack([grid, np.full(len(grid), np.nan)], 1)
+    found = pv.baselines(x, test, latent_dim=1, atoms=[0], names=["spent", "age"])
+    for name, log_prob in found.log_prob.items():
+        p = log_prob.exp().numpy()
+        below = 0.5 if name == "independent columns" else 0.1  # Gaussian: some of its mass is of negative numbers
+        mass = p[0] + np.trapezoid(p[1:], grid[1:])
+        assert 1 - below < mass < 1 + 0.01, (name, mass)
+        assert abs(p[0] - (x[:, 0] == 0).mean()) < 0.02
+    above = x[x[:, 0] > 0, 0]
+    expected = stats.norm(above.mean(), above.std()).pdf(1.0) * (len(above) + 1) / (len(x) + 2)
+    got = pv.baselines(x, np.array([[1.0, np.nan]]), latent_dim=1, atoms=[0]).log_prob["independent columns"]
+    np.testing.assert_allclose(got.exp(), expected, rtol=1e-6)
+
+
 def test_a_copula_beats_independent_columns_where_columns_depend_on_each_other():
     table = load_wine()
     x = np.c_[table.data[:, :6], table.target, table.data[:, 12] > 700]

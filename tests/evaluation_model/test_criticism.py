@@ -11,6 +11,7 @@ from scipy import stats
 
 import pyro_vae as pv
 from pyro_vae.evaluation.model.replicates import as_columns
+from pyro_vae.evaluation.model.words import Finding, verdict_of
 from tests.truth import STANDARD_ERRORS, linear_gaussian, linear_gaussian_posterior
 
 QUICK = {"num_replicates": 60}
@@ -67,7 +68,10 @@ def test_long_tails_and_zeros_ask_for_another_likelihood(model):
     with torch.no_grad():
         x = model.sample(400)["x"]
         x[:, 2] += 5 * (torch.rand(400) < 0.03) * torch.randn(400) * x[:, 2].std()
-    assert "StudentT" in pv.criticise(model, x, names=NAMES, **QUICK).verdict
+    assert "heavier tails, such as StudentT or Laplace (" in pv.criticise(model, x, names=NAMES, **QUICK).verdict
+    heavy = pv.Model(model.prior, pv.likelihoods.StudentT(model.likelihood.network, df=3.0, scale=0.5))
+    verdict = pv.criticise(heavy, x.clamp(-1e3, 1e3), names=NAMES, **QUICK).verdict
+    assert "StudentT" not in verdict  # which it has
     counts = dist.Poisson(1.0).sample((300, 2))
 
     def gaussian(x):
@@ -78,6 +82,29 @@ def test_long_tails_and_zeros_ask_for_another_likelihood(model):
     found = pv.criticise(gaussian, counts, names=["a", "b"], **QUICK)
     assert "share of zeros too low in the model" in found.verdict
     assert "zero-inflated or another discrete" in found.verdict
+    assert found.laws == ("Normal", "Normal")
+
+
+@pytest.mark.parametrize(
+    ("statistic", "model", "kind", "law", "advice"),
+    [
+        ("maximum", 5.0, "real", "Normal", "heavier tails, such as StudentT or Laplace"),
+        ("maximum", 5.0, "real", "Laplace", "heavier tails, such as StudentT"),
+        ("maximum", 5.0, "real", "StudentT", "heavier tails, with a smaller df"),
+        ("standard deviation", 20.0, "real", "StudentT", "lighter tails, such as Gaussian or Gamma"),
+        ("standard deviation", 20.0, "real", "Normal", "lighter tails, such as Gamma"),
+        ("standard deviation", 5.0, "discrete", "Poisson", "more spread, such as NegativeBinomial or Categorical"),
+        ("standard deviation", 5.0, "discrete", "NegativeBinomial", "more spread, such as Categorical"),
+        ("standard deviation", 20.0, "discrete", "NegativeBinomial", "less spread, such as DiscretisedLogistic or"),
+        ("standard deviation", 20.0, "discrete", "DiscretisedLogisticDistribution", "less spread, such as Poisson"),
+        ("share of zeros", 5.0, "real", "LogNormal", "zeros of their own, such as a zero-inflated"),
+        ("share of zeros", 5.0, "real", "Hurdle", "training for longer"),
+        ("share of zeros", 5.0, "discrete", "ZeroInflatedPoisson", "training for longer"),
+    ],
+)
+def test_advice_knows_what_the_model_has_and_which_way_it_errs(statistic, model, kind, law, advice):
+    finding = Finding(statistic, (0,), 10.0, model, model - 1, model + 1, 9.0, 0.001, 0.001)
+    assert advice in verdict_of(False, [finding], ("a",), (kind,), (law,))
 
 
 def test_missing_entries_are_missing_in_the_replicates_alike(model):

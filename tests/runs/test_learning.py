@@ -51,6 +51,8 @@ def _prepared(table, names, **settings):
         ("real", lambda n: RNG.standard_t(2.0, n), {"StudentT"}),
         ("real", lambda n: RNG.lognormal(1.0, 1.0, n), {"LogNormal"}),
         ("real", lambda n: RNG.exponential(10.0, n), {"Gamma"}),
+        ("real", lambda n: RNG.lognormal(1.0, 1.0, n) * (RNG.rand(n) < 0.4), {"HurdleLogNormal"}),
+        ("counts", lambda n: np.ceil(RNG.lognormal(6.0, 1.5, n)) * (RNG.rand(n) < 0.4), {"HurdleLogNormal"}),
         ("unit", lambda n: RNG.beta(0.4, 0.4, n).clip(1e-3, 1 - 1e-3), {"Beta"}),
         (
             "counts",

@@ -61,6 +61,7 @@ def baselines(
     *,
     latent_dim: int,
     discrete: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
+    atoms: Sequence[int] | Sequence[bool] | np.ndarray | None = None,
     names: Sequence[str] | None = None,
     joint: bool = True,
     seed: int = 0,
@@ -82,12 +83,13 @@ def baselines(
         x_test: rows to score, ``(M, *D)``.
         latent_dim: L of factor analysis, probabilistic PCA and the copula; at most D - 1 and N - 1 are used.
         discrete: the discrete columns (numbers, or one True or False a column); None if there is none.
+        atoms: the columns of positive numbers of which a share is 0: a probability there, a density above.
         names: of the columns, for the notes; None for their numbers.
         joint: fit the others too, beside independent columns or pixels.
         seed: of what is random.
 
     Raises:
-        ValueError: if the columns differ, or a discrete column is none of the table's.
+        ValueError: if the columns differ, or a discrete column, or one with zeros, is none of the table's.
 
     Example:
         >>> x = torch.randn(200, 3) @ torch.randn(3, 3)
@@ -101,9 +103,13 @@ def baselines(
     if train.shape[1] != test.shape[1] or not len(train) or not len(test):
         got = f"{train.shape} and {test.shape}"
         raise ValueError(say("training and test rows of the same columns, some of each", got, "the same table, split"))
-    kind = _mask(discrete, train.shape[1])
+    kind, atom = _mask(discrete, train.shape[1]), _mask(atoms, train.shape[1])
+    called = list(names or map(str, range(train.shape[1])))
+    called += [f"{called[d]} > 0" for d in np.flatnonzero(atom)]
+    kind = np.append(kind & ~atom, np.ones(atom.sum(), dtype=bool))
+    train, test = _without_atoms(train, atom), _without_atoms(test, atom)
     notes: list[str] = []
-    use = _columns(train, test, kind, tuple(names or map(str, range(train.shape[1]))), notes)
+    use = _columns(train, test, kind, tuple(called), notes)
     if not len(use):
         return Baselines({"independent columns": torch.zeros(len(test), dtype=torch.float64)}, tuple(notes))
     train, test, kind = train[:, use], test[:, use], kind[use]
@@ -120,6 +126,18 @@ def baselines(
     elif factors:
         found |= _joint(train, test, floor, latent_dim=factors, rng=rng, notes=notes)
     return Baselines({name: torch.from_numpy(value) for name, value in found.items()}, tuple(notes))
+
+
+def _without_atoms(x: np.ndarray, atom: np.ndarray) -> np.ndarray:
+    """Take the zeros out of columns, and put whether each is above 0 beside them.
+
+    p(x) = P(x = 0) where it is 0, else P(x > 0) p(x|x > 0): the law of a discrete column and of one with gaps.
+    """
+    own = x[:, atom]
+    above = np.where(np.isnan(own), np.nan, (own > 0).astype(float))
+    x = x.copy()
+    x[:, atom] = np.where(own > 0, own, np.nan)
+    return np.concatenate([x, above], 1)
 
 
 def _mask(discrete: Any, data_dim: int) -> np.ndarray:

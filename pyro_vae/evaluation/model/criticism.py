@@ -120,6 +120,7 @@ def criticise(
         findings=tuple(findings),
         names=columns.names,
         kinds=columns.kinds,
+        laws=tuple(law.name for law in columns.laws),
         replicated_from=source,
         pit=pits[0],
         two_sample=two,
@@ -248,6 +249,8 @@ def _baselines(target: Target, columns: Columns, x_train: Any, notes: list[str])
         notes.append("no baselines beside a whole program")
         return None
     x = as_columns(Target(target.model, x_train, plate=target.plate)).values
-    found = baselines(x, columns.values, latent_dim=target.latent_dim, discrete=columns.discrete, names=columns.names)
+    discrete, atoms, names = columns.discrete, columns.atoms, columns.names
+    L = target.latent_dim
+    found = baselines(x, columns.values, latent_dim=L, discrete=discrete, atoms=atoms, names=names)
     notes.extend(found.notes)
     return found

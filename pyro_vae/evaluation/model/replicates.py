@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyro
@@ -14,11 +14,20 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.program import evaluating, frame_of, sample_sites
+from pyro_vae.inference.target.supports import underlying
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["Columns", "as_columns", "posterior_replicates", "prior_replicates"]
 
 _LARGEST = 1e30  # what a draw that overflowed is cut to, so that its statistics stay numbers
+
+
+class Law(NamedTuple):
+    """What the program says of one column: its distribution's name; whether it is discrete; whether 0 is an atom."""
+
+    name: str
+    discrete: bool
+    atom: bool
 
 
 @dataclass(frozen=True)
@@ -27,17 +36,27 @@ class Columns:
 
     Attributes:
         values: ``(N, D)``; NaN where missing or masked.
-        discrete: which columns are discrete by the program, ``(D,)``.
+        laws: of each column by the program.
         names: of the columns.
         sites: of each observed site the dimension of its value that runs over data, or None.
         values_by_site: the data as the program holds them.
     """
 
     values: np.ndarray
-    discrete: np.ndarray
+    laws: tuple[Law, ...]
     names: tuple[str, ...]
     sites: dict[str, int | None]
     values_by_site: dict[str, Tensor]
+
+    @property
+    def discrete(self) -> np.ndarray:
+        """Which columns are discrete, ``(D,)``."""
+        return np.array([law.discrete for law in self.laws], dtype=bool)
+
+    @property
+    def atoms(self) -> np.ndarray:
+        """Which columns have a probability at 0 and a density above it, ``(D,)``."""
+        return np.array([law.atom for law in self.laws], dtype=bool)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -60,7 +79,8 @@ def as_columns(target: Target, names: Any = None) -> Columns:
     Raises:
         ValueError: if an observed site lies outside the data plate, or names do not fit the columns.
     """
-    found, discrete, sites, by_site = [], [], {}, {}
+    found, sites, by_site = [], {}, {}
+    laws: list[Law] = []
     for name, site in target.trace(target.origin).items():
         fn, value = site["fn"], site["value"]
         if not site["is_observed"] or not value.numel():  # pyro.factor observes nothing
@@ -77,8 +97,9 @@ def as_columns(target: Target, names: Any = None) -> Columns:
         sites[name] = axis if shape else None
         by_site[name] = site["value"]
         found.append(_rows(value, sites[name]))
-        kind = _discrete(fn).expand(shape)
-        discrete.append(_rows(kind, sites[name]).astype(bool).any(0))
+        known: list[Law] = []
+        numbers = _rows(_law_of_entries(fn, known).expand(shape), sites[name])
+        laws += [known[int(number)] for number in numbers[0]]
     widths = [block.shape[1] for block in found]
     if len({len(block) for block in found}) > 1:
         raise ValueError(say("observed sites of one length", f"{[len(b) for b in found]}", "one of them at a time"))
@@ -86,7 +107,7 @@ def as_columns(target: Target, names: Any = None) -> Columns:
     chosen = tuple(str(name) for name in names) if names is not None else tuple(own)
     if len(chosen) != sum(widths):
         raise ValueError(say(f"{sum(widths)} names, one a column", f"{len(chosen)}", "names=None"))
-    return Columns(np.concatenate(found, 1), np.concatenate(discrete), chosen, sites, by_site)
+    return Columns(np.concatenate(found, 1), tuple(laws), chosen, sites, by_site)
 
 
 @torch.no_grad()
@@ -123,11 +144,17 @@ def _rows(value: Tensor, axis: int | None) -> np.ndarray:
     return value.reshape(len(value), -1).double().cpu().numpy()
 
 
-def _discrete(fn: Any) -> Tensor:
-    """Whether each entry of an event is discrete, of event shape."""
+def _law_of_entries(fn: Any, known: list[Law]) -> Tensor:
+    """The number of each entry's law among those known, of event shape; laws that come up are added to those."""
     if hasattr(fn, "parts") and hasattr(fn, "widths"):
-        return torch.cat([_discrete(part).expand(w) for part, w in zip(fn.parts, fn.widths, strict=True)])
+        pieces = zip(fn.parts, fn.widths, strict=True)
+        return torch.cat([_law_of_entries(part, known).expand(width) for part, width in pieces])
     base = getattr(fn, "base_dist", None)
     if base is not None and hasattr(base, "parts"):
-        return _discrete(base)
-    return torch.tensor(bool(fn.support.is_discrete)).expand(fn.event_shape)
+        return _law_of_entries(base, known)
+    support = fn.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    atom = getattr(support, "atom", None) == 0
+    known.append(Law(type(underlying(fn)).__name__.lstrip("_"), bool(fn.support.is_discrete), atom))
+    return torch.full(fn.event_shape, float(len(known) - 1))

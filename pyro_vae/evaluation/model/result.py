@@ -33,6 +33,7 @@ class Criticism:
             p-value adjusted for looking at all.
         names: of the D columns.
         kinds: of the D columns: "real", "binary" or "discrete".
+        laws: of the D columns by the program: the names of their distributions.
         replicated_from: "the prior predictive" or "the posterior predictive".
         pit: where each entry lies among its replicates, ``(N, D)``, NaN where missing; uniform if the model is right.
         two_sample: the classifier's verdict on the rows against replicated ones; None where rows are not independent.
@@ -46,6 +47,7 @@ class Criticism:
     findings: tuple[Finding, ...]
     names: tuple[str, ...]
     kinds: tuple[str, ...]
+    laws: tuple[str, ...]
     replicated_from: str
     pit: np.ndarray = field(repr=False)
     two_sample: TwoSample | None
@@ -94,7 +96,8 @@ class Criticism:
     def verdict(self) -> str:
         """What is wrong, by name of column and in which direction, and what to try."""
         give_away = self.two_sample is not None and self.two_sample.p_value <= self.level / len(self.families)
-        return verdict_of(self.ok, self.failed, self.names, self.kinds, self.two_sample if give_away else None)
+        told_apart = self.two_sample if give_away else None
+        return verdict_of(self.ok, self.failed, self.names, self.kinds, self.laws, two_sample=told_apart)
 
     def in_units(self, loc: Any, scale: Any, log_jacobian: Tensor) -> Criticism:
         r"""Return the same criticism of data :math:`\text{loc} + \text{scale}\, x`: of a table that was standardised.

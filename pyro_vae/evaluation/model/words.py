@@ -50,7 +50,9 @@ def verdict_of(
     failed: Iterable[Finding],
     names: tuple[str, ...],
     kinds: tuple[str, ...],
-    two_sample: TwoSample | None,
+    laws: tuple[str, ...],
+    *,
+    two_sample: TwoSample | None = None,
 ) -> str:
     """Return what is wrong and what to try.
 
@@ -59,21 +61,22 @@ def verdict_of(
         failed: the statistics that did, worst first.
         names: of the columns.
         kinds: of the columns: "real", "binary" or "discrete".
+        laws: of the columns: the distributions' names.
         two_sample: if that test tells the tables apart, else None.
     """
     if ok:
         return "nothing found: data from the model look like the data in all that was checked"
     failed = list(failed)
     single = _by_column([f for f in failed if len(f.columns) == 1])
-    sentences, advice = [], []
+    sentences = []
     for column in list(single)[:_MAX_NAMED]:
         sentences.append(f"{names[column]!r}: {_describe(single[column])}")
     if len(single) > _MAX_NAMED:
         sentences.append(f"and {len(single) - _MAX_NAMED} more columns")
-    for kind, remedy in _ADVICE.items():
-        hit = [column for column, those in single.items() if _kind(those, kinds[column]) == kind]
-        if hit:
-            advice.append(f"{remedy} ({_list(hit, names)})")
+    hit: dict[str, list[int]] = {}
+    for column, those in single.items():
+        hit.setdefault(_remedy(those, kinds[column], laws[column]), []).append(column)
+    advice = [f"{remedy} ({_list(columns, names)})" for remedy, columns in hit.items()]
     pairs = [f for f in failed if len(f.columns) == 2]
     if pairs:
         sentences.append(_correlations(pairs, names))
@@ -92,11 +95,45 @@ def verdict_of(
 _ADVICE = {
     "level": "training for longer, or inputs on one scale: the model is off where these columns lie",
     "spread": "a likelihood with a scale of its own a column, and training for longer",
-    "tails": "a likelihood with other tails, such as StudentT or Laplace",
-    "counts": "a likelihood of counts or categories with a free spread, such as NegativeBinomial",
-    "zeros": "a zero-inflated or another discrete likelihood",
     "shape": "a likelihood of another shape: a log scale for skewed columns, counts or categories where they are such",
 }
+_OTHERS = {  # what is wrong, and whether the model spreads too far: what may do better, and what if none is left
+    ("tails", False): ("a likelihood with heavier tails", ("StudentT", "Laplace"), "with a smaller df"),
+    ("tails", True): ("a likelihood with lighter tails", ("Gaussian", "Gamma"), "with one learned scale a column"),
+    ("counts", False): ("counts with more spread", ("NegativeBinomial", "Categorical"), "with more training"),
+    ("counts", True): ("counts with less spread", ("DiscretisedLogistic", "Poisson"), "with more training"),
+    ("zeros", False): (
+        "a likelihood with zeros of their own",
+        ("a zero-inflated or another discrete one of counts", "HurdleGamma or HurdleLogNormal of other numbers"),
+        "",
+    ),
+}
+_HEAVIEST, _OWN_ZEROS = "StudentT", ("ZeroInflated", "Hurdle")
+
+
+def _remedy(failed: list[Finding], column: str, law: str) -> str:
+    """What to try for a column of that kind that has that law."""
+    kind = _kind(failed, column)
+    if kind == "zeros" and law.startswith(_OWN_ZEROS):
+        return _ADVICE["level"]
+    wide = kind != "zeros" and _spreads_too_far(failed)
+    if (kind, wide) not in _OTHERS:
+        return _ADVICE[kind]
+    what, names, otherwise = _OTHERS[kind, wide]
+    present = {"Normal": "Gaussian"}.get(law, law)
+    others = [name for name in names if not present.startswith(name)]
+    if not wide and present == _HEAVIEST:  # none has heavier ones
+        others = []
+    return f"{what}, such as {' or '.join(others)}" if others else f"{what}, {otherwise}"
+
+
+def _spreads_too_far(failed: list[Finding]) -> bool:
+    """Whether the statistic of spread that is most off is too large in the model."""
+    spread = [f for f in failed if f.statistic in {"standard deviation", "maximum", "minimum"}]
+    if not spread:
+        return False
+    worst = max(spread, key=lambda f: f.size)
+    return worst.middle < worst.observed if worst.statistic == "minimum" else worst.middle > worst.observed
 
 
 def _by_column(failed: list[Finding]) -> dict[int, list[Finding]]:

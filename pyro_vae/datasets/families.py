@@ -1,0 +1,57 @@
+"""What a likelihood's name says of the column that has it: probability or density, its scale, what an encoder sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["FAMILIES", "Family", "family_of"]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The facts of one likelihood of columns.
+
+    Attributes:
+        discrete: it gives probabilities, not densities.
+        atom: it gives 0 a probability, and other values a density.
+        centred: the model sees the column less its mean, over its standard deviation.
+        scaled: the model sees the column over its mean, or the mean of its positive values.
+        seen: the scale on which an encoder sees it, one of :class:`~pyro_vae.networks.ColumnFeatures`.
+        sized: it is over 0 to K - 1.
+        own_scale: it has an option ``scale``.
+    """
+
+    discrete: bool = False
+    atom: bool = False
+    centred: bool = False
+    scaled: bool = False
+    seen: str = "real"
+    sized: bool = False
+    own_scale: bool = False
+
+
+_COUNTS = Family(discrete=True, seen="log1p")
+
+FAMILIES: Mapping[str, Family] = {
+    "Bernoulli": Family(discrete=True),
+    "Categorical": Family(discrete=True, seen="category", sized=True),
+    "DiscretisedLogistic": Family(discrete=True, sized=True),
+    **dict.fromkeys(("Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"), _COUNTS),
+    **dict.fromkeys(("Gaussian", "StudentT", "Laplace"), Family(centred=True, own_scale=True)),
+    "LogNormal": Family(scaled=True, seen="log", own_scale=True),
+    **dict.fromkeys(("Gamma", "Exponential"), Family(scaled=True, seen="log")),
+    "HurdleLogNormal": Family(atom=True, scaled=True, seen="hurdle", own_scale=True),
+    "HurdleGamma": Family(atom=True, scaled=True, seen="hurdle"),
+    **dict.fromkeys(("Beta", "ContinuousBernoulli"), Family()),
+}
+
+
+def family_of(likelihood: str) -> Family:
+    """Return what is known of a likelihood, named with its options or without.
+
+    Example:
+        >>> family_of("LogNormal:scale=learned").seen
+        'log'
+    """
+    return FAMILIES[likelihood.partition(":")[0]]
