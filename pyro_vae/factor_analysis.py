@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import positive_integer
+from pyro_vae.checks import positive_integer, say
 
 __all__ = ["FactorAnalysis", "factor_analysis"]
 
@@ -115,6 +115,9 @@ def factor_analysis(
         tolerance: ends it, once the log likelihood a datum rises by less.
         seed: of the mixture's starts.
 
+    Raises:
+        ValueError: if there are fewer rows than components.
+
     Source:
         Rubin & Thayer 1982; the start is that of Tipping & Bishop 1999. With several components, the mixture of
         common factor analysers of Baek, McLachlan & Flack 2010.
@@ -125,6 +128,8 @@ def factor_analysis(
         tensor([1., 2., 3.])
     """
     K = positive_integer(num_components, "num_components")
+    if len(x) < K:
+        raise ValueError(say(f"at least {K} rows for {K} components", f"{len(x)}", f"num_components={len(x)}"))
     count = (~x.isnan()).sum(0).clamp_min(1)
     loc = x.nanmean(0).nan_to_num(0.0)
     total = ((x - loc).square().nan_to_num(0.0).sum(0) / count).clamp_min(1e-12)

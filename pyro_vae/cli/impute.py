@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,7 +37,8 @@ def impute(
     """Fill in empty cells with means, or N draws of them, or check how well that works.
 
     Means are those of the posterior predictive, with the decimals that a column is written with; of words and of two
-    values the most frequent draw. With --draws the completed tables stand one below the other, with a column "draw".
+    values the most frequent draw. Other cells stay as they are, and so do columns that the model does not know. With
+    --draws the completed tables stand one below the other, with a column "draw".
     The run must have been trained on data with empty cells; --check works on any, and compares with the column means
     and scikit-learn's IterativeImputer, on a thousand rows at most without --rows.
 
@@ -62,15 +64,33 @@ def impute(
         if output is None:
             raise ValueError(say("a file to write", "none", "--output filled.csv, or --check"))
         x = choose(trained, data, "all", rows)
-        columns, filled = _completed(trained, x, draws=draws, num_samples=num_samples)
+        own, beside = _own_cells(trained, data, len(x))
+        columns, filled = _completed(trained, x, own, beside, draws=draws, num_samples=num_samples)
     write_columns(output, columns)
     tables = f", {draws} times" if draws else ""
     result = {"filled": filled, "draws": draws, "output": output}
     show(result, f"filled {filled} entries of {len(x)} rows{tables}: {output}", as_json=json)
 
 
-def _completed(trained: Any, x: Any, *, draws: int | None, num_samples: int) -> tuple[dict[str, Any], int]:
-    """Columns by name without a missing entry, and how many there were."""
+def _own_cells(trained: Any, data: Path | None, num_rows: int) -> tuple[Any, Any]:
+    """The table's own numbers ``(N, D)``, and its other columns, a pandas DataFrame or None, of the first rows."""
+    from pyro_vae.datasets.tables import Layout, read_cells
+    from pyro_vae.runs.data import load_data
+
+    recipe, schema = trained.recipe, trained.prepared.schema
+    path = Path(data or recipe.data)
+    layout = Layout(schema.columns, schema.words)
+    values = load_data(str(path), "" if data else recipe.key, memory_map="auto", like=layout).values[:num_rows]
+    beside = read_cells(path)[:num_rows] if schema.columns else None
+    if beside is not None and (more := [name for name in beside.columns if name not in schema.columns]):
+        notify(f"note: copied as they are, for the model does not know them: {', '.join(more)}")
+    return values.reshape(len(values), -1), beside
+
+
+def _completed(
+    trained: Any, x: Any, own: Any, beside: Any, *, draws: int | None, num_samples: int
+) -> tuple[dict[str, Any], int]:
+    """Columns by name without a missing entry, in the table's order, and how many were missing."""
     import numpy as np
     import torch
 
@@ -89,10 +109,14 @@ def _completed(trained: Any, x: Any, *, draws: int | None, num_samples: int) -> 
             middle = point_estimate(filled, torch.tensor(_categories(schema)))
             middle[..., codes] = filled[..., codes].median(0).values  # a value that occurs, of codes without a mean
             filled = torch.where(piece.isnan(), middle, piece)[None]  # a mean of equal numbers is off in the last digit
-        found.append(decode(schema, filled))
+        found.append(as_written(schema, decode(schema, filled), dtype=trained.prepared.dtype))
         count += int(piece.isnan().sum())
     values = np.concatenate(found, 1)  # (draws, N, D)
-    columns = named(schema, as_written(schema, values.reshape(-1, schema.data_dim), dtype=trained.prepared.dtype))
+    values = np.where(np.isnan(own), values, own)  # in double precision
+    columns = named(schema, values.reshape(-1, schema.data_dim))
+    if beside is not None and set(beside.columns) >= set(columns):
+        others = {name: np.tile(beside[name].to_numpy(), len(values)) for name in beside.columns}
+        columns = others | columns
     if draws:
         columns = {"draw": np.repeat(np.arange(1, draws + 1), values.shape[1]), **columns}
     return columns, count

@@ -14,7 +14,7 @@ import numpy as np
 from pyro_vae.checks import say
 from pyro_vae.datasets.cells import as_number, numbers_or_codes
 
-__all__ = ["Layout", "read_table"]
+__all__ = ["Layout", "read_cells", "read_table"]
 
 _SEPARATORS = (";", "\t", "|", ",")  # the comma last: in other tables it may stand within numbers
 _LOOKED_AT = 50  # lines, to find the separator by
@@ -51,9 +51,33 @@ def read_table(
         ValueError: if it is no table, holds no row, has lines of different lengths, or a column that is neither
             numbers nor a category; then row and column are named.
     """
+    notes: list[str] = []
+    table, named, comma = _cells(path, notes)
+    table = _chosen(table, path, like if named else None, drop, notes)
+    columns, categories, said = [], {}, dict[str, list[str]]()
+    for i, name in enumerate(table.columns):
+        known = None if like is None else like.words.get(name, ())
+        numbers, words = numbers_or_codes(table.iloc[:, i], name, path, comma=comma, known=known, notes=said)
+        columns.append(numbers)
+        if words:
+            categories[name] = words
+    notes += [f"{what}: {', '.join(those[:8])}{', ...' * (len(those) > 8)}" for what, those in said.items()]
+    return np.stack(columns, -1), tuple(table.columns), categories, tuple(notes)
+
+
+def read_cells(path: Path) -> Any:
+    """Return the cells of a table as they stand in the file, a pandas DataFrame, columns that are no numbers too.
+
+    Raises:
+        ValueError: if it is no table, holds no row, or has lines of different lengths.
+    """
+    return _cells(path, [])[0]
+
+
+def _cells(path: Path, notes: list[str]) -> tuple[Any, bool, bool]:
+    """A file as a table, whether its first line holds names, and whether numbers may hold decimal commas."""
     import pandas as pd
 
-    notes: list[str] = []
     try:
         named, comma = True, False
         if path.suffix == ".parquet":
@@ -69,16 +93,7 @@ def read_table(
     table.columns = [str(name).strip() for name in table.columns]
     if not len(table) or not len(table.columns):
         raise ValueError(say(f"at least one row in {path}", f"{len(table)} below the names", "a file that holds data"))
-    table = _chosen(table, path, like if named else None, drop, notes)
-    columns, categories, said = [], {}, dict[str, list[str]]()
-    for i, name in enumerate(table.columns):
-        known = None if like is None else like.words.get(name, ())
-        numbers, words = numbers_or_codes(table.iloc[:, i], name, path, comma=comma, known=known, notes=said)
-        columns.append(numbers)
-        if words:
-            categories[name] = words
-    notes += [f"{what}: {', '.join(those[:8])}{', ...' * (len(those) > 8)}" for what, those in said.items()]
-    return np.stack(columns, -1), tuple(table.columns), categories, tuple(notes)
+    return table, named, comma
 
 
 def _chosen(table: Any, path: Path, like: Layout | None, drop: Collection[str], notes: list[str]) -> Any:

@@ -68,7 +68,8 @@ class ProductOfExperts(Guide):
 
 
 def _inverse_root(precision: Tensor) -> Tensor:
-    """Lower triangular T ``(..., L, L)`` with T T' the inverse of a positive definite matrix."""
-    upper = torch.linalg.cholesky(precision.flip((-2, -1))).flip((-2, -1))  # U U' = P with U upper triangular
+    """Lower triangular T ``(..., L, L)`` with T T' the inverse of a positive definite matrix; NaN for another."""
+    lower, failed = torch.linalg.cholesky_ex(precision.flip((-2, -1)))
+    upper = torch.where(failed[..., None, None] > 0, torch.nan, lower).flip((-2, -1))  # U U' = P, upper triangular
     one = torch.eye(precision.shape[-1], dtype=precision.dtype, device=precision.device)
     return torch.linalg.solve_triangular(upper.mT, one, upper=False)

@@ -159,7 +159,7 @@ def choose_factors(
 
 def _best(candidates: Sequence[int], score: Callable[[int], float]) -> int:
     """The candidate of the highest score; two in a row that are no better end the search."""
-    best, highest, worse = 1, -math.inf, 0
+    best, highest, worse = candidates[0], -math.inf, 0
     for candidate in candidates:
         value = score(candidate) if len(candidates) > 1 else 0.0
         best, highest, worse = (candidate, value, 0) if value > highest + _GAIN else (best, highest, worse + 1)

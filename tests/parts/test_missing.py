@@ -227,3 +227,16 @@ def test_a_latent_in_an_interval_imputes_on_its_own_scale(route):
     filled = pv.impute(model, x, posterior, num_samples=200)
     # each draw is off by at most some 0.02 of noise; logits would be off by more than one
     torch.testing.assert_close(filled[..., 1].mean(0), torch.tensor([0.9, 0.1]), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "guide",
+    [
+        lambda: guides.DiagonalGaussian(mlp(D, 2 * L)),
+        lambda: guides.ProductOfExperts(mlp(D, 2 * L), data_dim=D, latent_dim=L),
+    ],
+)
+def test_a_network_that_does_not_see_what_is_missing_is_named(linear, guide):
+    model, x, *_ = linear
+    with pytest.raises(ValueError, match=r"NaN in x.*MaskedInput"):
+        pv.fit(model, guide(), x, epochs=1, validation=None, progress=False)

@@ -235,6 +235,12 @@ def test_the_number_of_factors_and_components_is_found():
     assert choose_factors(torch.randn(400, 4)) == (1, 1)
 
 
+def test_factors_of_too_few_rows_are_a_sentence():
+    with pytest.raises(ValueError, match="at least 9 rows for 9 components; got 5"):
+        factor_analysis(torch.randn(5, 3), 1, num_components=9)
+    assert choose_factors(torch.randn(30, 4), latent_dim=2, num_components=3) == (2, 3)  # nothing left to choose
+
+
 def test_a_prior_that_is_given_is_not_reckoned_with_as_a_mixture(monkeypatch):
     """L is then that of one component: fewer factors are enough only for a mixture."""
     asked = []
