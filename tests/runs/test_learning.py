@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import pyro_vae as pv
 from pyro_vae.datasets.encoding import as_written, decode, encode, log_jacobian
+from pyro_vae.datasets.families import FAMILIES
 from pyro_vae.datasets.files import Loaded
 from pyro_vae.datasets.kinds import describe
 from pyro_vae.evaluation.evidence.evidence import evidence
@@ -20,6 +22,7 @@ from pyro_vae.runs.build import build, column_features, make_likelihood
 from pyro_vae.runs.columns import choose_likelihoods, with_choices
 from pyro_vae.runs.data import Prepared
 from pyro_vae.runs.learning import train_guide
+from pyro_vae.runs.parts import LIKELIHOODS
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.start import choose_factors, linear_start, marginal_start, widen_scales
 
@@ -205,6 +208,63 @@ def test_the_linear_start_of_a_table_with_gaps_is_factor_analysis_too():
     assert float(kl.detach().max()) < 0.02
     first = evidence(model, x, guide, method="elbo", num_samples=2_000).log_evidence
     assert float((exact.log_evidence - first).mean().abs()) < 0.01
+
+
+def test_every_likelihood_of_columns_has_its_facts():
+    assert set(FAMILIES) == set(LIKELIHOODS) - {"Mixed"}
+    zero = torch.zeros(3, 1)
+    for name, family in FAMILIES.items():
+        part = LIKELIHOODS[name]
+        likelihood = make_likelihood(name, 1, 3, lambda width: torch.nn.Linear(1, width))
+        assert "scale" in part.options() or not family.own_scale, name
+        support = likelihood(zero).base_dist.support
+        assert support.is_discrete == family.discrete, name
+        assert hasattr(support, "atom") == family.atom, name
+
+
+def _spent_table(N=400):
+    """Whether and how much is spent both rise with a factor, and so does a third column."""
+    z = RNG.normal(size=N)
+    spent = np.exp(z + 0.3 * RNG.normal(size=N) + 4.0) * (z + 0.5 * RNG.normal(size=N) > 0)
+    return np.stack([spent, 3 * z + RNG.normal(size=N)], -1)
+
+
+def test_a_column_with_zeros_has_a_probability_there_and_a_density_in_its_own_units_elsewhere():
+    table = _spent_table()
+    schema, choices, x = _prepared(table, ("spent", "age"))
+    assert choices[0].likelihood == "HurdleLogNormal"
+    assert schema.units == "a density in the table's own units, a probability where a column with a share of zeros is 0"
+    model, guide = build(Recipe.of({"data": "t.csv", "latent_dim": 1}), schema, x)
+    marginal_start(model, guide, schema, x)
+    found = model.likelihood(torch.zeros(len(x), 1)).log_prob(x).detach() + log_jacobian(schema, x)
+    zero, age = table[:, 0] == 0, table[:, 1]
+    log_spent = np.log(table[~zero, 0])
+    spent = np.full(len(table), np.log(zero.mean()))
+    spent[~zero] = np.log(1 - zero.mean()) + stats.lognorm(log_spent.std(), scale=np.exp(log_spent.mean())).logpdf(
+        table[~zero, 0]
+    )
+    np.testing.assert_allclose(found, spent + stats.norm(age.mean(), age.std()).logpdf(age), atol=2e-2)
+    back = decode(schema, x)
+    assert ((back[:, 0] == 0) == zero).all()
+
+
+def test_a_linear_start_learns_what_zeros_and_sizes_share():
+    table = _spent_table()
+    table[::9, 0] = np.nan
+    schema, _, x = _prepared(table, ("spent", "age"))
+    recipe = Recipe.of({"data": "t.csv", "latent_dim": 1, "guide": "ProductOfExperts"})
+    model, guide = build(recipe, schema, x)
+    marginal_start(model, guide, schema, x)
+    alone = evidence(model, x, method="quadrature").log_evidence.mean()
+    linear_start(model, guide, schema, x)
+    train_guide(recipe, model, guide, x)
+    found = evidence(model, x, method="quadrature").log_evidence.mean()
+    first = evidence(model, x, guide, method="elbo", num_samples=500).log_evidence.mean()
+    assert float(found - alone) > 0.3
+    assert float(found - first) < 0.15
+    drawn = model.sample(4000)["x"]
+    share = float((drawn[:, 0] == 0).double().mean())
+    assert abs(share - float((table[:, 0] == 0).sum() / (~np.isnan(table[:, 0])).sum())) < 0.05
 
 
 def test_a_category_of_two_leaves_no_factor_to_itself():
