@@ -43,16 +43,23 @@ class FactorAnalysis:
     means: Tensor
     covariances: Tensor
 
-    def components(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Return :math:`\log \pi_k p(x_n|k)` ``(N, K)``, and mean ``(N, K, L)`` and covariance of z given x and k."""
+    def components(
+        self, x: Tensor, patterns: Tensor | None = None, row: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Return :math:`\log \pi_k p(x_n|k)` ``(N, K)``, and mean ``(N, K, L)`` and covariance of z given x and k.
+
+        Rows that lack the same entries share a covariance: ``patterns`` are those of x, ``row`` says which a row has.
+        """
         there = ~x.isnan()
-        patterns, row = there.unique(dim=0, return_inverse=True)  # rows that lack the same entries share a covariance
+        if patterns is None or row is None:
+            patterns, row = there.unique(dim=0, return_inverse=True)
         weighted = self.loadings / self.variance.unsqueeze(-1)  # Psi^-1 W
         prior = torch.cholesky_inverse(torch.linalg.cholesky(self.covariances))
         each = self.loadings.unsqueeze(-1) * weighted.unsqueeze(-2)  # (D, L, L)
         added = (patterns.to(x) @ each.flatten(1)).unflatten(-1, each.shape[1:])
         chol = torch.linalg.cholesky(added.unsqueeze(1) + prior)  # (P, K, L, L)
-        covariance = torch.cholesky_inverse(chol)
+        root = torch.linalg.solve_triangular(chol, torch.eye(chol.shape[-1]).to(chol), upper=False)
+        covariance = root.mT @ root
         centred = (x - self.loc).nan_to_num(0.0)
         pull = (prior @ self.means.unsqueeze(-1)).squeeze(-1)
         natural = (centred @ weighted).unsqueeze(1) + pull
@@ -143,14 +150,53 @@ def factor_analysis(
 def _climbed(
     x: Tensor, found: FactorAnalysis, total: Tensor, *, pseudo_rows: float, steps: int, tolerance: float
 ) -> FactorAnalysis:
-    """Iterate until the likelihood stays."""
-    last = -math.inf
-    for _ in range(steps):
-        found, value = _maximise(x, found, total, pseudo_rows)
-        if value - last < tolerance:
-            break
-        last = value
+    """Iterate until a step raises the likelihood by less than the tolerance: after two steps a leap where they lead."""
+    there, row = (~x.isnan()).unique(dim=0, return_inverse=True)
+    maximise = partial(_maximise, x, there, row, total=total, pseudo_rows=pseudo_rows)
+    for _ in range(-(-steps // 3)):
+        first, value = maximise(found)
+        second, after = maximise(first)
+        if after - value < tolerance:
+            return second
+        third, leapt = maximise(_leap(found, first, second, total))
+        found = third if leapt >= after else second
     return found
+
+
+def _leap(a: FactorAnalysis, b: FactorAnalysis, c: FactorAnalysis, total: Tensor) -> FactorAnalysis:
+    r"""Where three points lead, :math:`a + 2 s r + s^2 v` with r = b - a, v = c - 2 b + a, s = |r| / |v|.
+
+    Source: Varadhan & Roland 2008, SQUAREM, scheme S3.
+    """
+    x, y, z = (_packed(model, total.sqrt()) for model in (a, b, c))
+    r, v = y - x, z - 2 * y + x
+    size = (r.norm() / v.norm().clamp_min(1e-300)).clamp_min(1.0)
+    return _unpacked(x + 2 * size * r + size.square() * v, a, total.sqrt())
+
+
+def _packed(model: FactorAnalysis, scale: Tensor) -> Tensor:
+    """The parameters as one vector of unconstrained numbers, the columns in units of their scale."""
+    chol = torch.linalg.cholesky(model.covariances)
+    diagonal = chol.diagonal(dim1=-2, dim2=-1)
+    parts = [model.loc / scale, model.loadings / scale.unsqueeze(-1), (model.variance / scale.square()).log()]
+    parts += [model.weights.log(), model.means, chol.tril(-1), diagonal.log()]
+    return torch.cat([part.flatten() for part in parts])
+
+
+def _unpacked(vector: Tensor, like: FactorAnalysis, scale: Tensor) -> FactorAnalysis:
+    """The inverse of :func:`_packed`."""
+    (D, L), K = like.loadings.shape, len(like.weights)
+    sizes = [D, D * L, D, K, K * L, K * L * L, K * L]
+    loc, loadings, variance, weights, means, below, diagonal = vector.split(sizes)
+    chol = below.view(K, L, L) + torch.diag_embed(diagonal.view(K, L).clamp(-30.0, 30.0).exp())
+    return FactorAnalysis(
+        loc * scale,
+        loadings.view(D, L) * scale.unsqueeze(-1),
+        variance.clamp(-30.0, 30.0).exp() * scale.square(),
+        torch.softmax(weights, 0),
+        means.view(K, L),
+        chol @ chol.mT,
+    )
 
 
 def _principal(x: Tensor, loc: Tensor, total: Tensor, L: int) -> FactorAnalysis:
@@ -179,14 +225,16 @@ def _split(x: Tensor, found: FactorAnalysis, K: int, seed: int) -> FactorAnalysi
     return FactorAnalysis(found.loc, found.loadings, found.variance, *parts)
 
 
-def _maximise(x: Tensor, model: FactorAnalysis, total: Tensor, pseudo_rows: float) -> tuple[FactorAnalysis, float]:
-    """One step, and the log likelihood a datum before it.
+def _maximise(
+    x: Tensor, patterns: Tensor, row: Tensor, model: FactorAnalysis, *, total: Tensor, pseudo_rows: float
+) -> tuple[FactorAnalysis, float]:
+    """One step of expectation maximisation, and the log likelihood a datum before it.
 
     Expected moments of (z, 1) given x, then each column's regression on them over its own rows, and the mixture's
     moments.
     """
     there = (~x.isnan()).to(x)
-    log_joint, mean, covariance = model.components(x)
+    log_joint, mean, covariance = model.components(x, patterns, row)
     value = torch.logsumexp(log_joint, -1, keepdim=True)
     share = (log_joint - value).exp()  # (N, K)
     N, K, L = mean.shape

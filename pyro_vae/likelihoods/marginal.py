@@ -84,7 +84,7 @@ def fit_marginal(make: Callable[[Callable[[int], nn.Module]], Likelihood], x: Te
 
     _take_likelier_start(marginal, values, loss)
     optimiser = torch.optim.LBFGS(
-        likelihood.parameters(), max_iter=steps, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+        likelihood.parameters(), max_iter=steps, history_size=10, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:

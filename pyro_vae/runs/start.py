@@ -29,6 +29,7 @@ __all__ = ["can_start_linearly", "choose_factors", "linear_start", "marginal_sta
 _MOST_ROWS = 4_000  # to fit a start to
 _LATENT_DIMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 _MOST_COMPONENTS = 8
+_START_DRAWS = 8_000  # of the factors, to regress columns on
 _CHOOSING_ROWS = 1_000
 _FOLDS = 4
 _ENOUGH_ROWS = 200  # held out: no more folds are needed
@@ -100,7 +101,7 @@ def linear_start(model: Model, guide: Any, schema: Schema, x: Tensor, *, seed: i
     K = len(model.prior.logits) if isinstance(model.prior, GaussianMixture) else 1
     factors = factor_analysis(features, model.latent_dim, num_components=K, pseudo_rows=_PSEUDO_ROWS, seed=seed)
     _start_encoder(guide, factors)
-    draws = max(1, min(32, 8_000 // len(x)))
+    draws = max(1, min(32, _START_DRAWS // len(x)))
     z = factors.sample_posterior(columns.features(x).double(), draws, generator=generator)
     if isinstance(model.prior, GaussianMixture):
         model.prior.start_at(factors.weights, factors.means, factors.covariances)
@@ -240,11 +241,11 @@ def _start_encoder(guide: DiagonalGaussian | ProductOfExperts, factors: FactorAn
 
 def _regress(part: Likelihood, z: Tensor, x: Tensor, *, num_rows: int, missing: bool) -> None:
     """Fit a part's linear head to columns given z, by penalised maximum likelihood: a weight is N(0, 1) beforehand."""
-    working = copy.deepcopy(part).double()
-    linear = _head(working).linear
-    others = [value for name, value in working.named_parameters() if not name.startswith("network.")]
-    parameters = [linear.weight, linear.bias, *others]
-    optimiser = torch.optim.LBFGS(parameters, max_iter=100, tolerance_grad=1e-6, line_search_fn="strong_wolfe")
+    working: Any = copy.deepcopy(part).double()
+    linear = working.network = _head(working).linear  # the rest of the head is 0
+    optimiser = torch.optim.LBFGS(
+        working.parameters(), max_iter=100, history_size=10, tolerance_grad=1e-6, line_search_fn="strong_wolfe"
+    )
 
     def loss() -> Tensor:
         optimiser.zero_grad()
@@ -260,4 +261,6 @@ def _regress(part: Likelihood, z: Tensor, x: Tensor, *, num_rows: int, missing: 
     after = float(loss().detach())
     if not after < before:  # a climb that went astray leaves the margins
         working.load_state_dict(saved)
-    part.load_state_dict({name: value.to(part.state_dict()[name]) for name, value in working.state_dict().items()})
+    with torch.no_grad():
+        for name, value in working.named_parameters():
+            part.get_parameter(name.replace("network.", "network.linear.")).copy_(value)

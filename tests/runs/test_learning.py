@@ -201,7 +201,9 @@ def test_the_linear_start_of_a_table_with_gaps_is_factor_analysis_too():
     exact = pv.analytic(model, x)
     q = guide.posterior(x)
     apart = ((q.mean - exact.mean) / exact.variance.sqrt()).detach()
-    assert float(apart.abs().max()) < 0.1  # the decoder is a regression on some draws; a diagonal guide is off by 1.6
+    # the decoder is a regression on 8,000 draws: 0.027 in the root of the mean square; a diagonal guide is off by 1.6
+    assert float(apart.square().mean().sqrt()) < 0.05
+    assert float(apart.abs().max()) < 0.2
     kl = torch.distributions.kl_divergence(
         q, torch.distributions.MultivariateNormal(exact.mean, exact.covariance_matrix)
     )

@@ -23,6 +23,7 @@ __all__ = ["TrainingRun"]
 
 _EPOCHS_TO_CONVERGE = 6  # a batch size that comes once an epoch has its graph, or none, by then
 _BATCHES_TO_CONVERGE = 40  # of one size in a row: the compiler gives later graphs their turn within so many
+_WIDER = 4  # times a batch of training is one of evaluation, which keeps nothing for gradients
 
 
 class TrainingRun:
@@ -86,11 +87,9 @@ class TrainingRun:
     @torch.no_grad()
     def elbo(self, data: Data, batch_size: int) -> float:
         """The mean ELBO a datum in nats, under the same noise at every call."""
-        share = self.stepper.share(data)
+        share = batches(self.stepper.share(data), _WIDER * batch_size, shuffle=False)
         with fork_rng(seed=0), pyro.validation_enabled(False):
-            losses = [
-                self.evaluation.loss(*self.programs, *batch) for batch in batches(share, batch_size, shuffle=False)
-            ]
+            losses = [self.evaluation.loss(*self.programs, *batch) for batch in share]
         return -self.stepper.sum(float(sum(losses)), data[0]) / len(data[0])
 
     def binarise(self, data: Data) -> Data:
@@ -104,7 +103,7 @@ class TrainingRun:
         the first epochs are gone through again, on enough batches of each size for its graph to be in use.
         """
         train = _few_batches(train, batch_size)
-        held_out = None if held_out is None else _few_batches(held_out, batch_size)
+        held_out = None if held_out is None else _few_batches(held_out, _WIDER * batch_size)
         for kl_weight in kl_weights[:_EPOCHS_TO_CONVERGE]:
             self.epoch(self.binarise(train) if self.binary else train, batch_size, kl_weight=kl_weight)
             if held_out is not None:
