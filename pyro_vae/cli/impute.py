@@ -100,7 +100,7 @@ def _completed(
     from pyro_vae.evaluation.imputation_check import point_estimate
 
     schema = trained.prepared.schema
-    codes = torch.tensor([schema.kinds[i] == "counts" and schema.likelihoods[i] == "Categorical" for i in schema.order])
+    codes = torch.tensor([bool(schema.levels and schema.levels[i]) for i in schema.order])
     found, count = [], 0
     for piece in pieces(x):
         S = draws or num_samples

@@ -20,12 +20,15 @@ def encode(schema: Schema, values: np.ndarray, *, dtype: torch.dtype) -> Tensor:
     """Return the model's data ``(N, D)`` for a table's values ``(N, *shape)``.
 
     Raises:
-        ValueError: if the values have other columns, or are infinite, or are missing where none was in training.
+        ValueError: if the values have other columns, or are infinite, or are missing where none was in training, or are
+            none of those that a column of few values has.
     """
     flat = values.reshape(len(values), -1)
     if flat.shape[1] != schema.data_dim:
         raise ValueError(say(f"{schema.data_dim} columns, as in training", f"{flat.shape[1]}", "the same columns"))
     x = (flat.astype(np.float64) - np.asarray(schema.loc)) / np.asarray(schema.scale)
+    for i, levels in _with_levels(schema):
+        x[:, i] = _places(schema, i, levels, x[:, i])
     no_infinity(x, schema.name)
     if not schema.missing and np.isnan(x).any():
         row, column = np.argwhere(np.isnan(x))[0]
@@ -40,7 +43,26 @@ def decode(schema: Schema, x: Tensor) -> np.ndarray:
     """Return values in the table's units and order ``(..., D)`` for the model's ``(..., D)``."""
     out = np.empty(tuple(x.shape))
     out[..., list(schema.order)] = x.detach().cpu().double().numpy()
+    for i, levels in _with_levels(schema):  # a mean of places lies between two values
+        out[..., i] = np.interp(out[..., i], np.arange(len(levels)), levels)
     return out * np.asarray(schema.scale) + np.asarray(schema.loc)
+
+
+def _with_levels(schema: Schema) -> list[tuple[int, np.ndarray]]:
+    """The columns whose values are categories, and their values."""
+    return [(i, np.asarray(levels)) for i, levels in enumerate(schema.levels) if levels]
+
+
+def _places(schema: Schema, i: int, levels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The place of each value of column i among its levels, NaN where missing."""
+    places = np.minimum(np.searchsorted(levels, values), len(levels) - 1)
+    other = ~np.isnan(values) & (levels[places] != values)
+    if other.any():
+        row = int(other.argmax())
+        expected = f"values of the training data in column {schema.name(i)}: {', '.join(f'{v:g}' for v in levels)}"
+        got = f"{values[row]:g} in data row {row}"
+        raise ValueError(say(expected, got, "an empty cell there, or training on a table that has it"))
+    return np.where(np.isnan(values), values, places)
 
 
 def as_written(

@@ -52,6 +52,8 @@ class Schema:
         words: the names behind codes, by column.
         shape: shape of one datum in the file.
         missing: whether entries are missing.
+        levels: the values of each column of numbers that are categories, lowest first; the model sees their places.
+            Empty for other columns.
         decimals: the shares of each column's values that need 0, 1, ... decimals, in the table's order; empty for a
             column with more than a rounded measurement has.
     """
@@ -67,6 +69,7 @@ class Schema:
     words: dict[str, tuple[str, ...]]
     shape: tuple[int, ...]
     missing: bool
+    levels: tuple[tuple[float, ...], ...] = ()
     decimals: tuple[tuple[float, ...], ...] = ()
 
     @property
@@ -106,7 +109,12 @@ class Schema:
         return "a density in the table's own units" + discrete + (atom if has_atom else "")
 
     def with_likelihoods(
-        self, likelihoods: Sequence[str], num_categories: Sequence[int], loc: Sequence[float], scale: Sequence[float]
+        self,
+        likelihoods: Sequence[str],
+        num_categories: Sequence[int],
+        loc: Sequence[float],
+        scale: Sequence[float],
+        levels: Sequence[tuple[float, ...]],
     ) -> Schema:
         """Return the schema with these likelihoods of the columns; columns of one stand together."""
         place = {name: i for i, name in enumerate(dict.fromkeys(likelihoods))}
@@ -117,6 +125,7 @@ class Schema:
             num_categories=tuple(num_categories),
             loc=tuple(loc),
             scale=tuple(scale),
+            levels=tuple(levels),
             order=tuple(order),
         )
 
@@ -141,7 +150,8 @@ class Schema:
         try:
             values = {name: tuple(value) if isinstance(value, list) else value for name, value in saved.items()}
             words = {name: tuple(words) for name, words in saved["words"].items()}
-            return cls(**values | {"words": words, "decimals": tuple(map(tuple, saved["decimals"]))})
+            nested = {name: tuple(map(tuple, saved[name])) for name in ("decimals", "levels")}
+            return cls(**values | {"words": words} | nested)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 say("a table's schema", f"{type(error).__name__} about {error}", "a backup, or training again")

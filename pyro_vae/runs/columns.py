@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from pyro_vae.datasets.kinds import Schema
 from pyro_vae.likelihoods.marginal import fit_marginal
 from pyro_vae.runs.build import make_likelihood
 
-__all__ = ["Choice", "candidates", "choose_likelihoods", "column_scale", "with_choices"]
+__all__ = ["Choice", "candidates", "choose_likelihoods", "column_scale", "levels_of", "with_choices"]
 
 _FOLDS = 5
 _MANY_ROWS = 500  # from which two folds do
@@ -23,8 +24,8 @@ _FEW_ROWS = 5_000  # below which each column has one learnt scale
 _SHARE_OF_ZEROS = 0.1  # from which zeros beside positive numbers have a probability, not a density
 _MANY_VALUES = 20  # different whole numbers from which a density may describe a column as well
 _MOST_LEVELS = 256
-_MOST_CATEGORIES = 12  # different whole numbers up to which they may be codes
-_MOST_CODES = 50  # from the lowest to the highest
+_MOST_LEVELS_OF_NUMBERS = 12  # different values up to which numbers may be categories
+_REPEATS = 5  # rows a value from which a density has no bound on few values
 
 
 @dataclass(frozen=True)
@@ -55,31 +56,44 @@ class Choice:
         return f"{self.likelihood} ({lead} against {self.runner_up})"
 
 
-def candidates(kind: str, values: Tensor, low: float | None = None) -> list[str]:
+def levels_of(every: Tensor) -> tuple[float, ...]:
+    """Return the different values of a column of numbers, lowest first, if they may be categories; else none.
+
+    Example:
+        >>> levels_of(torch.tensor([17.5, 22.0, 17.5, 27.0]))
+        (17.5, 22.0, 27.0)
+    """
+    found = every[~every.isnan()].unique().tolist()
+    return tuple(found) if len(found) <= _MOST_LEVELS_OF_NUMBERS else ()
+
+
+def candidates(kind: str, values: Tensor, every: Tensor | None = None) -> list[str]:
     """Return the likelihoods that a column of this kind may have, those to prefer among equals first.
 
     Families that can be as narrow as z makes them stand before those whose spread follows from their mean.
 
     Args:
         kind: of the column, as the schema guesses it.
-        values: those that are there, in the column's own units.
-        low: the smallest value of all rows, which must be in the support; that of the values if None.
+        values: of the training rows that have one, in the column's own units.
+        every: those of all rows, which must be in the support; the training rows' if None.
     """
     if kind in {"binary", "categories"}:
         return ["Bernoulli" if kind == "binary" else "Categorical"]
-    low, high = float(values.min()) if low is None else low, float(values.max())
+    every = values if every is None else every
+    low, high, levels = float(every.min()), float(every.max()), levels_of(every)
+    if kind != "counts" and 1 < len(levels) <= len(values) / _REPEATS:
+        return ["Categorical"]
     density = ["Gaussian", "StudentT", "Laplace"]
     density += ["LogNormal", "Gamma"] if low > 0 else []
     if low == 0 and _SHARE_OF_ZEROS <= float((values == 0).double().mean()) < 1:  # there a density has no bound
         density = ["HurdleLogNormal", "HurdleGamma"]
     if kind == "counts":
-        distinct = len(values.unique())
         counts = ["DiscretisedLogistic"] if 0 < high < _MOST_LEVELS else []
         counts += ["NegativeBinomial", "ZeroInflatedNegativeBinomial", "Poisson", "ZeroInflatedPoisson"]
-        counts += ["Categorical"] if distinct <= _MOST_CATEGORIES and high - low < _MOST_CODES else []
+        counts += ["Categorical"] if levels else []
         far = low > high - low  # years or numbers of a list: counts have a spread that follows from their mean
-        far = far and counts[-1] != "Categorical"  # a density has no bound on a few values
-        return density + counts if distinct > _MANY_VALUES or far else counts
+        far = far and not levels  # a density has no bound on a few values
+        return density + counts if len(values.unique()) > _MANY_VALUES or far else counts
     return [*density, "Beta"] if kind == "unit" and low > 0 and high < 1 else density
 
 
@@ -96,12 +110,7 @@ def column_scale(likelihood: str, values: Tensor) -> tuple[float, float]:
 
 
 def choose_likelihoods(
-    kinds: Sequence[str],
-    table: Tensor,
-    *,
-    low: Sequence[float] | None = None,
-    high: Sequence[float] | None = None,
-    seed: int = 0,
+    kinds: Sequence[str], table: Tensor, every: Tensor | None = None, *, seed: int = 0
 ) -> list[Choice]:
     r"""Fit each candidate to each column alone and judge it on held-out rows, :math:`\frac1N \sum_n \log p_{-n}(x_n)`.
 
@@ -110,8 +119,7 @@ def choose_likelihoods(
     Args:
         kinds: of the columns, as the schema guesses them.
         table: training rows in the columns' own units ``(N, D)``; NaN is missing.
-        low: the smallest value of each column over all rows, where its codes begin; the table's if None.
-        high: the largest, which a column of levels must hold; the table's if None.
+        every: all rows, whose values must be in the support; the training rows if None.
         seed: of the folds.
 
     Example:
@@ -119,42 +127,55 @@ def choose_likelihoods(
         >>> choose_likelihoods(["real"], waiting.unsqueeze(-1))[0].likelihood
         'Gamma'
     """
+    every = (table if every is None else every).double()
     order = torch.as_tensor(np.random.RandomState(seed).permutation(len(table))[:_MOST_ROWS])
     table = table[order].double()
-    present = [column[~column.isnan()] for column in table.unbind(-1)]
-    lowest = torch.tensor(low or [float(values.min()) for values in present], dtype=table.dtype)
-    names = [candidates(kind, values, float(least)) for kind, values, least in zip(kinds, present, lowest, strict=True)]
-    tops = high or [float(values.max()) for values in present]
-    codes = [names[i][-1] == "Categorical" and kind == "counts" for i, kind in enumerate(kinds)]
-    first = torch.where(torch.tensor(codes), lowest, 0.0)  # what a column's codes are counted from
-    own_size = [1 + int(top) for top in tops]
+    all_rows = [column[~column.isnan()] for column in every.unbind(-1)]
+    some_rows = [column[~column.isnan()] for column in table.unbind(-1)]
+    names = [candidates(*column) for column in zip(kinds, some_rows, all_rows, strict=True)]
+    levels = [levels_of(column) if kind != "categories" else () for kind, column in zip(kinds, all_rows, strict=True)]
+    own_size = [1 + int(column.max()) for column in all_rows]
     scores: dict[tuple[str, int], Tensor] = {}
-    sizes: dict[str, int] = {}
+    sizes: dict[tuple[str, int], int] = {}
     for name in dict.fromkeys(name for own in names for name in own):
         columns = [i for i, own in enumerate(names) if name in own]
-        begin = first if name == "Categorical" else torch.zeros_like(first)
-        sizes[name] = max(own_size[i] - int(begin[i]) for i in columns) if family_of(name).sized else 0
         contested = [i for i in columns if len(names[i]) > 1]
+        coded, K = table, max(own_size[i] for i in columns)
+        if name == "Categorical":
+            sizes |= {(name, i): len(levels[i]) or own_size[i] for i in columns}
+            coded, K = table.clone(), max(sizes[name, i] for i in columns)
+            for i in contested:
+                coded[:, i] = to_levels(table[:, i], levels[i])
+        elif family_of(name).sized:
+            sizes |= {(name, i): K for i in columns}
         if contested:
-            found = _held_out(name, sizes[name], table[:, contested] - begin[contested])
+            found = _held_out(name, K, coded[:, contested])
             scores |= {(name, i): density for i, density in zip(contested, found.unbind(-1), strict=True)}
-    return [_choose(own, scores, sizes, i, own_size[i]) for i, own in enumerate(names)]
+    return [_choose(own, scores, sizes, i) for i, own in enumerate(names)]
+
+
+def to_levels(column: Tensor, levels: Sequence[float]) -> Tensor:
+    """Return the number of each value among the levels, from 0; NaN where it is missing."""
+    known = torch.tensor(levels, dtype=column.dtype)
+    return torch.where(column.isnan(), column, torch.searchsorted(known, column.contiguous()).to(column))
 
 
 def _choose(
-    names: list[str], scores: dict[tuple[str, int], Tensor], sizes: dict[str, int], i: int, own_size: int
+    names: list[str], scores: dict[tuple[str, int], Tensor], sizes: dict[tuple[str, int], int], i: int
 ) -> Choice:
     """The choice for column i among its candidates."""
     if len(names) == 1:
         nan = float("nan")
-        return Choice(names[0], own_size if family_of(names[0]).sized else 0, nan, "", nan, nan)
+        return Choice(names[0], sizes.get((names[0], i), 0), nan, "", nan, nan)
     own = {name: scores[name, i][~scores[name, i].isnan()] for name in names}
     best = max(names, key=lambda name: float(own[name].mean()))
     chosen = next(name for name in names if _lead(own[best], own[name]) <= 0)
     runner_up = max((name for name in names if name != chosen), key=lambda name: float(own[name].mean()))
     difference = own[chosen] - own[runner_up]
     error = float(difference.std().nan_to_num(0.0)) / len(difference) ** 0.5
-    return Choice(chosen, sizes[chosen], float(own[chosen].mean()), runner_up, float(difference.mean()), error)
+    return Choice(
+        chosen, sizes.get((chosen, i), 0), float(own[chosen].mean()), runner_up, float(difference.mean()), error
+    )
 
 
 def _lead(best: Tensor, other: Tensor) -> float:
@@ -182,45 +203,37 @@ def _held_out(name: str, K: int, table: Tensor) -> Tensor:
 
 
 def with_choices(
-    schema: Schema,
-    table: Tensor,
-    *,
-    low: Sequence[float],
-    high: Sequence[float],
-    likelihood: str,
-    standardise: bool,
-    seed: int,
+    schema: Schema, table: Tensor, every: Tensor, *, likelihood: str, standardise: bool, seed: int
 ) -> tuple[Schema, list[Choice]]:
     """Return the schema with a likelihood for each column, and why.
 
     Args:
         schema: of a table, with the likelihoods of its kinds.
         table: training rows in its own units ``(N, D)``.
-        low: the smallest value of each column over all rows.
-        high: the largest.
+        every: all rows.
         likelihood: of all columns, or "auto".
         standardise: bring the columns to one scale.
         seed: of the folds.
     """
-    constant = [i for i in range(schema.data_dim) if low[i] == high[i]]
+    levels = [levels_of(column) if schema.kinds[i] != "categories" else () for i, column in enumerate(every.unbind(-1))]
+    constant = [i for i, column in enumerate(every.unbind(-1)) if len(column[~column.isnan()].unique()) == 1]
+    choices: list[Choice] = []
+    names, K = [likelihood] * schema.data_dim, list(schema.num_categories)
     if likelihood == "auto":
-        choices = choose_likelihoods(schema.kinds, table, low=low, high=high, seed=seed)
+        choices = choose_likelihoods(schema.kinds, table, every, seed=seed)
         for i in constant:
             choices[i] = Choice("Categorical", 2, 0.0, "", 0.0, 0.0)
         names, K = [one.likelihood for one in choices], [one.num_values for one in choices]
-    else:
-        choices, names, K = [], [likelihood] * schema.data_dim, list(schema.num_categories)
-    loc, scale = list(schema.loc), list(schema.scale)
-    if likelihood == "auto" and len(table) < _FEW_ROWS:  # a spread of its own for every z is learnt from many rows only
-        names = [f"{name}:scale=learned" if family_of(name).own_scale else name for name in names]
+        if len(table) < _FEW_ROWS:  # a spread of its own for every z is learnt from many rows only
+            names = [f"{name}:scale=learned" if family_of(name).own_scale else name for name in names]
     for i in constant:  # nothing to learn: one category, of probability 1
-        names[i], K[i], loc[i], scale[i] = "Categorical", 2, low[i], 1.0
-    codes = [i for i, name in enumerate(names) if name == "Categorical" and schema.kinds[i] == "counts"]
-    for i in set(codes) - set(constant):  # they need not begin at 0
-        loc[i], K[i] = low[i], 1 + int(high[i] - low[i])
-    for i, name in enumerate(names if standardise else []):
-        if i in constant or i in codes:
-            continue
-        if name != schema.likelihoods[i] or schema.kinds[i] != "real":
+        names[i], K[i], levels[i] = "Categorical", 2, levels[i] or (float(every[:, i].nan_to_num(-math.inf).max()),)
+    coded = {i for i, name in enumerate(names) if name == "Categorical" and (likelihood == "auto" or i in constant)}
+    levels = [own if i in coded else () for i, own in enumerate(levels)]
+    loc, scale = list(schema.loc), list(schema.scale)
+    for i, name in enumerate(names):
+        if levels[i]:
+            loc[i], scale[i] = 0.0, 1.0
+        elif standardise and (name != schema.likelihoods[i] or schema.kinds[i] != "real"):
             loc[i], scale[i] = column_scale(name, table[:, i][~table[:, i].isnan()])
-    return schema.with_likelihoods(names, K, loc, scale), choices
+    return schema.with_likelihoods(names, K, loc, scale, levels), choices

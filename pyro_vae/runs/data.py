@@ -119,8 +119,7 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
             schema, choices = with_choices(
                 schema,
                 table[rows["train"]],
-                low=np.nanmin(table.numpy(), 0).tolist(),
-                high=np.nanmax(table.numpy(), 0).tolist(),
+                table,
                 likelihood=recipe.likelihood,
                 standardise=recipe.standardise,
                 seed=recipe.seed,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.datasets.encoding import log_jacobian
+from pyro_vae.datasets.encoding import decode, log_jacobian
 from pyro_vae.datasets.families import family_of
 from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.evaluation.model.baselines import Baselines, baselines
@@ -147,13 +147,17 @@ def criticise_run(trained: Trained, x: Tensor, *, baselines: bool = True) -> Cri
     names = [schema.name(i).strip("'") for i in schema.order] if own and schema.columns else None
     train = trained.prepared.x.get("train") if baselines else None
     seed = trained.recipe.seed
-    found = criticise(
-        trained.model, x, trained.guide, x_train=None if train is None else train[:], names=names, seed=seed
+    order = list(schema.order)
+    return criticise(
+        trained.model,
+        x,
+        trained.guide,
+        x_train=None if train is None else train[:],
+        names=names,
+        to_units=(lambda values: decode(schema, torch.from_numpy(values))[..., order]) if own else None,
+        log_jacobian=jacobian(trained, x) if own else None,
+        seed=seed,
     )
-    if not own:
-        return found
-    loc, scale = ([values[i] for i in schema.order] for values in (schema.loc, schema.scale))
-    return found.in_units(loc, scale, jacobian(trained, x))
 
 
 def compare_runs(runs: Mapping[str, Trained], *, rows: int | None = None) -> ModelComparison:

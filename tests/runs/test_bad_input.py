@@ -191,9 +191,7 @@ def test_other_data_are_read_by_name_and_by_the_words_of_training(tmp_path):
 def test_a_constant_column_is_certain_and_nothing_is_chosen_for_it(tmp_path):
     prepared = _prepared(_written(_with(3.5)[["k"]].assign(f=(Z > 0).astype(int)), tmp_path))
     table = torch.tensor(np.stack([np.full(N, 3.5), Z > 0], -1))
-    schema, choices = with_choices(
-        prepared.schema, table, low=[3.5, 0.0], high=[3.5, 1.0], likelihood="auto", standardise=True, seed=0
-    )
+    schema, choices = with_choices(prepared.schema, table, table, likelihood="auto", standardise=True, seed=0)
     assert schema.likelihoods == ("Categorical", "Bernoulli")
     assert str(choices[0]) == "Categorical"
 

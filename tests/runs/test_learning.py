@@ -40,9 +40,8 @@ def _prepared(table, names, **settings):
     """Schema and data of a table, as a run prepares them."""
     schema = describe(Loaded(table, names), np.arange(len(table)))
     values = torch.as_tensor(table)
-    low, high = np.nanmin(table, 0).tolist(), np.nanmax(table, 0).tolist()
     schema, choices = with_choices(
-        schema, values, low=low, high=high, likelihood=settings.pop("likelihood", "auto"), standardise=True, seed=0
+        schema, values, values, likelihood=settings.pop("likelihood", "auto"), standardise=True, seed=0
     )
     return schema, choices, encode(schema, table, dtype=torch.float32)
 
@@ -77,7 +76,7 @@ def test_a_column_gets_the_family_that_it_was_drawn_from(kind, draw, wanted):
 def test_a_column_of_codes_is_no_count():
     codes = np.where(RNG.rand(400) < 0.5, 1.0, 7.0)
     (choice,) = choose_likelihoods(["counts"], torch.tensor(codes).unsqueeze(-1))
-    assert (choice.likelihood, choice.num_values) == ("Categorical", 7)  # from 1 to 7
+    assert (choice.likelihood, choice.num_values) == ("Categorical", 2)  # 1 and 7
 
 
 def test_the_jacobian_gives_the_density_in_the_tables_own_units():
@@ -138,22 +137,42 @@ def test_codes_are_counted_from_their_lowest_on_any_scale(standardise):
     schema, _ = with_choices(
         schema,
         torch.as_tensor(table),
-        low=[1001.0, 3.0],
-        high=[1003.0, 4.0],
+        torch.as_tensor(table),
         likelihood="auto",
         standardise=standardise,
         seed=0,
     )
     x = encode(schema, table, dtype=torch.float32)
-    assert sorted(zip(schema.num_categories, schema.loc, strict=True)) == [(2, 3.0), (3, 1001.0)]
+    assert schema.num_categories == (2, 2)
+    assert schema.levels == ((1001.0, 1003.0), (3.0, 4.0))
     assert x.min(0).values.tolist() == [0, 0]
-    assert sorted(x.max(0).values.tolist()) == [1, 2]
+    assert x.max(0).values.tolist() == [1, 1]
+    assert (decode(schema, x) == table).all()
+
+
+def test_a_few_numbers_that_repeat_are_categories_however_they_are_written():
+    """Ages of a survey in classes: a density on 17.5, 22, 27 has no bound, and draws 19.3."""
+    ages = RNG.choice([17.5, 22.0, 27.0, 32.0, 42.0], size=(300, 1), p=[0.1, 0.3, 0.3, 0.2, 0.1])
+    table = np.concatenate([ages, RNG.normal(size=(300, 1)) + ages / 10], 1)
+    table[::11, 0] = np.nan
+    schema, choices, x = _prepared(table, ("age", "b"))
+    assert (choices[0].likelihood, choices[0].num_values) == ("Categorical", 5)
+    np.testing.assert_array_equal(decode(schema, x)[:, 0], table[:, 0])
+    with pytest.raises(ValueError, match=r"column 'age': 17.5, 22, 27, 32, 42; got 19 in data row 1"):
+        encode(schema, np.array([[22.0, 0.0], [19.0, 0.0]]), dtype=torch.float32)
+    between = decode(schema, torch.tensor([[0.5, 0.0]])[:, np.argsort(schema.order).tolist()])
+    assert between[0, 0] == 19.75  # a mean of places
+    assert "Categorical" not in {one.likelihood for one in choose_likelihoods(["real"], torch.tensor(table[:20, :1]))}
 
 
 def test_a_zero_in_any_row_leaves_no_density_of_positive_values():
     values = torch.tensor(RNG.lognormal(size=(200, 1)))
     assert choose_likelihoods(["real"], values)[0].likelihood == "LogNormal"
-    assert choose_likelihoods(["real"], values, low=[0.0])[0].likelihood in {"Gaussian", "StudentT", "Laplace"}
+    assert choose_likelihoods(["real"], values, torch.cat([values, torch.zeros(1, 1)]))[0].likelihood in {
+        "Gaussian",
+        "StudentT",
+        "Laplace",
+    }
 
 
 def test_the_first_elbo_is_that_of_independent_columns():
@@ -274,7 +293,8 @@ def test_a_category_of_two_leaves_no_factor_to_itself():
     two = (RNG.rand(300, 1) < 0.5) + 1.0
     table = np.concatenate([two, RNG.normal(size=(300, 3))], 1)
     schema, _, x = _prepared(table, ("sex", "a", "b", "c"))
-    assert (schema.likelihoods[0], schema.num_categories[0], schema.loc[0]) == ("Categorical", 2, 1.0)
+    assert (schema.likelihoods[0], schema.num_categories[0], schema.loc[0]) == ("Categorical", 2, 0.0)
+    assert schema.levels[0] == (1.0, 2.0)
     columns = column_features(schema, torch.nn.Identity())
     columns.standardise(x)
     assert columns.widths == [1, 1, 1, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,8 @@ def criticise(
     statistics: Mapping[str, Callable[[Any, Any], Any]] | None = None,
     num_replicates: int = 200,
     names: Any = None,
+    to_units: Callable[[np.ndarray], np.ndarray] | None = None,
+    log_jacobian: Tensor | None = None,
     level: float = 0.05,
     seed: int = 0,
     plate: str | None = "data",
@@ -73,6 +76,9 @@ def criticise(
             several sites dictionaries by name.
         num_replicates: R, at least 3 / level - 1; of user statistics more, that their p-values can be small enough.
         names: of the D columns; None for the site's with a number.
+        to_units: maps columns ``(..., D)`` as the program sees them to other units, each by itself and rising; in those
+            statistics and baselines are reported.
+        log_jacobian: what turns log p(x) of a row into that of the other units, ``(N,)``.
         level: of false alarms in all.
         seed: of all that is random here.
         plate: the data plate; None for a whole program.
@@ -99,15 +105,19 @@ def criticise(
     if statistics and posterior is None:
         raise ValueError(say("a posterior beside statistics T(x, z)", "none", "posterior=guide, or pv.mcmc(model, x)"))
     notes: list[str] = []
+    convert = to_units or (lambda values: values)
     with fork_rng(seed=seed):
         full = as_columns(target, names)
         log_p = _log_p(target, posterior, notes)
+        if log_p is not None and log_jacobian is not None:
+            moved = log_p.log_evidence + log_jacobian.to(log_p.log_evidence)
+            log_p = replace(log_p, log_evidence=moved)
         if not target.per_datum and posterior is None:
             notes.append("replicates of the prior: a posterior asks what the program makes of these data")
         some, columns = _fewer_rows(target, full, num_replicates, names, notes)
         sets, source = _replicates(some, columns, posterior, num_replicates)
         rng = np.random.default_rng(seed)
-        every = np.concatenate([columns.values[None], sets])
+        every = convert(np.concatenate([columns.values[None], sets]))
         pits = pit(every, _tied(every, columns.discrete), rng)
         found = family(*statistics_of(every, columns.discrete, pits))
         findings = _findings(found)
@@ -115,7 +125,7 @@ def criticise(
             enough = max(num_replicates, math.ceil(4 * _MAX_FAMILIES * len(statistics) / level))
             findings += _user_findings(target, full, _draws(target, posterior, enough), statistics)
         two = _tell_apart(some, columns, sets[-1], seed, notes)
-    beside = _baselines(target, full, x_train, notes)
+    beside = _baselines(target, full, x_train, convert, notes)
     return Criticism(
         findings=tuple(findings),
         names=columns.names,
@@ -242,7 +252,9 @@ def _is_observed(arg: Tensor, columns: Columns) -> bool:
     return any(arg is v or (arg.shape == v.shape and arg.equal(v.to(arg))) for v in columns.values_by_site.values())
 
 
-def _baselines(target: Target, columns: Columns, x_train: Any, notes: list[str]) -> Baselines | None:
+def _baselines(
+    target: Target, columns: Columns, x_train: Any, convert: Callable[[np.ndarray], np.ndarray], notes: list[str]
+) -> Baselines | None:
     if x_train is None:
         return None
     if not target.per_datum:
@@ -251,6 +263,6 @@ def _baselines(target: Target, columns: Columns, x_train: Any, notes: list[str])
     x = as_columns(Target(target.model, x_train, plate=target.plate)).values
     discrete, atoms, names = columns.discrete, columns.atoms, columns.names
     L = target.latent_dim
-    found = baselines(x, columns.values, latent_dim=L, discrete=discrete, atoms=atoms, names=names)
+    found = baselines(convert(x), convert(columns.values), latent_dim=L, discrete=discrete, atoms=atoms, names=names)
     notes.extend(found.notes)
     return found

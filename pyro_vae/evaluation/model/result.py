@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from pyro_vae.evaluation.evidence.evidence import Evidence
 from pyro_vae.evaluation.model.baselines import Baselines
@@ -15,8 +14,6 @@ from pyro_vae.evaluation.model.two_sample import TwoSample
 from pyro_vae.evaluation.model.words import Finding, against_baselines, verdict_of
 
 __all__ = ["Criticism", "worst_rows"]
-
-_UNITLESS = {"share of zeros", "PIT"}
 
 
 def worst_rows(log_p: Evidence | None) -> tuple[int, ...]:
@@ -98,32 +95,6 @@ class Criticism:
         give_away = self.two_sample is not None and self.two_sample.p_value <= self.level / len(self.families)
         told_apart = self.two_sample if give_away else None
         return verdict_of(self.ok, self.failed, self.names, self.kinds, self.laws, two_sample=told_apart)
-
-    def in_units(self, loc: Any, scale: Any, log_jacobian: Tensor) -> Criticism:
-        r"""Return the same criticism of data :math:`\text{loc} + \text{scale}\, x`: of a table that was standardised.
-
-        Args:
-            loc: ``(D,)``.
-            scale: ``(D,)``, positive.
-            log_jacobian: what turns log p(x) of a row into that of the other units, ``(N,)``.
-        """
-
-        def moved(f: Finding) -> Finding:
-            if len(f.columns) != 1 or f.statistic in _UNITLESS:
-                return f
-            by = float(scale[f.columns[0]])
-            to = 0.0 if f.statistic == "standard deviation" else float(loc[f.columns[0]])
-            numbers = {name: to + by * getattr(f, name) for name in ("observed", "middle", "low", "high")}
-            return replace(f, **numbers)
-
-        log_p, beside = self.evidence, self.baselines
-        if log_p is not None:
-            log_p = replace(log_p, log_evidence=log_p.log_evidence + log_jacobian.to(log_p.log_evidence))
-        if beside is not None:
-            beside = replace(beside, log_prob={k: v + log_jacobian.to(v) for k, v in beside.log_prob.items()})
-        return replace(
-            self, findings=tuple(map(moved, self.findings)), evidence=log_p, baselines=beside, worst=worst_rows(log_p)
-        )
 
     def to_dataframe(self) -> Any:
         """Return a pandas DataFrame, one row a statistic."""
