@@ -99,8 +99,8 @@ class ImputationCheck:
                 f"imputed means err by {row['rmse']:.3f} standard deviations, column means by {row['rmse_mean']:.3f}, "
                 f"IterativeImputer by {row['rmse_iterative']:.3f} ({ratio:.2f} times its error)"
             )
-            error = math.sqrt(0.09 / row["cells"])
-            word = "as they should" if abs(row["coverage_90"] - 0.9) <= 2 * error else "not what they say"
+            error, off = math.sqrt(0.09 / row["cells"]), row["coverage_90"] - 0.9
+            word = "as they should" if abs(off) <= 2 * error else "too wide" if off > 0 else "too narrow"
             word = word if error < _VAGUE else "too few to tell"
             said.append(f"90 % intervals hold {row['coverage_90']:.1%} of {row['cells']:.0f} hidden numbers: {word}")
         if "all categories" in frame.index:

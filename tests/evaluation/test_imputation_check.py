@@ -78,7 +78,7 @@ def test_intervals_that_are_too_narrow_or_off_are_called_that(linear):
     narrow = pv.Model(model.prior, pv.likelihoods.Gaussian(model.likelihood.network, scale=0.05), missing=True)
     bad = pv.check_imputation(narrow, x, pv.analytic, x_train=train)
     assert bad.coverage(0.9) < 0.6
-    assert "not what they say" in bad.verdict
+    assert "too narrow" in bad.verdict
 
 
 def test_counts_are_covered_as_often_as_is_said():
