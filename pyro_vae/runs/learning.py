@@ -39,6 +39,8 @@ _GUIDE_EPOCHS = 6
 _START_NUMBERS = 2**18  # that a start is fitted to, at most: 2 MB in double precision
 _VALIDATION_ROWS = 2_000  # draws of the guide to judge on, at least
 
+Weights = tuple[dict[str, Tensor], dict[str, Tensor]]  # of model and guide
+
 
 def resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
     """Return the recipe with L, prior and guide chosen, where it leaves them open; images get 2 and a standard normal.
@@ -120,16 +122,24 @@ def learn(
     )
     if not recipe.epochs and not history.stopped_early:
         notify("note: the held-out ELBO was still rising at the end: --epochs with a larger number goes on")
-    num_rows = len(prepared.x["train"])
-    watched = isinstance(validation, Tensor) and len(validation) > 1
-    if first is not None and watched and not _clearly_better(model, guide, first, validation):
-        notify("note: on held-out rows the trained model is not clearly better than its linear start, which is kept")
-        notify("note: the start is fitted again, to validation rows too; the ELBO said is that of the trained model")
-        _start(recipe, prepared, model, guide, ["train", "validation"])
-        num_rows += len(validation)
     if first is not None:
+        num_rows = _keep_better(recipe, prepared, model, guide, first, notify=notify)
         widen_scales(model, prepared.schema, x[:_VALIDATION_ROWS], num_rows)
     return history
+
+
+def _keep_better(
+    recipe: Recipe, prepared: Prepared, model: Model, guide: nn.Module, first: Weights, *, notify: Callable[[str], None]
+) -> int:
+    """Leave the trained weights, or the linear start where they are no better; say how many rows those learnt from."""
+    num_rows, validation = len(prepared.x["train"]), prepared.x["validation"]
+    watched = isinstance(validation, Tensor) and len(validation) > 1
+    if not watched or _clearly_better(model, guide, first, validation):
+        return num_rows
+    notify("note: on held-out rows the trained model is not clearly better than its linear start, which is kept")
+    notify("note: the start is fitted again, to validation rows too; the ELBO said is that of the trained model")
+    _start(recipe, prepared, model, guide, ["train", "validation"])
+    return num_rows + len(validation)
 
 
 def _repeated(x: Any, num_rows: int) -> Any:
@@ -200,19 +210,17 @@ def train_guide(recipe: Recipe, model: Model, guide: nn.Module, x: Tensor) -> No
             value.requires_grad_(True)
 
 
-def _state(model: nn.Module, guide: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _state(model: nn.Module, guide: nn.Module) -> Weights:
     return copy.deepcopy(model.state_dict()), copy.deepcopy(guide.state_dict())
 
 
-def _load(model: nn.Module, guide: nn.Module, state: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+def _load(model: nn.Module, guide: nn.Module, state: Weights) -> None:
     model.load_state_dict(state[0])
     guide.load_state_dict(state[1])
 
 
 @torch.no_grad()
-def _clearly_better(
-    model: Model, guide: Any, first: tuple[dict[str, Tensor], dict[str, Tensor]], x: Any, num_samples: int = 500
-) -> bool:
+def _clearly_better(model: Model, guide: Any, first: Weights, x: Any, num_samples: int = 500) -> bool:
     """Whether the weights beat the first ones on held-out rows by a paired standard error of log p(x)."""
     now = _state(model, guide)
     after = _log_evidence(model, guide, x, num_samples)

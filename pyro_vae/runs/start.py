@@ -149,7 +149,7 @@ def choose_factors(
     most = max(1, min(F - 1, N // 4))
     dims = [latent_dim] if latent_dim else [L for L in _LATENT_DIMS if most >= L]
     components = [num_components] if num_components else list(range(1, min(_MOST_COMPONENTS, N // 10) + 1))
-    score = partial(_held_out, features, {})
+    score = partial(_cross_validated, features, {})
     L = _best(dims, lambda L: score(L, 1))
     K = _best(components, lambda K: score(L, K))
     if K > 1:  # what one component needs factors for, several may say with fewer; or they have more to say
@@ -169,7 +169,7 @@ def _best(candidates: Sequence[int], score: Callable[[int], float]) -> int:
     return best
 
 
-def _held_out(features: Tensor, known: dict[tuple[int, int], FactorAnalysis], L: int, K: int) -> float:
+def _cross_validated(features: Tensor, known: dict[tuple[int, int], FactorAnalysis], L: int, K: int) -> float:
     """Log likelihood a row, by fits to the other folds; those of one component, where others start, are kept."""
     N = len(features)
     fold = torch.arange(N) % min(_FOLDS, N)
