@@ -247,14 +247,14 @@ def test_training_that_breaks_off_leaves_the_last_whole_epoch_and_nothing_else(e
 
 
 def test_rows_on_disk_are_held_out_without_reading_the_file_whole(tmp_path, monkeypatch):
-    """The same bits as from the tensor, also with its share held out, and never more rows in memory than a piece."""
-    x = _binary(400)
+    """The same bits as from the tensor, also with its share held out, and never more rows in memory than four batches."""
+    x = _binary(800)
     np.save(tmp_path / "x.npy", x.numpy())
     monkeypatch.setattr("pyro_vae.datasets.rows._PIECE", 50 * x.shape[1])
     counts, read = [], Rows._read
     monkeypatch.setattr(Rows, "_read", lambda self, where: counts.append(len(where)) or read(self, where))
     on_disk = Rows(np.load(tmp_path / "x.npy", mmap_mode="r"), torch.from_numpy)
-    for validation in (0.25, x[:80]):
+    for validation in (0.5, x[:80]):
         ends = []
         for data in (x, on_disk):
             pyro.set_rng_seed(1)
@@ -263,7 +263,7 @@ def test_rows_on_disk_are_held_out_without_reading_the_file_whole(tmp_path, monk
             ends.append((history.train_elbo, history.validation_elbo))
         assert ends[0] == ends[1]
     assert counts
-    assert max(counts) <= 50
+    assert max(counts) <= 4 * 50  # of 400 that are held out
 
 
 def _outside(x):
@@ -327,3 +327,13 @@ def test_bad_input_is_refused_in_words(change, words):
     given = {"model": model, "guide": guide, "x": _binary(60), **change}
     with pytest.raises((TypeError, ValueError, RuntimeError), match=words):
         pv.fit(given.pop("model"), given.pop("guide"), given.pop("x"), **{"epochs": 1, **QUIET, **given})
+
+
+def test_a_guide_over_all_real_numbers_is_refused_for_a_box_that_no_draw_has_left():
+    x = torch.ones(20, 4)
+    model = pv.Model(pv.priors.Uniform(1, low=-3.0, high=3.0), pv.likelihoods.Bernoulli(torch.nn.Linear(1, 4)))
+    guide = pv.guides.DiagonalGaussian(torch.nn.Linear(4, 2))
+    torch.nn.init.constant_(guide.network.bias, -4.0)  # far inside: sigma is 0.02
+    torch.nn.init.zeros_(guide.network.weight)
+    with pytest.raises(ValueError, match=r"the interval from -3 to 3.*guides\.Transformed"):
+        pv.fit(model, guide, x, epochs=1, validation=None, progress=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows, pieces
 from pyro_vae.inference.target.enumeration import is_discrete
 from pyro_vae.inference.target.program import Program, check_dtypes, may_miss, run_once
-from pyro_vae.inference.target.supports import check_shape, check_support, in_words, same_support
+from pyro_vae.inference.target.supports import check_shape, check_support, in_words, is_real, same_support, underlying
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.randomness import fork_rng
 
@@ -182,12 +183,15 @@ def check_guide(model: Program, guide: Program, *args: Any) -> dict[str, Any]:
         if around - own:
             remedy = "the same names in both (plate= of Model and guide)"
             raise ValueError(say(f"site {name!r} of the guide in plates {sorted(own)}", f"{sorted(around)}", remedy))
+        support, q = site["fn"].support, proposed[name]["fn"]
         with torch.no_grad(), fork_rng():
-            inside = bool(site["fn"].support.check(proposed[name]["fn"].sample((100,))).all())
-        if not inside:
+            inside = bool(support.check(q.sample((100,))).all())
+        vague = dist.Delta | torch.distributions.TransformedDistribution  # whose support may say more than is drawn
+        fits = is_real(support) or not is_real(q.support) or isinstance(underlying(q), vague)
+        if not (inside and fits):  # a draw outside may come late, and then end the training
             remedy = "guides.Transformed(guide, torch.distributions.biject_to(prior().support))"
-            expected = f"a guide over {in_words(site['fn'].support)}, as the prior at site {name!r}"
-            raise ValueError(say(expected, in_words(proposed[name]["fn"].support), remedy))
+            expected = f"a guide over {in_words(support)}, as the prior at site {name!r}"
+            raise ValueError(say(expected, in_words(q.support), remedy))
     return others
 
 
