@@ -27,7 +27,7 @@ from pyro_vae.scales import raw_scale, to_scale
 __all__ = ["can_start_linearly", "choose_factors", "linear_start", "marginal_start", "widen_scales"]
 
 _MOST_ROWS = 4_000  # to fit a start to
-_LATENT_DIMS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+_LATENT_DIMS = (1, 2, 3, 4, 6, 8, 12, 16)
 _MOST_COMPONENTS = 8
 _START_DRAWS = 8_000  # of the factors, to regress columns on
 _CHOOSING_ROWS = 1_000
@@ -35,6 +35,8 @@ _FOLDS = 4
 _ENOUGH_ROWS = 200  # held out: no more folds are needed
 _PSEUDO_ROWS = 0.5
 _NO_PRECISION = 0.02  # that a network adds at first: one that it can learn from
+_FAR = 4.0  # standard deviations
+_STILL = 0.2  # standard deviations, of a column that has hardly any in a fold
 _GAIN = 0.01  # nats a row that a candidate must be better by
 
 
@@ -145,6 +147,7 @@ def choose_factors(
     """
     generator = torch.Generator().manual_seed(seed)
     features = features[torch.randperm(len(features), generator=generator)[:_CHOOSING_ROWS]].double()
+    features = features.clamp(-_FAR, _FAR)  # a few far values must not outvote the rest
     N, F = features.shape
     most = max(1, min(F - 1, N // 4))
     dims = [latent_dim] if latent_dim else [L for L in _LATENT_DIMS if most >= L]
@@ -175,15 +178,21 @@ def _cross_validated(features: Tensor, known: dict[tuple[int, int], FactorAnalys
     fold = torch.arange(N) % min(_FOLDS, N)
     total, count = 0.0, 0
     for k in range(int(fold.max()) + 1) if N > 1 else ():
-        rest = features[fold != k]
+        varied = _spread(features[fold != k]) > _STILL  # of a column that stands still, other folds have no density
+        rest = features[fold != k][:, varied]
         fit = partial(factor_analysis, rest, L, pseudo_rows=_PSEUDO_ROWS, steps=60, tolerance=1e-3)
         found = known.get((L, k)) or known.setdefault((L, k), fit())
         found = fit(num_components=K, start=found) if K > 1 else found
-        total += float(found.log_prob(features[fold == k]).sum())
+        total += float(found.log_prob(features[fold == k][:, varied]).sum())
         count += int((fold == k).sum())
         if count >= _ENOUGH_ROWS:
             break
     return total / max(count, 1)
+
+
+def _spread(x: Tensor) -> Tensor:
+    """Standard deviation of each column over its values, ``(D,)``."""
+    return (x - x.nanmean(0)).square().nanmean(0).sqrt()
 
 
 def _parts(likelihood: Likelihood, schema: Schema) -> list[tuple[Likelihood, slice, str, int]]:
@@ -240,7 +249,10 @@ def _start_encoder(guide: DiagonalGaussian | ProductOfExperts, factors: FactorAn
 
 
 def _regress(part: Likelihood, z: Tensor, x: Tensor, *, num_rows: int, missing: bool) -> None:
-    """Fit a part's linear head to columns given z, by penalised maximum likelihood: a weight is N(0, 1) beforehand."""
+    """Fit a part's linear head to columns given z, by penalised maximum likelihood: a weight is N(0, 1 / L) beforehand.
+
+    What a column takes from all of z then has variance 1 beforehand, whatever L: rare counts draw no huge ones.
+    """
     working: Any = copy.deepcopy(part).double()
     linear = working.network = _head(working).linear  # the rest of the head is 0
     optimiser = torch.optim.LBFGS(
@@ -251,7 +263,7 @@ def _regress(part: Likelihood, z: Tensor, x: Tensor, *, num_rows: int, missing: 
         optimiser.zero_grad()
         p = working(z)
         log_prob = (ObservedEntries(p) if missing else p).log_prob(x).mean()
-        value: Tensor = -log_prob + linear.weight.square().sum() / (2 * num_rows)
+        value: Tensor = -log_prob + z.shape[-1] * linear.weight.square().sum() / (2 * num_rows)
         value.backward()
         return value
 
