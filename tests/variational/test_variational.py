@@ -247,7 +247,7 @@ def test_training_that_breaks_off_leaves_the_last_whole_epoch_and_nothing_else(e
 
 
 def test_rows_on_disk_are_held_out_without_reading_the_file_whole(tmp_path, monkeypatch):
-    """The same bits as from the tensor, also with its share held out, and never more rows in memory than four batches."""
+    """The same bits as from the tensor, also with its share held out, and no more rows in memory than four batches."""
     x = _binary(800)
     np.save(tmp_path / "x.npy", x.numpy())
     monkeypatch.setattr("pyro_vae.datasets.rows._PIECE", 50 * x.shape[1])
