@@ -8,10 +8,19 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.target.densities import log_prob
 from pyro_vae.inference.target.program import Program, Trace, argument_name, check_dtypes, frame_of, may_miss
 from pyro_vae.inference.target.supports import check_shape, check_support, same_support
 
-__all__ = ["DEFAULT_PLATE", "PlateError", "check_arguments", "check_sites", "data_plate"]
+__all__ = [
+    "DEFAULT_PLATE",
+    "PlateError",
+    "check_arguments",
+    "check_missing",
+    "check_sites",
+    "data_plate",
+    "without_data",
+]
 
 DEFAULT_PLATE = "data"
 
@@ -21,19 +30,51 @@ class PlateError(ValueError):
 
 
 def check_arguments(model: Program, args: tuple[Any, ...], *, single: bool) -> None:
-    """Check a program's arguments: tensors of data, finite, of the precision of its parameters.
+    """Check a program's arguments: tensors of data, none infinite, of the precision of its parameters.
 
     Raises:
         TypeError: if a single argument is no tensor.
-        ValueError: if data are empty, not finite, or of another precision than a module's parameters.
+        ValueError: if data are empty, infinite, or of another precision than a module's parameters.
     """
     for position, arg in enumerate(args):
         if isinstance(arg, Tensor):
             name = argument_name(position)
-            checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=may_miss(model, position))
+            checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=True)
         elif single:
             checks.tensor(arg)
     check_dtypes(model, args)
+
+
+def check_missing(model: Program, args: tuple[Any, ...], trace: Trace) -> None:
+    """Check that a program which is given NaN keeps it out of its observed sites and their densities.
+
+    Raises:
+        ValueError: if NaN reaches a density, or a value under a mask, whose gradient it would make NaN.
+    """
+    for position, arg in enumerate(args):
+        if not isinstance(arg, Tensor) or may_miss(model, position) or not bool(arg.isnan().any()):
+            continue
+        for name, site in trace.items():
+            if not bool(log_prob(site).isfinite().all()):
+                checks.finite(arg, argument_name(position))
+            value = site["value"]
+            if site["is_observed"] and isinstance(value, Tensor) and bool(value.isnan().any()):
+                remedy = f"obs={argument_name(position)}.nan_to_num() under the mask"
+                raise ValueError(say(f"numbers at the observed site {name!r}", "NaN, whose gradient is NaN", remedy))
+
+
+def without_data(runs: list[Trace]) -> frozenset[str]:
+    """Names of the observed sites none of whose numbers is the same in every run: latents determine them all.
+
+    So reparametrisers write the site that they have replaced, its prior with it.
+    """
+    return frozenset(
+        name
+        for name, site in runs[0].items()
+        if site["is_observed"] and site["value"].numel()
+        if all(name in run for run in runs)
+        if not any(bool((site["value"] == run[name]["value"]).any()) for run in runs[1:])
+    )
 
 
 def data_plate(trace: Trace, plate: str | None) -> str | None:

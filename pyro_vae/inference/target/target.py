@@ -19,9 +19,16 @@ from pyro_vae.inference.target import discrete
 from pyro_vae.inference.target.coupling import Coupled
 from pyro_vae.inference.target.densities import log_parts, log_prob, per_datum
 from pyro_vae.inference.target.enumeration import Enumeration
-from pyro_vae.inference.target.layout import LatentSite, Layout
-from pyro_vae.inference.target.legality import DEFAULT_PLATE, check_arguments, check_sites, data_plate
-from pyro_vae.inference.target.program import Program, Trace, beside, evaluating, run_once
+from pyro_vae.inference.target.layout import LatentSite, Layout, data_first
+from pyro_vae.inference.target.legality import (
+    DEFAULT_PLATE,
+    check_arguments,
+    check_missing,
+    check_sites,
+    data_plate,
+    without_data,
+)
+from pyro_vae.inference.target.program import Program, Trace, beside, deterministic_sites, evaluating, run_once
 from pyro_vae.inference.target.rows import arguments_over_data
 from pyro_vae.inference.target.substitution import each, run_at, run_prior, vectorised
 from pyro_vae.inference.target.supports import is_real, same_support
@@ -92,6 +99,9 @@ class Target:
         self.plate = plate
         with torch.no_grad(), fork_rng(seed=0):  # looking takes nothing from the random stream, nor depends on it
             runs = [run_prior(model, self.args) for _ in range(_LOOKS)]  # several, to see which supports move
+        check_missing(model, self.args, runs[0])
+        self._determined = without_data(runs)
+        runs = [{name: site for name, site in run.items() if name not in self._determined} for run in runs]
         first = runs[0]
         used_plate = data_plate(first, plate)
         self._moving = check_sites(runs, used_plate)
@@ -225,6 +235,26 @@ class Target:
         lead = u.dim() - 2
         return {name: self.sites[name].data_first(value, lead) for name, value in values.items()}
 
+    def compute_deterministic(self, u: Tensor) -> dict[str, Tensor]:
+        """Return what the latent sites at u determine, by name: ``pyro.deterministic``, sites of reparametrisers.
+
+        Discrete sites have the first of their values.
+
+        Args:
+            u: ``(..., N, L)``.
+
+        Returns:
+            Values ``(..., N, *rest)`` of sites in the data plate, ``(..., *shape)`` of a whole program.
+        """
+
+        def values(v: Tensor) -> dict[str, Tensor]:
+            found = run_at(self.model, self.args, self.layout, v, read=deterministic_sites)
+            if self._determined:
+                found |= {name: site for name, site in self.trace(v).items() if name in self._determined}
+            return {name: data_first(site, self.layout) for name, site in found.items()}
+
+        return vectorised(values, u)
+
     def pack(self, values: dict[str, Tensor]) -> Tensor:
         """Return u ``(N, L)`` for one value a latent site, as the program would sample it: the inverse of constrain.
 
@@ -304,8 +334,11 @@ class Target:
         return run_at(self.model, self.args, self.layout, u)
 
     def _run(self, u: Tensor) -> Trace:
-        """The sites at u, discrete latent ones with all their values."""
-        return run_at(self.model, self.args, self.layout, u, self._enumeration if self.discrete else None)
+        """The sites at u, discrete latent ones with all their values; what latents determine is no observation."""
+        trace = run_at(self.model, self.args, self.layout, u, self._enumeration if self.discrete else None)
+        for name in self._determined:
+            trace[name]["is_observed"] = False
+        return trace
 
     def _coupled(self, trace: Trace) -> Coupled:
         return Coupled.of(trace, self._enumeration, self._moving)
