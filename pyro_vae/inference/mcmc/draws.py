@@ -33,6 +33,7 @@ class Draws:
             summed out while the chains run, are drawn given the others: whole numbers.
         marginals: of each discrete site the probability of each of its K values, ``(N, *batch, K)``, in the mean over
             draws of the others, and so with less noise than counts of its own draws.
+        deterministic: what ``pyro.deterministic`` and reparametrisers name, at each draw, shaped as ``samples``.
         diverging: whether the move to each draw diverged, ``(C, S, N)``; None where a kernel knows no divergence.
         acceptance: mean acceptance probability of the kept draws, ``(C, N)``.
         step_size: the kernel's step size while draws were kept, ``(N,)`` or ``(C, N)``; None where it has none.
@@ -60,6 +61,7 @@ class Draws:
     samples: dict[str, Tensor]
     acceptance: Tensor
     marginals: dict[str, Tensor] = field(default_factory=dict)
+    deterministic: dict[str, Tensor] = field(default_factory=dict)
     diverging: Tensor | None = None
     step_size: Tensor | None = None
     exchange: Tensor | None = None
@@ -179,9 +181,13 @@ class Draws:
     def thin(self, every: int) -> Draws:
         """Return every ``every``-th draw of each chain."""
         every = checks.positive_integer(every, "every")
-        samples = {name: value[:, every - 1 :: every] for name, value in self.samples.items()}
+
+        def thinned(values: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value[:, every - 1 :: every] for name, value in values.items()}
+
         diverging = None if self.diverging is None else self.diverging[:, every - 1 :: every]
-        return replace(self, samples=samples, diverging=diverging)
+        parts = {"samples": thinned(self.samples), "deterministic": thinned(self.deterministic)}
+        return replace(self, **parts, diverging=diverging)
 
     def rows(self, index: Any) -> Draws:
         """Return the draws of the posteriors at ``index`` (anything that indexes a tensor's first dimension)."""
@@ -189,6 +195,7 @@ class Draws:
             self,
             samples={name: value[:, :, index] for name, value in self.samples.items()},
             marginals={name: value[index] for name, value in self.marginals.items()},
+            deterministic={name: value[:, :, index] for name, value in self.deterministic.items()},
             diverging=None if self.diverging is None else self.diverging[:, :, index],
             acceptance=self.acceptance[:, index],
             step_size=None if self.step_size is None else self.step_size[..., index],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +113,9 @@ def mcmc(
     kept = _sample(kernel, density, state, kernel.first_tuning(u, metric), plan, progress=progress)
     discrete, marginals = _summed_out(target, kept.u)
     return Draws(
-        _constrained(target, kept.u) | discrete,
+        _constrained(target, kept.u, target.constrain) | discrete,
         marginals=marginals,
+        deterministic=_constrained(target, kept.u, target.compute_deterministic),
         acceptance=kept.acceptance / kept.u.shape[1],
         diverging=kept.diverging,
         step_size=kept.step_size,
@@ -219,10 +221,12 @@ def _sample(kernel: Kernel, density: LogDensity, state: State, tuning: Tuning, p
 
 
 @torch.no_grad()
-def _constrained(target: Target, u: Tensor, most: int = 2_000_000) -> dict[str, Tensor]:
+def _constrained(
+    target: Target, u: Tensor, sites: Callable[[Tensor], dict[str, Tensor]], most: int = 2_000_000
+) -> dict[str, Tensor]:
     """Draws ``(C, S, N, L)`` as sites ``(C, S, N, *event)``, so many at a time as keep the transforms' memory small."""
     size = max(1, most // max(1, u[:, 0].numel()))
-    parts = [target.constrain(part) for part in u.split(size, 1)]
+    parts = [sites(part) for part in u.split(size, 1)]
     joined = {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
     return joined if target.per_datum else {name: value.unsqueeze(2) for name, value in joined.items()}
 

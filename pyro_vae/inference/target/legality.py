@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
+import pyro.distributions as dist
+import torch
 from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.target.densities import log_prob
 from pyro_vae.inference.target.program import Program, Trace, argument_name, check_dtypes, frame_of, may_miss
-from pyro_vae.inference.target.supports import check_shape, check_support, same_support
+from pyro_vae.inference.target.supports import check_shape, check_support, layers, same_support, underlying
 
 __all__ = [
     "DEFAULT_PLATE",
@@ -19,6 +22,7 @@ __all__ = [
     "check_missing",
     "check_sites",
     "data_plate",
+    "improper_sites",
     "without_data",
 ]
 
@@ -75,6 +79,23 @@ def without_data(runs: list[Trace]) -> frozenset[str]:
         if all(name in run for run in runs)
         if not any(bool((site["value"] == run[name]["value"]).any()) for run in runs[1:])
     )
+
+
+def improper_sites(trace: Trace, determined: Set[str]) -> list[str]:
+    """Names of the sites of the prior whose densities are not those of its draws: masked, scaled, or with no draws.
+
+    So is a site that latents determine, where it carries a density. Annealing from the prior would be wrong in silence.
+    """
+
+    def weighed(site: dict[str, Any]) -> bool:
+        masks = [site["mask"], *(getattr(fn, "_mask", None) for fn in layers(site["fn"]))]
+        masked = any(mask is not None and not bool(torch.as_tensor(mask).all()) for mask in masks)
+        scaled = not bool((torch.as_tensor(site["scale"]) == 1).all())
+        return masked or scaled or isinstance(underlying(site["fn"]), dist.ImproperUniform)
+
+    latent = {name: site for name, site in trace.items() if not site["is_observed"] and name not in determined}
+    own = [n for n, site in latent.items() if weighed(site) and f"{n.removesuffix('_unobserved')}_observed" not in trace]
+    return own + [name for name in determined if bool((log_prob(trace[name]) != 0).any())]
 
 
 def data_plate(trace: Trace, plate: str | None) -> str | None:

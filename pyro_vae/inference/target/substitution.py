@@ -30,7 +30,7 @@ _FILLS = {Tensor.normal_, Tensor.exponential_, Tensor.cauchy_, Tensor.uniform_, 
 _MAKERS = {torch.zeros, torch.ones, torch.empty, torch.full, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty}
 
 
-def run_prior(model: Program, args: tuple[Any, ...], read: Callable[..., Trace] = run_once) -> Trace:
+def run_prior(model: Program, args: tuple[Any, ...]) -> Trace:
     """The sample sites of one run in evaluation mode, latent sites drawn from the prior.
 
     An improper one, which has no draws, is uniform on (-2, 2) on the unconstrained scale, as where Pyro's chains start.
@@ -38,7 +38,12 @@ def run_prior(model: Program, args: tuple[Any, ...], read: Callable[..., Trace] 
     Raises:
         ValueError: if the program draws what no trace shows.
     """
-    with evaluating(model), pyro.validation_enabled(False), _Draw():
+    with _Draw():
+        return _run(model, args)
+
+
+def _run(model: Program, args: tuple[Any, ...], read: Callable[..., Trace] = run_once) -> Trace:
+    with evaluating(model), pyro.validation_enabled(False):
         return read(model, *args)
 
 
@@ -58,7 +63,7 @@ def run_at(
     substitute = _Substitute(layout, u, enumerated=enumeration is not None)
     try:
         with substitute, nullcontext() if enumeration is None else enumeration.running():
-            return run_prior(model, args, read)
+            return _run(model, args, read)
     except RuntimeError as error:
         error.add_note(f"last latent site reached: {substitute.last!r}")
         raise

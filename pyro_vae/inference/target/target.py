@@ -26,6 +26,7 @@ from pyro_vae.inference.target.legality import (
     check_missing,
     check_sites,
     data_plate,
+    improper_sites,
     without_data,
 )
 from pyro_vae.inference.target.program import Program, Trace, beside, deterministic_sites, evaluating, run_once
@@ -72,6 +73,8 @@ class Target:
         discrete: the discrete latent sites by name.
         observed: names of the observed sites.
         per_datum: whether there are N posteriors, or one of the whole program.
+        improper: names of sites whose mask, scale or missing draws make the prior's density another than that of
+            :meth:`sample_prior`.
         largest_sum: numbers in the largest tensor of a sum over discrete sites, at one u; 0 without any.
         plain: whether u is the value of the one latent site itself.
         origin: u = 0, ``(N, L)``, in the program's dtype and on its device.
@@ -101,6 +104,7 @@ class Target:
             runs = [run_prior(model, self.args) for _ in range(_LOOKS)]  # several, to see which supports move
         check_missing(model, self.args, runs[0])
         self._determined = without_data(runs)
+        self.improper = improper_sites(runs[0], self._determined)
         runs = [{name: site for name, site in run.items() if name not in self._determined} for run in runs]
         first = runs[0]
         used_plate = data_plate(first, plate)
