@@ -193,7 +193,8 @@ def _direction(x):
 
 @reparametrised("ConjugateReparam", lambda: {"z": reparam.ConjugateReparam(dist.Gamma(5.0, 3.0))})
 def _conjugate(x):
-    z = pyro.sample("z", dist.Gamma(2.0, 1.0))
+    rate = pyro.sample("rate", dist.LogNormal(0.0, 0.5))
+    z = pyro.sample("z", dist.Gamma(2.0, rate))
     with pyro.plate("data", len(x)):
         pyro.sample("x", dist.Poisson(z), obs=torch.tensor([1.0, 3.0, 0.0], dtype=x.dtype))
 

@@ -60,15 +60,11 @@ class AnnealingPath:
 
     Raises:
         TypeError: if the start has no density function.
-        ValueError: if it is the prior, and that has not the density of its draws.
     """
 
     def __init__(self, target: Target, start: Any, *, compile: bool | str = False) -> None:
         must_have_continuous(target)
         self.target = target
-        if start is None and target.improper:
-            got, remedy = f"masks, scales or densities without draws at {target.improper}", 'start="chains"'
-            raise ValueError(say("a prior whose draws have its density, to anneal from", got, remedy))
         self.density = LogDensity(target, compile=compile)
         self.sampler = None if start is None else GuideSampler(target, start)
         if self.sampler is not None and self.sampler.distribution is None:

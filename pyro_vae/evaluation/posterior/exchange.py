@@ -29,7 +29,7 @@ def to_arviz(
 ) -> Any:
     """Return any posterior as ArviZ' InferenceData (DataTree from ArviZ 1 on).
 
-    Groups: ``posterior`` (draws by site), ``log_likelihood`` (log p(x|z) of each observed site, one
+    Groups: ``posterior`` (draws by site, and of what they determine), ``log_likelihood`` (log p(x|z) of each observed site, one
     a draw and datum; of a whole program one a draw and observation), ``sample_stats``
     (``lp``, log p(x, u); divergences of chains) and ``observed_data``.
 
@@ -57,10 +57,14 @@ def to_arviz(
     u = u.reshape(chains, -1, *u.shape[1:])  # (C, S, N, L)
     parts = u.flatten(0, 1).split(block_size(target))
     statistics = {"lp": log_joint_in_blocks(target, u.flatten(0, 1)).unflatten(0, u.shape[:2])}
+    named = [target.compute_deterministic(part) for part in parts]
+    deterministic = {name: torch.cat([part[name] for part in named]).unflatten(0, u.shape[:2]) for name in named[0]}
     by_site = [target.log_likelihood_by_site(part) for part in parts]
     log_likelihood = {name: torch.cat([part[name] for part in by_site]) for name in target.observed}
     if isinstance(posterior, Draws) and posterior.diverging is not None:
         statistics["diverging"] = posterior.diverging
+    if not target.per_datum:
+        statistics = {name: value.squeeze(2) for name, value in statistics.items()}
     if isinstance(posterior, Draws) and set(posterior.samples) >= set(target.discrete):
         found = {name: posterior.samples[name] for name in target.discrete}
         discrete = found if target.per_datum else {name: value.squeeze(2) for name, value in found.items()}
@@ -70,7 +74,7 @@ def to_arviz(
     observed = {name: trace[name]["value"] for name in target.observed}
     return _from_groups(
         {
-            "posterior": target.constrain(u) | discrete,
+            "posterior": target.constrain(u) | deterministic | discrete,
             "log_likelihood": {name: value.unflatten(0, u.shape[:2]) for name, value in log_likelihood.items()},
             "sample_stats": statistics,
             "observed_data": observed,

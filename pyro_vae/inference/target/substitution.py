@@ -22,7 +22,7 @@ from pyro_vae.inference.target.layout import Layout
 from pyro_vae.inference.target.program import Program, Trace, evaluating, run_once
 from pyro_vae.inference.target.supports import bijection, underlying
 
-__all__ = ["NaNWithoutFactor", "each", "run_at", "run_prior", "vectorised"]
+__all__ = ["DrawImproper", "NaNWithoutFactor", "each", "run_at", "run_prior", "vectorised"]
 
 _FILLS = {Tensor.normal_, Tensor.exponential_, Tensor.cauchy_, Tensor.uniform_, Tensor.log_normal_, Tensor.geometric_}
 
@@ -38,7 +38,7 @@ def run_prior(model: Program, args: tuple[Any, ...]) -> Trace:
     Raises:
         ValueError: if the program draws what no trace shows.
     """
-    with _Draw():
+    with _Untraced(), DrawImproper():
         return _run(model, args)
 
 
@@ -167,20 +167,24 @@ class NaNWithoutFactor(TorchFunctionMode):
         return torch.where((failed == 0)[..., None, None], factor, torch.nan)
 
 
-class _Draw(Messenger):
-    """Draws what Pyro does not, and refuses what a trace would not show."""
+class DrawImproper(Messenger):
+    """Draws latent sites that have no draws: uniform on (-2, 2) on the unconstrained scale."""
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or msg["done"]:
-            return
-        if msg["infer"].get("_do_not_trace", False):
-            name = msg["name"].removesuffix("_updated")
-            remedy = "the program without ConjugateReparam: a density over all latents needs none"
-            raise ValueError(say("a program whose draws are sites", f"{name!r} drawn by ConjugateReparam", remedy))
-        if isinstance(underlying(msg["fn"]), dist.ImproperUniform):
+        if not msg["is_observed"] and not msg["done"] and isinstance(underlying(msg["fn"]), dist.ImproperUniform):
             transform = bijection(msg["fn"].support)
             raw = torch.empty(transform.inverse_shape(msg["fn"].shape())).uniform_(-2, 2)
             msg["value"], msg["done"] = transform(raw), True
+
+
+class _Untraced(Messenger):
+    """Refuses draws that no trace shows."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["infer"].get("_do_not_trace", False) and not msg["is_observed"]:
+            name = msg["name"].removesuffix("_updated")
+            remedy = "the program without ConjugateReparam: a density over all latents needs none"
+            raise ValueError(say("a program whose draws are sites", f"{name!r} drawn by ConjugateReparam", remedy))
 
 
 class _Substitute(Messenger):

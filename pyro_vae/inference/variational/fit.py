@@ -127,7 +127,7 @@ def fit(
         pyro.set_rng_seed(checks.positive_integer(seed, "seed", minimum=0))
     _check_makers(loss, optimiser, checkpoint)
     where = training_device(device)
-    train, held_out = split(x, validation, where, model)
+    train, held_out = split(x, validation, where)
     for program in (model, guide):
         if where is not None and isinstance(program, nn.Module):
             program.to(where)
