@@ -373,9 +373,8 @@ def nested_plates():
     def program(x):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
         table = torch.stack([x, x + 0.3])
-        with pyro.plate("rows", 2, dim=-2):
-            with pyro.plate("columns", len(x), dim=-1):
-                pyro.sample("x", dist.Normal(z, 0.7), obs=table)
+        with pyro.plate("rows", 2, dim=-2), pyro.plate("columns", len(x), dim=-1):
+            pyro.sample("x", dist.Normal(z, 0.7), obs=table)
 
     return program
 

@@ -1,15 +1,21 @@
 """Every route and measure as one check of an idiom against Pyro's own answer: a new route is one function here."""
 
+import warnings
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from unittest import mock
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Predictive, Trace_ELBO
+from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 
 import pyro_vae as pv
+from pyro_vae.inference.compiled.backend import NotTraceableError
+from pyro_vae.inference.mcmc.density import LogDensity
+from pyro_vae.inference.posterior import GuideSampler
+from pyro_vae.inference.variational import engine
 from tests.idioms.programs import make
 from tests.idioms.truths import truth
 from tests.truth import STANDARD_ERRORS
@@ -32,7 +38,11 @@ class Case:
 
     def __post_init__(self):
         self.program, self.args = make(self.name)
-        self.target = pv.Target(self.program, self.args)
+
+    @cached_property
+    def target(self):
+        """The program's densities."""
+        return pv.Target(self.program, self.args)
 
     @cached_property
     def truth(self):
@@ -43,6 +53,19 @@ class Case:
     def exact(self):
         """The posterior by quadrature, to be given to measures."""
         return pv.quadrature(self.target)
+
+
+_CASES = {}
+
+
+def case_of(name):
+    """The idiom's case, kept for its other routes unless its parameters are Pyro's store's, which tests clear."""
+    if name in _CASES:
+        return _CASES[name]
+    case = Case(name)
+    if name != "ConjugateReparam" and case.target and not len(pyro.get_param_store()):
+        _CASES[name] = case
+    return case
 
 
 def close(found, expected, tolerance):
@@ -87,9 +110,6 @@ def mode(case):
 def laplace(case):
     """The inverse of minus Pyro's Hessian, where Pyro's gradient is zero."""
     found = pv.laplace(case.target)
-    if case.name in SADDLES:
-        assert not bool(found.converged.any())
-        return
     assert bool(found.converged.all())
     for n, f in enumerate(case.truth.densities):
         u = found.mean[n]
@@ -103,9 +123,6 @@ def laplace(case):
         hessian = (gradient[: len(u)] - gradient[len(u) :]) / 2e-4
         close(found.covariance_matrix[n], torch.linalg.inv(-hessian), 1e-3 * float(found.variance[n].max()))
         assert bool(((gradient[: len(u)] + gradient[len(u) :]).abs() < 1e-5).all())
-
-
-SADDLES = set()
 
 
 @route
@@ -141,7 +158,9 @@ def determined(case, u):
     known = {*case.target.sites, *case.target.observed}
     sites = {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and n not in known}
     found = {n: s["value"] for n, s in sites.items() if not poutine.util.site_is_subsample(s)}
-    return {n: v if v.shape[:1] == u.shape[:1] or not case.target.per_datum else v.expand(len(u)) for n, v in found.items()}
+    return {
+        n: v if v.shape[:1] == u.shape[:1] or not case.target.per_datum else v.expand(len(u)) for n, v in found.items()
+    }
 
 
 @route
@@ -158,18 +177,21 @@ def nuts(case):
 
 @route
 def compiled_gradient(case):
-    """The graph that long chains run gives Pyro's numbers, or says why there is none."""
-    from pyro_vae.inference.mcmc.density import LogDensity
-
+    """The graph that long chains run, before Inductor, gives Pyro's numbers, or says why there is none."""
     density = LogDensity(case.target, compile="auto")
     u = case.truth.draws(3).requires_grad_()
     expected = case.truth.log_joint(u)
     (gradient,) = torch.autograd.grad(expected.sum(), u)
-    for _ in range(2):
-        value, grad = density.value_and_grad(u.detach())
-        close(value, expected.detach(), 1e-8)
-        close(grad, gradient, 1e-6)
-    assert density.engine == "compiled", density.engine
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, where Inductor is imported
+        from torch._inductor import compile_fx
+    with mock.patch.object(compile_fx, "compile_fx", lambda graph, *_, **__: graph):
+        for _ in range(2):
+            value, grad = density.value_and_grad(u.detach())
+            close(value, expected.detach(), 1e-8)
+            close(grad, gradient, 1e-6)
+    if density.engine != "compiled":
+        raise NotTraceableError(density.engine)
 
 
 def _guide(case):
@@ -191,7 +213,15 @@ def _fitted(case, **settings):
     epochs = 12
     N = len(case.args[0])
     history = pv.fit(
-        case.program, guide, case.args, epochs=epochs, batch_size=N, lr=0.02, validation=None, progress=False, **settings
+        case.program,
+        guide,
+        case.args,
+        epochs=epochs,
+        batch_size=N,
+        lr=0.02,
+        validation=None,
+        progress=False,
+        **settings,
     )
     pyro.clear_param_store()
     case = Case(case.name)
@@ -208,13 +238,10 @@ def _fitted(case, **settings):
 @route
 def fit_compiled(case):
     """The same as one graph a step, or a word why there is none."""
-    from unittest import mock
-
-    from pyro_vae.inference.variational import engine
-
     with mock.patch.object(engine, "_STEPS_TO_TRACE", 5):
         history = _fitted(case, compile="auto")
-    assert history.engine.startswith("one graph a step"), history.engine
+    if not history.engine.startswith("one graph a step"):
+        raise NotTraceableError(history.engine)
 
 
 @route
@@ -224,8 +251,6 @@ def fitted_guide_as_posterior(case):
     guide = _guide(case)
     with poutine.block(), pyro.validation_enabled(False):
         guide(*case.args)
-    from pyro_vae.inference.posterior import GuideSampler
-
     sampler = GuideSampler(case.target, guide)
     u, log_q = sampler.sample(4)
     for v, total in zip(u, log_q.sum(-1), strict=True):
@@ -281,7 +306,9 @@ def evidence_bridge(case):
 @route
 def gaps(case):
     """Gap and ELBO of Laplace's approximation add up to the evidence."""
-    ledger = pv.gaps(case.target, guide=pv.laplace(case.target), family="diagonal", truth=case.exact, num_steps=5, num_samples=50)
+    ledger = pv.gaps(
+        case.target, guide=pv.laplace(case.target), family="diagonal", truth=case.exact, num_steps=5, num_samples=50
+    )
     close(ledger.elbo + ledger.approximation + ledger.amortisation, case.exact.log_evidence, 1e-8)
 
 
@@ -295,7 +322,7 @@ def compare(case):
     u = q.sample((2000,))
     log_ratio = q.log_prob(u) - case.truth.log_joint(u) + case.truth.log_evidence
     fine = log_ratio.isfinite().all(0)
-    error = (log_ratio.var(0) / 2000 + scores["q"].kl_error**2).sqrt() + 1e-3
+    error = (log_ratio.var(0) / 2000 + scores["q"].kl_error ** 2).sqrt() + 1e-3
     within(scores["q"].kl[fine], log_ratio.mean(0)[fine], error[fine])
 
 

@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from pyro.infer.mcmc.util import initialize_model
 
-from tests.idioms.programs import IDIOMS, SAME_AS, make
+from tests.idioms.programs import SAME_AS, make
 
 
 @dataclass
@@ -65,13 +65,16 @@ def density_of(program, args):
     def batched(u, jacobian):
         """The same of programs that vmap does not take: points in front, with a place for one plate behind them."""
         values, log_det = values_at(u)
-        values = {n: v if start[n].dim() and len(prototype.nodes[n]["fn"].batch_shape) else v.unsqueeze(1)
-                  for n, v in values.items()}
+        values = {
+            n: v if start[n].dim() and len(prototype.nodes[n]["fn"].batch_shape) else v.unsqueeze(1)
+            for n, v in values.items()
+        }
         trace = poutine.trace(poutine.condition(program, data=values)).get_trace(*args)
         trace.compute_log_prob()
         terms = [site["log_prob"] for site in trace.nodes.values() if "log_prob" in site]
-        return sum(term.expand(len(u), *term.shape[1:]).reshape(len(u), -1).sum(-1) for term in terms
-                   if term.dim() > 1) + (log_det if jacobian else 0.0)
+        return sum(
+            term.expand(len(u), *term.shape[1:]).reshape(len(u), -1).sum(-1) for term in terms if term.dim() > 1
+        ) + (log_det if jacobian else 0.0)
 
     def many(u, jacobian=True):
         with pyro.validation_enabled(False):

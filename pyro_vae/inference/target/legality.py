@@ -94,7 +94,9 @@ def improper_sites(trace: Trace, determined: Set[str]) -> list[str]:
         return masked or scaled or isinstance(underlying(site["fn"]), dist.ImproperUniform)
 
     latent = {name: site for name, site in trace.items() if not site["is_observed"] and name not in determined}
-    own = [n for n, site in latent.items() if weighed(site) and f"{n.removesuffix('_unobserved')}_observed" not in trace]
+    own = [
+        n for n, site in latent.items() if weighed(site) and f"{n.removesuffix('_unobserved')}_observed" not in trace
+    ]
     return own + [name for name in determined if bool((log_prob(trace[name]) != 0).any())]
 
 

@@ -135,7 +135,8 @@ def fit(
     size = min(64, num_data) if batch_size is None else batch_size
     patience = _in_epochs(patience, patience_steps, steps_per_epoch=-(-num_data // max(1, size)))
     settings = Settings(epochs, size, lr, patience, kl_warmup, clip_norm, lr_drops)
-    others = check_programs(model, guide, train, held_out, batch_size=size, plate=plate, binary=dynamic_binarisation)
+    rows: dict[str, Any] = {"batch_size": size, "plate": plate, "binary": dynamic_binarisation}
+    others, full_size = check_programs(model, guide, train, held_out, **rows)
     loss = fitting_loss(loss, others)
     if starts and (checkpoint is None or checkpoint.load() is None):
         trial_epochs = -(-checks.positive_integer(trial_steps, "trial_steps") * size // num_data)
@@ -143,7 +144,7 @@ def fit(
         same |= {"dynamic_binarisation": dynamic_binarisation, "device": device, "progress": False}
         same |= {"batch_size": size, "lr": lr, "validation": held_out, "compile": compile and "auto"}
         _take_best_start((model, guide), starts, partial(fit, model, guide, train, epochs=trial_epochs, **same))
-    run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
+    run = TrainingRun(model, guide, loss, binary=dynamic_binarisation, full_size=full_size)
     parameters = run.parameters(tuple(part[:size] for part in train))
     with progress_bar(epochs, "SVI", show=progress, unit="epoch") as bar:
         warn = write_above_bar if progress else lambda _: None

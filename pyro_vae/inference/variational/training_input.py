@@ -16,6 +16,7 @@ from pyro_vae.inference.target.legality import check_missing, without_data
 from pyro_vae.inference.target.program import Program, check_dtypes, run_once
 from pyro_vae.inference.target.substitution import DrawImproper
 from pyro_vae.inference.target.supports import check_shape, check_support, in_words, same_support
+from pyro_vae.inference.variational.mini_batches import check_batches
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.randomness import fork_rng
 
@@ -98,8 +99,11 @@ def check_programs(
     batch_size: int,
     plate: str,
     binary: bool,
-) -> dict[str, Any]:
-    """Check that model and guide fit each other and the data, whole and in batches; return as :func:`check_guide`.
+) -> tuple[dict[str, Any], int | None]:
+    """Check that model and guide fit each other and the data, whole and in batches.
+
+    Returns:
+        As :func:`check_guide`, and as :func:`check_batches`.
 
     Raises:
         TypeError, ValueError: if they do not.
@@ -118,12 +122,13 @@ def check_programs(
         _observing(model, held_out, binary=binary)
     batch = tuple(part[:size] for part in train)
     others = check_guide(model, guide, *((torch.bernoulli(batch[0]), *batch[1:]) if binary else batch))
-    for name, site in sites.items():
+    full_size = check_batches(model, guide, train, batch_size=size, plate=plate)
+    for name, site in sites.items() if full_size is None else ():
         inside = any(frame.name == plate for frame in site["cond_indep_stack"])
         if not site["is_observed"] and size < len(train[0]) and not inside:
             remedy = f"batch_size={len(train[0])}, or plate= with the data plate's name"
             raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
-    return others
+    return others, full_size
 
 
 def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
