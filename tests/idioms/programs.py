@@ -18,6 +18,7 @@ IDIOMS = {}  # name: (makes the program, its arguments)
 SAME_AS = {  # idioms that Pyro's own chains do not take, and the program that they are another way of writing
     "SplitReparam": "a vector",
     "obs_mask": "obs_mask, by hand",
+    "ImproperUniform, its density at another site": "positive vectors a datum",
 }
 
 
@@ -520,6 +521,27 @@ def simplex_a_datum():
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Dirichlet(torch.tensor([1.0, 2.0, 1.5])))
             pyro.sample("x", dist.Normal(z[..., 0] - z[..., 1], 0.7), obs=x)
+
+    return program
+
+
+@idiom("positive vectors a datum", X[:2])
+def positive_vectors():
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.LogNormal(torch.tensor([0.0, 0.5]), 0.6).to_event(1))
+            pyro.sample("x", dist.Normal(z.prod(-1) - 1.0, 0.7), obs=x)
+
+    return program
+
+
+@idiom("ImproperUniform, its density at another site", X[:2])
+def improper():
+    def program(x):  # as many data as numbers in each: a Jacobian summed over the wrong ones does not fail
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.ImproperUniform(constraints.positive, (), (2,)))
+            pyro.sample("prior", dist.LogNormal(torch.tensor([0.0, 0.5]), 0.6).to_event(1), obs=z)
+            pyro.sample("x", dist.Normal(z.prod(-1) - 1.0, 0.7), obs=x)
 
     return program
 

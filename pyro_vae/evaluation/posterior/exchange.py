@@ -29,9 +29,9 @@ def to_arviz(
 ) -> Any:
     """Return any posterior as ArviZ' InferenceData (DataTree from ArviZ 1 on).
 
-    Groups: ``posterior`` (draws by site, and of what they determine), ``log_likelihood`` (log p(x|z) of each observed site, one
-    a draw and datum; of a whole program one a draw and observation), ``sample_stats``
-    (``lp``, log p(x, u); divergences of chains) and ``observed_data``.
+    Groups: ``posterior`` (draws by site, and of what they determine), ``log_likelihood`` (log p(x|z) of each observed
+    site, one a draw and datum; of a whole program one a draw and observation), ``sample_stats`` (``lp``, log p(x, u);
+    divergences of chains) and ``observed_data``.
 
     Args:
         model: the Pyro program, or a Target in place of it and x.

@@ -186,8 +186,8 @@ class Draws:
             return {name: value[:, every - 1 :: every] for name, value in values.items()}
 
         diverging = None if self.diverging is None else self.diverging[:, every - 1 :: every]
-        parts = {"samples": thinned(self.samples), "deterministic": thinned(self.deterministic)}
-        return replace(self, **parts, diverging=diverging)
+        samples, deterministic = thinned(self.samples), thinned(self.deterministic)
+        return replace(self, samples=samples, deterministic=deterministic, diverging=diverging)
 
     def rows(self, index: Any) -> Draws:
         """Return the draws of the posteriors at ``index`` (anything that indexes a tensor's first dimension)."""

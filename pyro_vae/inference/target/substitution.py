@@ -53,6 +53,7 @@ def run_at(
     layout: Layout,
     u: Tensor,
     enumeration: Enumeration | None = None,
+    *,
     read: Callable[..., Trace] = run_once,
 ) -> Trace:
     """The sample sites of one run at u ``(N, L)``; latent ones have their log |det dz/du| in ``infer["log_det"]``.

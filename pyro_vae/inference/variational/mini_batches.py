@@ -19,7 +19,7 @@ _Rows = tuple[int, torch.Tensor]  # a plate's full size, and which of its rows a
 
 
 def check_batches(model: Program, guide: Program, train: Data, *, batch_size: int, plate: str) -> int | None:
-    """Check that batches of the data mean the same rows to model and guide; return the plate's size if it is sub-sampled.
+    """Check that batches of the data mean the same rows to model and guide; return a sub-sampled plate's size.
 
     A plate that is sub-sampled by the rows of the batch, ``pyro.plate("data", N, subsample=index)`` with index among
     the data, makes of each batch's densities an estimate of all data's. Its latent sites may lie outside the plate.
@@ -80,7 +80,7 @@ def _rows(program: Program, batch: Data, plate: str) -> _Rows | None:
 
 
 def _check_any_size(model: Program, guide: Program, train: Data, batch_size: int, plate: str) -> None:
-    """Check that a guide takes another number of rows as well, where the model does: else its parameters are rows' own."""
+    """Check that a guide takes another number of rows where the model does: else its parameters are rows' own."""
     size = batch_size - 1 or 2
     other = tuple(part[:size] for part in train)
     if not all(_takes(model, other, plate, size)):
@@ -88,8 +88,8 @@ def _check_any_size(model: Program, guide: Program, train: Data, batch_size: int
     if all(_takes(guide, other, plate, size)):
         return
     remedy = (
-        f"batch_size={len(train[0])}, an amortised guide, or pyro.plate({plate!r}, {len(train[0])}, subsample=index) in "
-        "model and create_plates, with index = torch.arange(N) among the data"
+        f"batch_size={len(train[0])}, an amortised guide, or pyro.plate({plate!r}, {len(train[0])}, subsample=index) "
+        "in model and create_plates, with index = torch.arange(N) among the data"
     )
     raise ValueError(say("a guide whose parameters are not of each datum's own", f"batches of {batch_size}", remedy))
 
