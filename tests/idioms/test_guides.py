@@ -117,7 +117,7 @@ def test_a_point_says_that_it_is_one(name, float64):
         lambda: pv.verdict(target, posterior=guide),
     ):
         with pytest.raises(
-            ValueError, match="a posterior with a density; got a point mass.*laplace in place of the mode"
+            ValueError, match=r"a posterior with a density; got a point mass.*laplace in place of the mode"
         ):
             measure()
     score = pv.compare(target, posteriors={"point": guide}).scores["point"]

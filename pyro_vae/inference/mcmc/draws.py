@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import checks
-from pyro_vae.arviz_import import arviz
+from pyro_vae.arviz_import import from_groups
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc import diagnostics
 
@@ -228,27 +228,20 @@ class Draws:
     def to_arviz(self) -> Any:
         """Return ArviZ' InferenceData (DataTree from ArviZ 1 on): groups ``posterior`` and ``sample_stats``.
 
-        Dimensions are ``chain, draw`` and, if there is a data plate, its name.
+        Dimensions are ``chain, draw`` and, if there is a data plate, its name. :func:`pyro_vae.to_arviz` adds what
+        needs the program: log likelihood, predictive draws and data.
         """
-        library = arviz()
-        from_dict: Any = library.from_dict
-
         plate = [] if self.plate is None else [self.plate]
 
         def shaped(value: Tensor) -> Any:
             return (value if plate else value.squeeze(2)).cpu().numpy()
 
-        posterior = {name: shaped(value) for name, value in self.samples.items()}
+        values = self.samples | self.deterministic
+        posterior = {name: shaped(value) for name, value in values.items()}
+        dims = {name: plate + [f"{name}_dim_{i}" for i in range(value.dim() - 3)] for name, value in values.items()}
         statistics = {} if self.diverging is None else {"diverging": shaped(self.diverging)}
-        dims = {
-            name: plate + [f"{name}_dim_{i}" for i in range(value.dim() - 3)] for name, value in self.samples.items()
-        }
-        if self.diverging is not None:
-            dims["diverging"] = plate
         groups = {"posterior": posterior, "sample_stats": statistics}
-        if int(library.__version__.split(".")[0]) >= 1:
-            return from_dict(groups, dims=dims)
-        return from_dict(**groups, dims=dims)
+        return from_groups(groups, {"posterior": dims, "sample_stats": {"diverging": plate}})
 
 
 def _listed(rows: Tensor, most: int = 8) -> str:

@@ -335,11 +335,14 @@ class Target:
 
         Discrete latent sites have the first of their values.
         """
-        return run_at(self.model, self.args, self.layout, u)
+        return self._marked(run_at(self.model, self.args, self.layout, u))
 
     def _run(self, u: Tensor) -> Trace:
-        """The sites at u, discrete latent ones with all their values; what latents determine is no observation."""
-        trace = run_at(self.model, self.args, self.layout, u, self._enumeration if self.discrete else None)
+        """The sites at u, discrete latent ones with all their values."""
+        return self._marked(run_at(self.model, self.args, self.layout, u, self._enumeration if self.discrete else None))
+
+    def _marked(self, trace: Trace) -> Trace:
+        """Note that what latents determine is no observation."""
         for name in self._determined:
             trace[name]["is_observed"] = False
         return trace
