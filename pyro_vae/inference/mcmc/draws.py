@@ -34,6 +34,7 @@ class Draws:
         marginals: of each discrete site the probability of each of its K values, ``(N, *batch, K)``, in the mean over
             draws of the others, and so with less noise than counts of its own draws.
         deterministic: what ``pyro.deterministic`` and reparametrisers name, at each draw, shaped as ``samples``.
+        axes: by site, where the program's value has the data axis; 0 where nothing is said.
         diverging: whether the move to each draw diverged, ``(C, S, N)``; None where a kernel knows no divergence.
         acceptance: mean acceptance probability of the kept draws, ``(C, N)``.
         step_size: the kernel's step size while draws were kept, ``(N,)`` or ``(C, N)``; None where it has none.
@@ -62,6 +63,7 @@ class Draws:
     acceptance: Tensor
     marginals: dict[str, Tensor] = field(default_factory=dict)
     deterministic: dict[str, Tensor] = field(default_factory=dict)
+    axes: dict[str, int] = field(default_factory=dict)
     diverging: Tensor | None = None
     step_size: Tensor | None = None
     exchange: Tensor | None = None
@@ -203,6 +205,37 @@ class Draws:
         )
 
     # -- other forms ---------------------------------------------------------------------------------------------
+
+    def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
+        """Return the draws of the continuous sites as ``pyro.infer.MCMC`` does, in the shapes that the program has.
+
+        ``pyro.infer.Predictive(model, draws.get_samples())(x_new)`` takes them.
+
+        Args:
+            num_samples: draw so many of them, with replacement, in place of all.
+            group_by_chain: keep the dimension of chains, ``(C, S, *shape)`` in place of ``(C S, *shape)``.
+
+        Example:
+            >>> import pyro, pyro.distributions as dist, pyro_vae as pv
+            >>> def model(x):
+            ...     mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+            ...     with pyro.plate("data", len(x)):
+            ...         pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+            >>> draws = pv.mcmc(model, torch.tensor([1.0, 2.0]), num_samples=50, warmup_steps=50)
+            >>> predictive = pyro.infer.Predictive(pyro.poutine.uncondition(model), draws.get_samples())
+            >>> predictive(torch.zeros(7))["x"].shape
+            torch.Size([200, 7])
+        """
+        samples = {}
+        for name, value in self._continuous.items():
+            shaped = value.squeeze(2) if self.plate is None else value.movedim(2, 2 + self.axes.get(name, 0))
+            samples[name] = shaped if group_by_chain else shaped.flatten(0, 1)
+        if num_samples is None:
+            return samples
+        S = self.num_samples if group_by_chain else self.num_chains * self.num_samples
+        index = torch.randint(S, (num_samples,))
+        axis = int(group_by_chain)
+        return {name: value.index_select(axis, index.to(value.device)) for name, value in samples.items()}
 
     def site(self, name: str | None = None) -> str:
         """Return ``name``, or the only site's name.

@@ -113,8 +113,11 @@ def data_plate(trace: Trace, plate: str | None) -> str | None:
     plates = {frame.name: frame for site in trace.values() for frame in site["cond_indep_stack"]}
     for name, frame in plates.items():
         if frame.full_size is not None and frame.size != frame.full_size:
-            got = f"{frame.size} of {frame.full_size} rows"
-            raise ValueError(say(f"the whole plate {name!r}", got, "a program without sub-sampling"))
+            got = (
+                f"{frame.size} of {frame.full_size} rows, whose density is an estimate that draws would take for exact"
+            )
+            remedy = "a program without sub-sampling, or pv.fit, whose gradients may be estimates"
+            raise ValueError(say(f"the whole plate {name!r}", got, remedy))
     if plate is None or not plates:
         return None
     latent = [site for site in trace.values() if not site["is_observed"]]
