@@ -15,11 +15,7 @@ from torch.distributions import constraints
 
 X = torch.tensor([-0.6, 0.4, 1.1], dtype=torch.float64)
 IDIOMS = {}  # name: (makes the program, its arguments)
-SAME_AS = {  # idioms that Pyro's own chains do not take, and the program that they are another way of writing
-    "SplitReparam": "a vector",
-    "obs_mask": "obs_mask, by hand",
-    "ImproperUniform, its density at another site": "positive vectors a datum",
-}
+BY_HAND = {}  # of idioms that Pyro's own chains, or vmap, do not take: another way of writing the same program
 
 
 def idiom(name, *args):
@@ -159,7 +155,7 @@ def _vector(x):
         pyro.sample("x", dist.Normal(z[..., 0] + 0.5 * z[..., 1], 0.7), obs=x)
 
 
-IDIOMS["a vector"] = lambda: _vector, (X,)
+BY_HAND["SplitReparam"] = lambda: _vector, (X,)
 reparametrised("SplitReparam", lambda: {"z": reparam.SplitReparam([1, 1], dim=-1)})(_vector)
 reparametrised("HaarReparam", lambda: {"z": reparam.HaarReparam(dim=-1)})(_vector)
 reparametrised("DiscreteCosineReparam", lambda: {"z": reparam.DiscreteCosineReparam(dim=-1)})(_vector)
@@ -471,6 +467,41 @@ def dirichlet():
     return program
 
 
+@idiom("Multinomial")
+def multinomial():
+    def program(x):
+        z = pyro.sample("z", dist.Dirichlet(torch.tensor([1.0, 2.0, 1.5])))
+        pyro.sample("x", dist.Multinomial(6, z), obs=torch.tensor([2.0, 3.0, 1.0], dtype=x.dtype))
+
+    return program
+
+
+@idiom("preallocated and filled")
+def filled():
+    def program(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        mean = torch.zeros(len(x))
+        for i in range(len(x)):
+            mean[..., i] = z[..., 0] + i * z[..., 1]
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, 0.7), obs=x)
+
+    return program
+
+
+def _stacked():
+    def program(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        mean = torch.stack([z[0] + i * z[1] for i in range(len(x))], -1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, 0.7), obs=x)
+
+    return program
+
+
+BY_HAND["preallocated and filled"] = _stacked, (X,)
+
+
 @idiom("ordered")
 def ordered():
     def program(x):
@@ -546,6 +577,9 @@ def improper():
     return program
 
 
+BY_HAND["ImproperUniform, its density at another site"] = IDIOMS["positive vectors a datum"]
+
+
 # -- missing data --------------------------------------------------------------------------------------------------
 
 GAPS = torch.tensor([-0.6, torch.nan, 1.1], dtype=torch.float64)
@@ -582,8 +616,7 @@ def partly_observed():
     return program
 
 
-@idiom("obs_mask, by hand", GAPS[:2])
-def partly_observed_by_hand():
+def _partly_observed_by_hand():
     def program(x):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
         with pyro.plate("data", len(x)):
@@ -591,6 +624,9 @@ def partly_observed_by_hand():
             pyro.sample("observed", dist.Normal(z, 0.7).mask(~x.isnan()), obs=x.nan_to_num())
 
     return program
+
+
+BY_HAND["obs_mask"] = _partly_observed_by_hand, (GAPS[:2],)
 
 
 @idiom("imputation by latent sites", GAPS)

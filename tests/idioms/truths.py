@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from pyro.infer.mcmc.util import initialize_model
 
-from tests.idioms.programs import SAME_AS, make
+from tests.idioms.programs import BY_HAND, IDIOMS
 
 
 @dataclass
@@ -95,7 +95,8 @@ def _moving(raw):
 @functools.cache
 def truth(name, per_datum):
     """Integrate Pyro's density of an idiom by a plain sum on a grid."""
-    program, args = make(SAME_AS.get(name, name))
+    make, args = BY_HAND.get(name, IDIOMS[name])
+    program = make()
     rows = [tuple(arg[n : n + 1] for arg in args) for n in range(len(args[0]))] if per_datum else [args]
     pairs = [density_of(program, row) for row in rows]
     L = pairs[0][1]

@@ -77,8 +77,13 @@ def without_data(runs: list[Trace]) -> frozenset[str]:
         for name, site in runs[0].items()
         if site["is_observed"] and site["value"].numel()
         if all(name in run for run in runs)
-        if not any(bool((site["value"] == run[name]["value"]).any()) for run in runs[1:])
+        if not any(bool(_same_number(site["value"], run[name]["value"]).any()) for run in runs[1:])
     )
+
+
+def _same_number(a: Tensor, b: Tensor) -> Tensor:
+    """Where two tensors hold the same number, or both miss it."""
+    return (a == b) | ((a != a) & (b != b))
 
 
 def improper_sites(trace: Trace, determined: Set[str]) -> list[str]:
