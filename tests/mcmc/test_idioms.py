@@ -1,4 +1,4 @@
-"""What users of ``pyro.infer.MCMC`` bring: its arguments, ``Predictive`` on samples, sub-sampled plates; a live view."""
+"""What users of ``pyro.infer.MCMC`` bring: its arguments, ``Predictive``, sub-sampled plates; and a live view."""
 
 import io
 import sys

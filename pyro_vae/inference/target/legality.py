@@ -83,7 +83,7 @@ def without_data(runs: list[Trace]) -> frozenset[str]:
 
 def _same_number(a: Tensor, b: Tensor) -> Tensor:
     """Where two tensors hold the same number, or both miss it."""
-    return (a == b) | ((a != a) & (b != b))
+    return (a == b) | (a.isnan() & b.isnan())
 
 
 def improper_sites(trace: Trace, determined: Set[str]) -> list[str]:

@@ -20,7 +20,7 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.engine import Engine
-from pyro_vae.inference.variational.enumerated import fitting_loss
+from pyro_vae.inference.variational.enumerated import fitting_loss, outside_the_kl
 from pyro_vae.inference.variational.settings import Settings
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.inference.variational.training_input import check_guide, check_programs, split, training_device
@@ -144,8 +144,10 @@ def fit(
         same |= {"dynamic_binarisation": dynamic_binarisation, "device": device, "progress": False}
         same |= {"batch_size": size, "lr": lr, "validation": held_out, "compile": compile and "auto"}
         _take_best_start((model, guide), starts, partial(fit, model, guide, train, epochs=trial_epochs, **same))
-    run = TrainingRun(model, guide, loss, binary=dynamic_binarisation, full_size=full_size)
-    parameters = run.parameters(tuple(part[:size] for part in train))
+    batch = tuple(part[:size] for part in train)
+    spared = outside_the_kl(loss, (model, guide), batch, others) if kl_warmup else frozenset()
+    run = TrainingRun(model, guide, loss, binary=dynamic_binarisation, full_size=full_size, spared=spared)
+    parameters = run.parameters(batch)
     with progress_bar(epochs, "SVI", show=progress, unit="epoch") as bar:
         warn = write_above_bar if progress else lambda _: None
         num_steps = settings.expected_epochs * -(-num_data // size)
