@@ -59,7 +59,7 @@ def fitting_loss(loss: ELBO | None, others: dict[str, Any]) -> ELBO:
 
 @torch.no_grad()
 def outside_the_kl(
-    loss: ELBO, programs: tuple[Program, Program], batch: tuple[Any, ...], others: dict[str, Any]
+    loss: Any, programs: tuple[Program, Program], batch: tuple[Any, ...], others: dict[str, Any]
 ) -> frozenset[str]:
     """Names of summed sites that a KL weight leaves alone: where x depends on them, their sum is of p(x|z).
 
