@@ -35,7 +35,7 @@ def test_a_scaled_or_masked_prior_is_one(float64):
 def test_an_observed_site_that_latents_determine_is_prior_and_data_are_data(float64):
     target = Case("NeuTraReparam").target
     assert target.observed == ["x"]
-    prior, likelihood = target.log_parts(torch.zeros(1, 2))
+    _, likelihood = target.log_parts(torch.zeros(1, 2))
     site = target.trace(torch.zeros(1, 2))["x"]
     torch.testing.assert_close(likelihood, site["fn"].log_prob(site["value"]).sum().reshape(1))
     assert Case("imputation by latent sites").target.observed == ["x"]  # one of whose numbers is a latent's
