@@ -1,5 +1,6 @@
 # make demo   the main job, from real digits to a measured answer
 # make test   lint, types, and every test (doctests and notebooks included)
+# make arviz1 what goes to ArviZ, tested with ArviZ 1 (which needs Python 3.12) in an environment of its own
 # make bench  what is claimed of speed and memory, measured
 # make docs   the README's table and figures, made again by the demo
 PYTHON ?= python3
@@ -7,7 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: demo test lint bench docs clean
+PYTHON_ARVIZ1 ?= python3.12
+ARVIZ1 := .venv-arviz1
+.PHONY: demo test lint arviz1 bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m pyro_vae demo
@@ -19,6 +22,16 @@ lint: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+arviz1: $(ARVIZ1)/.tested
+	OMP_NUM_THREADS=1 $(ARVIZ1)/bin/python -m pytest tests/evaluation/test_exchange.py tests/evaluation/test_evidence.py \
+		tests/evaluation/test_discrete.py tests/evaluation/test_seam.py tests/mcmc/test_diagnostics.py \
+		pyro_vae/arviz_import.py pyro_vae/evaluation pyro_vae/inference/mcmc/draws.py
+
+$(ARVIZ1)/.tested: pyproject.toml
+	$(PYTHON_ARVIZ1) -m venv $(ARVIZ1)
+	$(ARVIZ1)/bin/python -m pip install --quiet --disable-pip-version-check 'arviz>=1' -e '.[test]'
+	touch $@
 
 bench: $(VENV)/.tested
 	$(BIN)/python -m tests.benchmarks
@@ -38,4 +51,4 @@ $(VENV)/.tested: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ARVIZ1) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

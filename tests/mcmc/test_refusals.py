@@ -18,13 +18,17 @@ def small():
 
 
 def test_a_site_that_cannot_be_vectorised_is_named():
+    class Looking(dist.Normal):
+        def log_prob(self, value):
+            return super().log_prob(value) * (1.0 if self.loc.sum().item() > 0 else 2.0)
+
     def model(x):
         with pyro.plate("data", len(x)):
-            p = pyro.sample("p", dist.Dirichlet(torch.ones(3)))
-            pyro.sample("counts", dist.Multinomial(10, p), obs=x)
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", Looking(z, 1.0), obs=x)
 
-    with pytest.raises(ValueError, match=r"'counts', Multinomial of shape"):
-        pv.mcmc(model, torch.tensor([[2.0, 3.0, 5.0]]), **SHORT)
+    with pytest.raises(ValueError, match=r"'x', Looking of shape"):
+        pv.mcmc(model, torch.tensor([2.0, 3.0]), **SHORT)
 
 
 @pytest.mark.parametrize(

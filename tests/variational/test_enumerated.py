@@ -9,7 +9,8 @@ from pyro.infer.autoguide import AutoNormal
 
 import pyro_vae as pv
 from pyro_vae.inference.compiled.backend import NotTraceableError
-from pyro_vae.inference.variational.enumerated import EnumeratedELBO, fitting_loss
+from pyro_vae.inference.compiled.kl_weight import KLWeight
+from pyro_vae.inference.variational.enumerated import EnumeratedELBO, fitting_loss, outside_the_kl
 from pyro_vae.inference.variational.training_input import check_guide
 from tests import discrete_programs as programs
 from tests.truth import STANDARD_ERRORS
@@ -94,6 +95,83 @@ def test_an_elbo_that_sums_nothing_out_is_refused(float64):
     assert fitting_loss(own, check_guide(program, guide, programs.X)) is own
     with pytest.raises(ValueError, match=r"enumeration of \['c'\] declared"):
         fitting_loss(own, check_guide(_undeclared, guide, programs.X))
+
+
+@pyro.infer.config_enumerate
+def _seen(x):
+    """x depends on c, z does not."""
+    with pyro.plate("data", len(x)):
+        c = pyro.sample("c", dist.Categorical(torch.tensor([0.2, 0.5, 0.3])))
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z + 2.0 * c, 0.8), obs=x)
+
+
+@pyro.infer.config_enumerate
+def _seen_and_hidden(x):
+    with pyro.plate("data", len(x)):
+        c = pyro.sample("c", dist.Bernoulli(0.3))
+        z = pyro.sample("z", dist.Normal(c, 1.0))
+        pyro.sample("x", dist.Normal(z + c, 0.8), obs=x)
+
+
+@pytest.mark.parametrize("program", [_seen, programs.per_datum])
+def test_a_kl_warm_up_weighs_the_latent_sites_and_not_what_is_summed_of_the_data(program, float64):
+    x = programs.X
+    loss, weight = fitting_loss(None, check_guide(program, _guide, x)), 0.25
+    spared = outside_the_kl(loss, (program, _guide), (x,), check_guide(program, _guide, x))
+    assert spared == ({"c"} if program is _seen else set())
+    kl_weight = KLWeight(weight, spared)
+    pyro.set_rng_seed(1)
+    value = loss.loss(kl_weight(program), kl_weight(_guide), x)
+    pyro.set_rng_seed(1)
+    q = pyro.poutine.trace(_guide).get_trace(x)
+    log_prior, log_likelihood = pv.Target(program, x).log_parts(q.nodes["z"]["value"].detach().unsqueeze(-1))
+    if program is _seen:  # by hand: p(z) is standard normal
+        expected = dist.Normal(0.0, 1.0).log_prob(q.nodes["z"]["value"]).detach()
+        torch.testing.assert_close(log_prior, expected)
+    expected = weight * (log_prior.sum() - q.log_prob_sum().detach()) + log_likelihood.sum()
+    assert -value == pytest.approx(float(expected), rel=1e-10)
+    quiet = {"validation": None, "progress": False, "compile": False}
+    history = pv.fit(program, _guide, x, epochs=3, batch_size=3, kl_warmup=2, **quiet)
+    assert len(history.train_elbo) == 3
+
+
+def test_a_kl_warm_up_of_a_sum_that_holds_both_is_refused(float64):
+    with pytest.raises(ValueError, match=r"the sum over \['c'\] does not mix with the data; .*try kl_warmup=0"):
+        pv.fit(_seen_and_hidden, _guide, programs.X, epochs=3, batch_size=3, kl_warmup=2, validation=None)
+
+
+def test_an_amortised_guide_over_components_and_latents_is_enumerated(float64):
+    """The mixture prior of a VAE with q(c|x) q(z|x): the components found are those of the exact posterior."""
+    prior = pv.priors.DiscreteMixture(1, num_components=2)
+    with torch.no_grad():
+        prior.loc.copy_(torch.tensor([[-2.0], [2.0]]))
+    decoder = torch.nn.Linear(1, 2).requires_grad_(False)
+    decoder.weight.copy_(torch.tensor([[1.0], [1.5]]))
+    model = pv.Model(prior.requires_grad_(False), pv.likelihoods.Gaussian(decoder, scale=0.5))
+
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.z, self.c = pv.guides.DiagonalGaussian(pv.networks.mlp(2, 8, 2)), torch.nn.Linear(2, 2)
+
+        def forward(self, x):
+            pyro.module("both", self)
+            with pyro.plate("data", len(x)):
+                logits = self.c(x)
+                pyro.sample("c", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+                pyro.sample("z", self.z.posterior(x))
+
+    x, guide = model.sample(60)["x"], Both()
+    loss = pyro.infer.TraceEnum_ELBO(max_plate_nesting=1)
+    quiet = {"validation": None, "progress": False, "compile": False, "loss": loss}
+    history = pv.fit(model, guide, x, epochs=150, batch_size=30, lr=3e-2, **quiet)
+    truth = pv.quadrature(model, x)
+    evidence = float(truth.log_evidence.mean())
+    assert evidence - 1.0 < history.train_elbo[-1] < evidence + 0.2  # one draw a datum
+    exact = truth.compute_marginals()["c"]
+    sure = (exact - 0.5).abs().amax(-1) > 0.4
+    assert torch.equal(guide.c(x).argmax(-1)[sure], exact.argmax(-1)[sure])
 
 
 def test_a_compiled_step_says_that_it_does_not_sum(float64):

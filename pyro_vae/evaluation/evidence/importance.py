@@ -7,7 +7,6 @@ is a lower bound in expectation (Jensen), which rises with K to log p(x) (Burda,
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.arviz_import import arviz
+from pyro_vae.arviz_import import pareto_shape
 from pyro_vae.checks import positive_integer
 from pyro_vae.evaluation.evidence.method import Estimate, EvidenceMethod, Settings
 from pyro_vae.evaluation.evidence.moments import WeightedMoments
@@ -245,12 +244,7 @@ def pareto_k(log_weights: Tensor) -> Tensor:
         >>> bool((pareto_k(0.5 * u) - 0.5).abs() < 0.2)
         True
     """
-    library = arviz()
-
     constant = log_weights.amax(0) - log_weights.amin(0) < 1e-3
     values = log_weights.detach().double().cpu().T.contiguous().numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a k above 0.7 is a result here
-        _, k = library.psislw(values)
-    found = torch.as_tensor(k, dtype=torch.float64, device=log_weights.device).reshape(-1)
+    found = torch.as_tensor(pareto_shape(values), dtype=torch.float64, device=log_weights.device)
     return torch.where(constant, 0.0, found)

@@ -14,7 +14,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import positive_integer
+from pyro_vae.checks import positive_integer, say
 from pyro_vae.evaluation.evidence.importance import gaussian_of
 from pyro_vae.evaluation.evidence.path import AnnealingPath, Move
 from pyro_vae.inference.mcmc.kernels.base import Metric
@@ -99,8 +99,12 @@ def pilot(
 
     Raises:
         TypeError: if the start has no density function.
+        ValueError: if it is the prior, and that has not the density of its draws.
     """
     T = positive_integer(num_temperatures, "num_temperatures", minimum=2)
+    if start is None and target.improper:
+        got, remedy = f"masks, scales or densities without draws at {target.improper}", 'start="chains"'
+        raise ValueError(say("a prior whose draws have its density, to anneal from", got, remedy))
     path = AnnealingPath(target, start)
     walk = _Pilot(path, num_chains, num_steps)
     beta = _rough(path, max(20, T // 2))

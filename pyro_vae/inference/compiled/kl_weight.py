@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from pyro import poutine
@@ -18,12 +19,14 @@ class KLWeight(Messenger):
 
     Args:
         weight: the factor, a number or a tensor with one element.
+        spared: names of latent sites that keep their densities: those summed out of the likelihood.
     """
 
-    def __init__(self, weight: float | Tensor) -> None:
+    def __init__(self, weight: float | Tensor, spared: Set[str] = frozenset()) -> None:
         super().__init__()
         self.weight = weight
+        self.spared = spared
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and not poutine.util.site_is_subsample(msg):
+        if not msg["is_observed"] and not poutine.util.site_is_subsample(msg) and msg["name"] not in self.spared:
             msg["scale"] = msg["scale"] * self.weight

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import checks
-from pyro_vae.arviz_import import arviz
+from pyro_vae.arviz_import import from_groups
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc import diagnostics
 
@@ -33,6 +33,8 @@ class Draws:
             summed out while the chains run, are drawn given the others: whole numbers.
         marginals: of each discrete site the probability of each of its K values, ``(N, *batch, K)``, in the mean over
             draws of the others, and so with less noise than counts of its own draws.
+        deterministic: what ``pyro.deterministic`` and reparametrisers name, at each draw, shaped as ``samples``.
+        axes: by site, where the program's value has the data axis; 0 where nothing is said.
         diverging: whether the move to each draw diverged, ``(C, S, N)``; None where a kernel knows no divergence.
         acceptance: mean acceptance probability of the kept draws, ``(C, N)``.
         step_size: the kernel's step size while draws were kept, ``(N,)`` or ``(C, N)``; None where it has none.
@@ -60,6 +62,8 @@ class Draws:
     samples: dict[str, Tensor]
     acceptance: Tensor
     marginals: dict[str, Tensor] = field(default_factory=dict)
+    deterministic: dict[str, Tensor] = field(default_factory=dict)
+    axes: dict[str, int] = field(default_factory=dict)
     diverging: Tensor | None = None
     step_size: Tensor | None = None
     exchange: Tensor | None = None
@@ -179,9 +183,13 @@ class Draws:
     def thin(self, every: int) -> Draws:
         """Return every ``every``-th draw of each chain."""
         every = checks.positive_integer(every, "every")
-        samples = {name: value[:, every - 1 :: every] for name, value in self.samples.items()}
+
+        def thinned(values: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value[:, every - 1 :: every] for name, value in values.items()}
+
         diverging = None if self.diverging is None else self.diverging[:, every - 1 :: every]
-        return replace(self, samples=samples, diverging=diverging)
+        samples, deterministic = thinned(self.samples), thinned(self.deterministic)
+        return replace(self, samples=samples, deterministic=deterministic, diverging=diverging)
 
     def rows(self, index: Any) -> Draws:
         """Return the draws of the posteriors at ``index`` (anything that indexes a tensor's first dimension)."""
@@ -189,6 +197,7 @@ class Draws:
             self,
             samples={name: value[:, :, index] for name, value in self.samples.items()},
             marginals={name: value[index] for name, value in self.marginals.items()},
+            deterministic={name: value[:, :, index] for name, value in self.deterministic.items()},
             diverging=None if self.diverging is None else self.diverging[:, :, index],
             acceptance=self.acceptance[:, index],
             step_size=None if self.step_size is None else self.step_size[..., index],
@@ -196,6 +205,37 @@ class Draws:
         )
 
     # -- other forms ---------------------------------------------------------------------------------------------
+
+    def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
+        """Return the draws of the continuous sites as ``pyro.infer.MCMC`` does, in the shapes that the program has.
+
+        ``pyro.infer.Predictive(model, draws.get_samples())(x_new)`` takes them.
+
+        Args:
+            num_samples: draw so many of them, with replacement, in place of all.
+            group_by_chain: keep the dimension of chains, ``(C, S, *shape)`` in place of ``(C S, *shape)``.
+
+        Example:
+            >>> import pyro, pyro.distributions as dist, pyro_vae as pv
+            >>> def model(x):
+            ...     mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
+            ...     with pyro.plate("data", len(x)):
+            ...         pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+            >>> draws = pv.mcmc(model, torch.tensor([1.0, 2.0]), num_samples=50, warmup_steps=50)
+            >>> predictive = pyro.infer.Predictive(pyro.poutine.uncondition(model), draws.get_samples())
+            >>> predictive(torch.zeros(7))["x"].shape
+            torch.Size([200, 7])
+        """
+        samples = {}
+        for name, value in self._continuous.items():
+            shaped = value.squeeze(2) if self.plate is None else value.movedim(2, 2 + self.axes.get(name, 0))
+            samples[name] = shaped if group_by_chain else shaped.flatten(0, 1)
+        if num_samples is None:
+            return samples
+        S = self.num_samples if group_by_chain else self.num_chains * self.num_samples
+        index = torch.randint(S, (num_samples,))
+        axis = int(group_by_chain)
+        return {name: value.index_select(axis, index.to(value.device)) for name, value in samples.items()}
 
     def site(self, name: str | None = None) -> str:
         """Return ``name``, or the only site's name.
@@ -221,27 +261,20 @@ class Draws:
     def to_arviz(self) -> Any:
         """Return ArviZ' InferenceData (DataTree from ArviZ 1 on): groups ``posterior`` and ``sample_stats``.
 
-        Dimensions are ``chain, draw`` and, if there is a data plate, its name.
+        Dimensions are ``chain, draw`` and, if there is a data plate, its name. :func:`pyro_vae.to_arviz` adds what
+        needs the program: log likelihood, predictive draws and data.
         """
-        library = arviz()
-        from_dict: Any = library.from_dict
-
         plate = [] if self.plate is None else [self.plate]
 
         def shaped(value: Tensor) -> Any:
             return (value if plate else value.squeeze(2)).cpu().numpy()
 
-        posterior = {name: shaped(value) for name, value in self.samples.items()}
+        values = self.samples | self.deterministic
+        posterior = {name: shaped(value) for name, value in values.items()}
+        dims = {name: plate + [f"{name}_dim_{i}" for i in range(value.dim() - 3)] for name, value in values.items()}
         statistics = {} if self.diverging is None else {"diverging": shaped(self.diverging)}
-        dims = {
-            name: plate + [f"{name}_dim_{i}" for i in range(value.dim() - 3)] for name, value in self.samples.items()
-        }
-        if self.diverging is not None:
-            dims["diverging"] = plate
         groups = {"posterior": posterior, "sample_stats": statistics}
-        if int(library.__version__.split(".")[0]) >= 1:
-            return from_dict(groups, dims=dims)
-        return from_dict(**groups, dims=dims)
+        return from_groups(groups, {"posterior": dims, "sample_stats": {"diverging": plate}})
 
 
 def _listed(rows: Tensor, most: int = 8) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from pyro_vae import checks
@@ -35,13 +36,20 @@ class MCMC:
         disable_progbar: show no progress.
         initial_params: where to start: as in Pyro, one value a site on the unconstrained scale, behind a dimension of
             chains unless there is but one.
+        hook_fn: called as ``hook_fn(kernel, samples, stage, i)`` after every step, as Pyro does: ``samples`` are
+            unconstrained values by site, behind a dimension of chains unless there is but one; the stage is "Warmup"
+            or "Sample".
+        mp_context: taken for Pyro's sake, with a warning: chains are no processes here.
+        disable_validation: as mp_context, where it is False: a chain that ran away is a density of zero, not an error.
+        transforms: only None: a site's transform is that of its support.
+        save_params: the sites to keep, all if None.
         compile: as in :func:`pyro_vae.mcmc`.
 
     Raises:
-        TypeError, ValueError: for a kernel without model, or numbers that cannot be meant.
+        TypeError, ValueError: for a kernel without model, transforms, or numbers that cannot be meant.
 
     Example:
-        >>> import pyro, pyro.distributions as dist
+        >>> import pyro, pyro.distributions as dist, torch
         >>> from pyro_vae.inference.mcmc.kernels.nuts import NUTS
         >>> def model(x):
         ...     mean = pyro.sample("mean", dist.Normal(0.0, 10.0))
@@ -63,6 +71,11 @@ class MCMC:
         plate: str | None = DEFAULT_PLATE,
         disable_progbar: bool = False,
         initial_params: dict[str, Tensor] | None = None,
+        hook_fn: Callable[..., None] | None = None,
+        mp_context: str | None = None,
+        disable_validation: bool | None = True,
+        transforms: dict[str, Any] | None = None,
+        save_params: Sequence[str] | None = None,
         compile: bool | None = None,
     ) -> None:
         if not isinstance(kernel, Kernel):
@@ -78,9 +91,17 @@ class MCMC:
         self.plate = plate
         self.disable_progbar = disable_progbar
         self.initial_params = initial_params
+        self.hook_fn = hook_fn
+        self.save_params = None if save_params is None else list(save_params)
+        if transforms is not None:
+            raise ValueError(
+                say("transforms=None", f"those of {sorted(transforms)}", "a program whose supports have them")
+            )
+        ignored = {"mp_context": mp_context is not None, "disable_validation": disable_validation is False}
+        for name in (name for name, given in ignored.items() if given):
+            warnings.warn(f"{name} changes nothing: all chains move as one tensor in this process", stacklevel=2)
         self.compile = compile
         self._draws: Draws | None = None
-        self._samples: dict[str, Tensor] = {}
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Sample the posterior of ``model(*args, **kwargs)``.
@@ -95,6 +116,9 @@ class MCMC:
             if self.plate != DEFAULT_PLATE:
                 raise
             target = Target(model, arguments, plate=None)
+        unknown = set(self.save_params or ()) - set(target.sites)
+        if unknown:
+            raise ValueError(say(f"save_params among {list(target.sites)}", f"{sorted(unknown)}", "the sites' names"))
         initial = None if self.initial_params is None else _start(target, self.initial_params, self.num_chains)
         self._draws = mcmc(
             target,
@@ -104,14 +128,20 @@ class MCMC:
             num_chains=self.num_chains,
             initial=initial,
             compile=self.compile,
+            callback=None if self.hook_fn is None else self._hook(target),
             progress=not self.disable_progbar,
         )
-        self._samples = {
-            name: value.squeeze(2) if axis is None else value.movedim(2, 2 + axis)
-            for name, value in self._draws.samples.items()
-            if name in target.sites  # as Pyro's, which does not draw what it sums out: draws.samples has that
-            for axis in (target.sites[name].axis,)
-        }
+
+    def _hook(self, target: Target) -> Callable[[str, int, Tensor], None]:
+        """Pyro's hook as what :func:`mcmc` calls."""
+        stages = {"warm-up": "Warmup", "sampling": "Sample"}
+
+        def told(stage: str, step: int, u: Tensor) -> None:
+            raw = {name: target.layout.unpack(u, site) for name, site in target.sites.items()}
+            samples = raw if self.num_chains > 1 else {name: value.squeeze(0) for name, value in raw.items()}
+            cast(Any, self.hook_fn)(self.kernel, samples, stages[stage], step)
+
+        return told
 
     @property
     def draws(self) -> Draws:
@@ -131,15 +161,8 @@ class MCMC:
             num_samples: draw so many of them, with replacement, in place of all.
             group_by_chain: keep the dimension of chains.
         """
-        samples = self._samples if self.draws else {}
-        if num_samples is None:
-            return samples if group_by_chain else {name: value.flatten(0, 1) for name, value in samples.items()}
-        S = self.draws.num_samples
-        if group_by_chain:
-            index = torch.randint(S, (num_samples,))
-            return {name: value[:, index.to(value.device)] for name, value in samples.items()}
-        index = torch.randint(self.draws.num_chains * S, (num_samples,))
-        return {name: value.flatten(0, 1)[index.to(value.device)] for name, value in samples.items()}
+        found = self.draws.get_samples(num_samples, group_by_chain)
+        return found if self.save_params is None else {name: found[name] for name in self.save_params}
 
     def diagnostics(self) -> dict[str, Any]:
         """Return ``n_eff`` and ``r_hat`` by site, and ``divergences`` and ``acceptance rate`` by chain, as Pyro does.
@@ -148,7 +171,8 @@ class MCMC:
         """
         draws = self.draws
         report: dict[str, Any] = {
-            name: {"n_eff": draws.ess_bulk[name], "r_hat": draws.rhat[name]} for name in draws.rhat
+            name: {"n_eff": draws.ess_bulk[name], "r_hat": draws.rhat[name]}
+            for name in (draws.rhat if self.save_params is None else self.save_params)
         }
         chains = range(draws.num_chains)
         diverging = draws.diverging

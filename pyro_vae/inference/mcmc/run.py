@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Info, Kernel, Metric, State, Tuning
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
+from pyro_vae.inference.mcmc.live import watching
 from pyro_vae.inference.mcmc.memory import check_memory
 from pyro_vae.inference.mcmc.start import guide_metric, initial_points
 from pyro_vae.inference.posterior import GuideSampler
@@ -43,7 +45,8 @@ def mcmc(
     initial: Tensor | dict[str, Tensor] | None = None,
     thinning: int = 1,
     compile: bool | str | None = None,
-    progress: bool = False,
+    callback: Callable[[str, int, Tensor], None] | None = None,
+    progress: bool | str = False,
 ) -> Draws:
     """Sample the posteriors p(z|x_n) of all data at once by Markov chain Monte Carlo.
 
@@ -70,7 +73,9 @@ def mcmc(
         thinning: keep every so many-th draw; ``num_samples * thinning`` steps are taken.
         compile: whether the gradient is compiled. None or "auto" does so in runs of 300 steps or more, and runs a
             program eagerly that cannot be (``engine`` of the draws says why); True raises then.
-        progress: show a bar with acceptance and divergences.
+        callback: called after every step with the stage, "warm-up" or "sampling", its number from 0, and where the
+            chains are, u ``(C, N, L)``.
+        progress: show a bar with acceptance and divergences; "live" shows means and R-hat so far, too.
 
     Returns:
         The draws. After Ctrl-C, those kept until then, with ``complete=False``.
@@ -109,11 +114,15 @@ def mcmc(
     informed = sampler is not None and kernel.adapt_mass_matrix
     metric = guide_metric(sampler, dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
     state = kernel.start(u, density, sampler, given=initial is not None)
-    kept = _sample(kernel, density, state, kernel.first_tuning(u, metric), plan, progress=progress)
+    with watching(target, callback, show=progress) as told:
+        tuning = kernel.first_tuning(u, metric)
+        kept = _sample(kernel, density, state, tuning, plan, progress=progress is True, callback=told)
     discrete, marginals = _summed_out(target, kept.u)
     return Draws(
-        _constrained(target, kept.u) | discrete,
+        _constrained(target, kept.u, target.constrain) | discrete,
         marginals=marginals,
+        deterministic=_constrained(target, kept.u, target.compute_deterministic),
+        axes={name: site.axis for name, site in target.sites.items() if site.axis is not None},
         acceptance=kept.acceptance / kept.u.shape[1],
         diverging=kept.diverging,
         step_size=kept.step_size,
@@ -181,7 +190,16 @@ class _Exchanges:
         return self.total / self.count if isinstance(self.total, Tensor) else None
 
 
-def _sample(kernel: Kernel, density: LogDensity, state: State, tuning: Tuning, plan: _Plan, *, progress: bool) -> _Kept:
+def _sample(
+    kernel: Kernel,
+    density: LogDensity,
+    state: State,
+    tuning: Tuning,
+    plan: _Plan,
+    *,
+    progress: bool,
+    callback: Callable[[str, int, Tensor], None],
+) -> _Kept:
     """Warm up, fix the tuning, and keep draws; after Ctrl-C, those kept until then."""
     C, N, L = kernel.draw(state).shape
     S = plan.num_samples
@@ -200,6 +218,7 @@ def _sample(kernel: Kernel, density: LogDensity, state: State, tuning: Tuning, p
                 state, info = kernel.step(before, density, tuning)
                 tuning = warmup.update(step, before, state, info)
                 shows.update(info, "warm-up")
+                callback("warm-up", step - 1, kernel.draw(state))
             tuning = warmup.end()
             for step in range(S * plan.thinning):
                 state, info = kernel.step(state, density, tuning)
@@ -211,6 +230,7 @@ def _sample(kernel: Kernel, density: LogDensity, state: State, tuning: Tuning, p
                     draws[:, kept] = kernel.draw(state)
                     kept += 1
                 shows.update(info, "sampling")
+                callback("sampling", step, kernel.draw(state))
         except KeyboardInterrupt:
             if not kept:
                 raise
@@ -219,10 +239,12 @@ def _sample(kernel: Kernel, density: LogDensity, state: State, tuning: Tuning, p
 
 
 @torch.no_grad()
-def _constrained(target: Target, u: Tensor, most: int = 2_000_000) -> dict[str, Tensor]:
+def _constrained(
+    target: Target, u: Tensor, sites: Callable[[Tensor], dict[str, Tensor]], most: int = 2_000_000
+) -> dict[str, Tensor]:
     """Draws ``(C, S, N, L)`` as sites ``(C, S, N, *event)``, so many at a time as keep the transforms' memory small."""
     size = max(1, most // max(1, u[:, 0].numel()))
-    parts = [target.constrain(part) for part in u.split(size, 1)]
+    parts = [sites(part) for part in u.split(size, 1)]
     joined = {name: torch.cat([part[name] for part in parts], 1) for name in parts[0]}
     return joined if target.per_datum else {name: value.unsqueeze(2) for name, value in joined.items()}
 

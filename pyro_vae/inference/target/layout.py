@@ -14,7 +14,7 @@ from pyro_vae.inference.target.enumeration import is_discrete
 from pyro_vae.inference.target.program import Trace, frame_of
 from pyro_vae.inference.target.supports import bijection
 
-__all__ = ["LatentSite", "Layout"]
+__all__ = ["LatentSite", "Layout", "data_first"]
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,17 @@ class Layout:
         """
         if set(values) != set(self.sites):
             raise ValueError(say(f"values of the latent sites {list(self.sites)}", f"{list(values)}", "naming each"))
+
+
+def data_first(site: dict[str, Any], layout: Layout) -> Tensor:
+    """A site's value with the data axis first, ``(N, *rest)``; as it is in a whole program."""
+    value: Tensor = site["value"]
+    if layout.plate is None:
+        return value
+    frame, N = frame_of(site, layout.plate), layout.num_data
+    dims = () if frame is None else (value.dim() - site["fn"].event_dim + frame.dim, value.dim() + frame.dim)
+    axis = next((dim for dim in dims if 0 <= dim < value.dim() and value.shape[dim] == N), None)
+    return value.expand(N, *value.shape) if axis is None else value.movedim(axis, 0)
 
 
 def _place(name: str, site: dict[str, Any], plate: str | None, start: int) -> LatentSite:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
+import pyro.distributions as dist
+import torch
 from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.target.densities import log_prob
 from pyro_vae.inference.target.program import Program, Trace, argument_name, check_dtypes, frame_of, may_miss
-from pyro_vae.inference.target.supports import check_shape, check_support, same_support
+from pyro_vae.inference.target.supports import check_shape, check_support, layers, same_support, underlying
 
-__all__ = ["DEFAULT_PLATE", "PlateError", "check_arguments", "check_sites", "data_plate"]
+__all__ = [
+    "DEFAULT_PLATE",
+    "PlateError",
+    "check_arguments",
+    "check_missing",
+    "check_sites",
+    "data_plate",
+    "improper_sites",
+    "without_data",
+]
 
 DEFAULT_PLATE = "data"
 
@@ -21,19 +34,75 @@ class PlateError(ValueError):
 
 
 def check_arguments(model: Program, args: tuple[Any, ...], *, single: bool) -> None:
-    """Check a program's arguments: tensors of data, finite, of the precision of its parameters.
+    """Check a program's arguments: tensors of data, none infinite, of the precision of its parameters.
 
     Raises:
         TypeError: if a single argument is no tensor.
-        ValueError: if data are empty, not finite, or of another precision than a module's parameters.
+        ValueError: if data are empty, infinite, or of another precision than a module's parameters.
     """
     for position, arg in enumerate(args):
         if isinstance(arg, Tensor):
             name = argument_name(position)
-            checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=may_miss(model, position))
+            checks.finite(checks.tensor(arg, name, min_dim=0), name, missing=True)
         elif single:
             checks.tensor(arg)
     check_dtypes(model, args)
+
+
+def check_missing(model: Program, args: tuple[Any, ...], trace: Trace) -> None:
+    """Check that a program which is given NaN keeps it out of its observed sites and their densities.
+
+    Raises:
+        ValueError: if NaN reaches a density, or a value under a mask, whose gradient it would make NaN.
+    """
+    for position, arg in enumerate(args):
+        if not isinstance(arg, Tensor) or may_miss(model, position) or not bool(arg.isnan().any()):
+            continue
+        for name, site in trace.items():
+            if not bool(log_prob(site).isfinite().all()):
+                checks.finite(arg, argument_name(position))
+            value = site["value"]
+            if site["is_observed"] and isinstance(value, Tensor) and bool(value.isnan().any()):
+                remedy = f"obs={argument_name(position)}.nan_to_num() under the mask"
+                raise ValueError(say(f"numbers at the observed site {name!r}", "NaN, whose gradient is NaN", remedy))
+
+
+def without_data(runs: list[Trace]) -> frozenset[str]:
+    """Names of the observed sites none of whose numbers is the same in every run: latents determine them all.
+
+    So reparametrisers write the site that they have replaced, its prior with it.
+    """
+    return frozenset(
+        name
+        for name, site in runs[0].items()
+        if site["is_observed"] and site["value"].numel()
+        if all(name in run for run in runs)
+        if not any(bool(_same_number(site["value"], run[name]["value"]).any()) for run in runs[1:])
+    )
+
+
+def _same_number(a: Tensor, b: Tensor) -> Tensor:
+    """Where two tensors hold the same number, or both miss it."""
+    return (a == b) | (a.isnan() & b.isnan())
+
+
+def improper_sites(trace: Trace, determined: Set[str]) -> list[str]:
+    """Names of the sites of the prior whose densities are not those of its draws: masked, scaled, or with no draws.
+
+    So is a site that latents determine, where it carries a density. Annealing from the prior would be wrong in silence.
+    """
+
+    def weighed(site: dict[str, Any]) -> bool:
+        masks = [site["mask"], *(getattr(fn, "_mask", None) for fn in layers(site["fn"]))]
+        masked = any(mask is not None and not bool(torch.as_tensor(mask).all()) for mask in masks)
+        scaled = not bool((torch.as_tensor(site["scale"]) == 1).all())
+        return masked or scaled or isinstance(underlying(site["fn"]), dist.ImproperUniform)
+
+    latent = {name: site for name, site in trace.items() if not site["is_observed"] and name not in determined}
+    own = [
+        n for n, site in latent.items() if weighed(site) and f"{n.removesuffix('_unobserved')}_observed" not in trace
+    ]
+    return own + [name for name in determined if bool((log_prob(trace[name]) != 0).any())]
 
 
 def data_plate(trace: Trace, plate: str | None) -> str | None:
@@ -49,8 +118,11 @@ def data_plate(trace: Trace, plate: str | None) -> str | None:
     plates = {frame.name: frame for site in trace.values() for frame in site["cond_indep_stack"]}
     for name, frame in plates.items():
         if frame.full_size is not None and frame.size != frame.full_size:
-            got = f"{frame.size} of {frame.full_size} rows"
-            raise ValueError(say(f"the whole plate {name!r}", got, "a program without sub-sampling"))
+            got = (
+                f"{frame.size} of {frame.full_size} rows, whose density is an estimate that draws would take for exact"
+            )
+            remedy = "a program without sub-sampling, or pv.fit, whose gradients may be estimates"
+            raise ValueError(say(f"the whole plate {name!r}", got, remedy))
     if plate is None or not plates:
         return None
     latent = [site for site in trace.values() if not site["is_observed"]]

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pyro.distributions as dist
 from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
+from pyro_vae.inference.target.supports import layers
 
 __all__ = [
     "Program",
@@ -17,6 +19,7 @@ __all__ = [
     "argument_name",
     "beside",
     "check_dtypes",
+    "deterministic_sites",
     "evaluating",
     "frame_of",
     "may_miss",
@@ -30,20 +33,36 @@ Trace = dict[str, dict[str, Any]]  # the sample sites of one run by name, as Pyr
 
 def sample_sites(trace: Any) -> Trace:
     """Return the sample sites of a Pyro trace that carry a density, by name."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and not poutine.util.site_is_subsample(site)
-        and not site["infer"].get("_deterministic", False)
-    }
+    return {name: site for name, site in _sites(trace) if not _is_deterministic(site)}
 
 
 def run_once(program: Program, *args: Any) -> Trace:
     """Run a program and return its sample sites by name; errors come as they were raised, without Pyro's appendix."""
+    return sample_sites(_traced(program, args))
+
+
+def deterministic_sites(program: Program, *args: Any) -> Trace:
+    """Run a program and return what other sites determine: ``pyro.deterministic``, and sites of a reparametriser."""
+    return {name: site for name, site in _sites(_traced(program, args)) if _is_deterministic(site)}
+
+
+def _traced(program: Program, args: tuple[Any, ...]) -> Any:
     with poutine.trace() as tracer:
         program(*args)
-    return sample_sites(tracer.trace)
+    return tracer.trace
+
+
+def _sites(trace: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, site in trace.nodes.items():
+        if site["type"] == "sample" and not poutine.util.site_is_subsample(site):
+            yield name, site
+
+
+def _is_deterministic(site: dict[str, Any]) -> bool:
+    """Whether a site only gives a value a name; the reparametrisers write such sites without Pyro's mark."""
+    fns = list(layers(site["fn"])) if site["is_observed"] else []
+    named = any(getattr(fn, "_mask", None) is False for fn in fns) and isinstance(fns[-1], dist.Delta)
+    return named or bool(site["infer"].get("_deterministic", False))
 
 
 def frame_of(site: dict[str, Any], plate: str | None) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -19,30 +20,51 @@ from pyro_vae.checks import say
 from pyro_vae.inference.target.enumeration import Enumeration, is_discrete
 from pyro_vae.inference.target.layout import Layout
 from pyro_vae.inference.target.program import Program, Trace, evaluating, run_once
-from pyro_vae.inference.target.supports import bijection
+from pyro_vae.inference.target.supports import bijection, underlying
 
-__all__ = ["NaNWithoutFactor", "each", "run_at", "run_prior", "vectorised"]
+__all__ = ["DrawImproper", "NaNWithoutFactor", "each", "run_at", "run_prior", "vectorised"]
 
 _FILLS = {Tensor.normal_, Tensor.exponential_, Tensor.cauchy_, Tensor.uniform_, Tensor.log_normal_, Tensor.geometric_}
 
 
+_MAKERS = {torch.zeros, torch.ones, torch.empty, torch.full, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty}
+
+
 def run_prior(model: Program, args: tuple[Any, ...]) -> Trace:
-    """The sample sites of one run in evaluation mode, latent sites drawn from the prior."""
+    """The sample sites of one run in evaluation mode, latent sites drawn from the prior.
+
+    An improper one, which has no draws, is uniform on (-2, 2) on the unconstrained scale, as where Pyro's chains start.
+
+    Raises:
+        ValueError: if the program draws what no trace shows.
+    """
+    with _Untraced(), DrawImproper():
+        return _run(model, args)
+
+
+def _run(model: Program, args: tuple[Any, ...], read: Callable[..., Trace] = run_once) -> Trace:
     with evaluating(model), pyro.validation_enabled(False):
-        return run_once(model, *args)
+        return read(model, *args)
 
 
 def run_at(
-    model: Program, args: tuple[Any, ...], layout: Layout, u: Tensor, enumeration: Enumeration | None = None
+    model: Program,
+    args: tuple[Any, ...],
+    layout: Layout,
+    u: Tensor,
+    enumeration: Enumeration | None = None,
+    *,
+    read: Callable[..., Trace] = run_once,
 ) -> Trace:
     """The sample sites of one run at u ``(N, L)``; latent ones have their log |det dz/du| in ``infer["log_det"]``.
 
-    Discrete sites have all their values at once if they are to be enumerated, else the first one.
+    Discrete sites have all their values at once if they are to be enumerated, else the first one. Numbers that
+    ``obs_mask`` takes out keep their prior: without it they would have no density at all.
     """
     substitute = _Substitute(layout, u, enumerated=enumeration is not None)
     try:
         with substitute, nullcontext() if enumeration is None else enumeration.running():
-            return run_prior(model, args)
+            return _run(model, args, read)
     except RuntimeError as error:
         error.add_note(f"last latent site reached: {substitute.last!r}")
         raise
@@ -61,6 +83,9 @@ def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
     try:
         flat = _vmap(function, rows)
     except RuntimeError as error:
+        with suppress(RuntimeError):
+            flat = _vmap(lambda row: _writing(function, row), rows)
+            return tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
         function(rows[0])  # an error of the program itself comes as it is
         where = "; ".join([str(error).splitlines()[0][:200], *getattr(error, "__notes__", [])])
         if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # at some u
@@ -103,6 +128,34 @@ class _OwnNoise(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _writing(function: Callable[[Tensor], Any], row: Tensor) -> Any:
+    with _Writing(row):
+        return function(row)
+
+
+class _Writing(TorchFunctionMode):
+    """Under ``vmap``, lets a program write into tensors in place: into a new one, through ``.data``, where a mask says.
+
+    So do ``OrderedLogistic``, ``ProjectedNormalReparam`` and the reparametrisers of ``Stable``.
+    """
+
+    def __init__(self, row: Tensor) -> None:
+        super().__init__()
+        self.zero = torch.zeros_like(row).sum()  # one of each row
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func == Tensor.data.__get__:  # type: ignore[attr-defined]
+            return args[0].detach()
+        if func is Tensor.__setitem__ and isinstance(args[1], Tensor) and args[1].dtype == torch.bool:
+            place, mask, value = args
+            mask = mask.reshape((*mask.shape, *(1,) * (place.dim() - mask.dim())))
+            return place.copy_(torch.where(mask, torch.as_tensor(value, dtype=place.dtype), place))
+        made = func(*args, **(kwargs or {}))
+        return made + self.zero if func in _MAKERS and made.is_floating_point() else made
+
+
 class NaNWithoutFactor(TorchFunctionMode):
     """Gives NaN in place of an error where a matrix among many has no Cholesky factor."""
 
@@ -113,6 +166,26 @@ class NaNWithoutFactor(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         factor, failed = torch.linalg.cholesky_ex(*args, **(kwargs or {}))
         return torch.where((failed == 0)[..., None, None], factor, torch.nan)
+
+
+class DrawImproper(Messenger):
+    """Draws latent sites that have no draws: uniform on (-2, 2) on the unconstrained scale."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and not msg["done"] and isinstance(underlying(msg["fn"]), dist.ImproperUniform):
+            transform = bijection(msg["fn"].support)
+            raw = torch.empty(transform.inverse_shape(msg["fn"].shape())).uniform_(-2, 2)
+            msg["value"], msg["done"] = transform(raw), True
+
+
+class _Untraced(Messenger):
+    """Refuses draws that no trace shows."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["infer"].get("_do_not_trace", False) and not msg["is_observed"]:
+            name = msg["name"].removesuffix("_updated")
+            remedy = "the program without ConjugateReparam: a density over all latents needs none"
+            raise ValueError(say("a program whose draws are sites", f"{name!r} drawn by ConjugateReparam", remedy))
 
 
 class _Substitute(Messenger):
@@ -138,6 +211,8 @@ class _Substitute(Messenger):
         if site is None:
             sites = list(self.layout.sites)
             raise ValueError(say(f"the latent sites of the first run, {sites}", repr(msg["name"]), "fixed sites"))
+        if f"{msg['name'].removesuffix('_unobserved')}_observed" in self.layout.observed:
+            msg["mask"] = None
         raw = self.layout.unpack(self.u, site)
         transform = bijection(msg["fn"].support)
         value = transform(raw)

@@ -10,18 +10,26 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.target import discrete
+from pyro_vae.inference.target.coordinates import Coordinates
 from pyro_vae.inference.target.coupling import Coupled
 from pyro_vae.inference.target.densities import log_parts, log_prob, per_datum
 from pyro_vae.inference.target.enumeration import Enumeration
 from pyro_vae.inference.target.layout import LatentSite, Layout
-from pyro_vae.inference.target.legality import DEFAULT_PLATE, check_arguments, check_sites, data_plate
-from pyro_vae.inference.target.program import Program, Trace, beside, evaluating, run_once
+from pyro_vae.inference.target.legality import (
+    DEFAULT_PLATE,
+    check_arguments,
+    check_missing,
+    check_sites,
+    data_plate,
+    improper_sites,
+    without_data,
+)
+from pyro_vae.inference.target.program import Program, Trace, beside
 from pyro_vae.inference.target.rows import arguments_over_data
 from pyro_vae.inference.target.substitution import each, run_at, run_prior, vectorised
 from pyro_vae.inference.target.supports import is_real, same_support
@@ -32,7 +40,7 @@ __all__ = ["LatentSite", "Target", "as_target"]
 _LOOKS = 3  # runs of a program before anything else is done with it
 
 
-class Target:
+class Target(Coordinates):
     r"""The densities :math:`\log p(x_n, z_n)` of a Pyro program, as batched functions of unconstrained u.
 
     If every latent site lies in the data plate, the program is N independent posteriors: u is ``(..., N, L)``. If
@@ -65,6 +73,8 @@ class Target:
         discrete: the discrete latent sites by name.
         observed: names of the observed sites.
         per_datum: whether there are N posteriors, or one of the whole program.
+        improper: names of sites whose mask, scale or missing draws make the prior's density another than that of
+            :meth:`sample_prior`.
         largest_sum: numbers in the largest tensor of a sum over discrete sites, at one u; 0 without any.
         plain: whether u is the value of the one latent site itself.
         origin: u = 0, ``(N, L)``, in the program's dtype and on its device.
@@ -92,6 +102,10 @@ class Target:
         self.plate = plate
         with torch.no_grad(), fork_rng(seed=0):  # looking takes nothing from the random stream, nor depends on it
             runs = [run_prior(model, self.args) for _ in range(_LOOKS)]  # several, to see which supports move
+        check_missing(model, self.args, runs[0])
+        self._determined = without_data(runs)
+        self.improper = improper_sites(runs[0], self._determined)
+        runs = [{name: site for name, site in run.items() if name not in self._determined} for run in runs]
         first = runs[0]
         used_plate = data_plate(first, plate)
         self._moving = check_sites(runs, used_plate)
@@ -211,65 +225,7 @@ class Target:
             self.discrete, u, partial(vectorised, lambda v: self._coupled(self._run(v)).marginals())
         )
 
-    # -- between u and named sites -------------------------------------------------------------------------------
-
-    def constrain(self, u: Tensor) -> dict[str, Tensor]:
-        """Return the latent sites' values at u by name.
-
-        A site of the data plate has shape ``(..., N, *event)``; a site of a whole program ``(..., *site shape)``.
-        """
-        if self._static:
-            values = {name: site.transform(self.layout.unpack(u, site)) for name, site in self.sites.items()}
-        else:
-            values = vectorised(lambda v: {name: self._run(v)[name]["value"] for name in self.sites}, u)
-        lead = u.dim() - 2
-        return {name: self.sites[name].data_first(value, lead) for name, value in values.items()}
-
-    def pack(self, values: dict[str, Tensor]) -> Tensor:
-        """Return u ``(N, L)`` for one value a latent site, as the program would sample it: the inverse of constrain.
-
-        Raises:
-            ValueError: if a latent site is missing, or one is unknown.
-        """
-        self.layout.must_name_all(values)
-        with evaluating(self.model):
-            trace = run_once(poutine.condition(self.model, data=values), *self.args)
-        return self.layout.pack(trace)
-
-    def pack_batch(self, values: dict[str, Tensor]) -> Tensor:
-        """Return u ``(B, N, L)`` for B values a latent site, each as the program would sample it.
-
-        Raises:
-            ValueError: if a latent site is missing, or one is unknown.
-        """
-        self.layout.must_name_all(values)
-        if self._static:
-            return self.layout.pack_batch(values)
-        return each(self.pack, values)
-
-    def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
-        """Return u ``(..., N, L)`` of values shaped as constrain returns them: its inverse.
-
-        Raises:
-            ValueError: if a latent site is missing, or one is unknown.
-        """
-        self.layout.must_name_all(values)
-        name, first = next(iter(self.sites.items()))
-        lead = values[name].shape[: values[name].dim() - first.value_dim]
-        flat = {
-            name: site.data_back(values[name].reshape(-1, *values[name].shape[len(lead) :]), 1)
-            for name, site in self.sites.items()
-        }
-        return self.pack_batch(flat).reshape(*lead, self.num_data, self.latent_dim)
-
-    @torch.no_grad()
-    def sample_prior(self, num_samples: int = 1) -> Tensor:
-        """Draw u from the prior, ``(num_samples, N, L)``."""
-
-        def draw(_: Tensor) -> Tensor:
-            return self.layout.pack(run_prior(self.model, self.args))
-
-        return each(draw, torch.zeros(num_samples))
+    # -- other targets, and Pyro's own view ------------------------------------------------------------------------
 
     def rows(self, index: Sequence[int] | Tensor) -> Target:
         """Return the target of the data at ``index``; this one if those are all data in their order.
@@ -301,11 +257,17 @@ class Target:
 
         Discrete latent sites have the first of their values.
         """
-        return run_at(self.model, self.args, self.layout, u)
+        return self._marked(run_at(self.model, self.args, self.layout, u))
 
     def _run(self, u: Tensor) -> Trace:
         """The sites at u, discrete latent ones with all their values."""
-        return run_at(self.model, self.args, self.layout, u, self._enumeration if self.discrete else None)
+        return self._marked(run_at(self.model, self.args, self.layout, u, self._enumeration if self.discrete else None))
+
+    def _marked(self, trace: Trace) -> Trace:
+        """Note that what latents determine is no observation."""
+        for name in self._determined:
+            trace[name]["is_observed"] = False
+        return trace
 
     def _coupled(self, trace: Trace) -> Coupled:
         return Coupled.of(trace, self._enumeration, self._moving)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro
+import torch
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
 
 from pyro_vae.checks import say
+from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.target.enumeration import Enumeration, is_discrete
+from pyro_vae.inference.target.program import Program
+from pyro_vae.randomness import fork_rng
 
-__all__ = ["EnumeratedELBO", "fitting_loss"]
+__all__ = ["EnumeratedELBO", "fitting_loss", "outside_the_kl"]
 
 
 class EnumeratedELBO(TraceEnum_ELBO):
@@ -50,3 +55,39 @@ def fitting_loss(loss: ELBO | None, others: dict[str, Any]) -> ELBO:
             say(f"enumeration of {names} declared", "none", "pyro.infer.config_enumerate(model), or loss=None")
         )
     return loss
+
+
+@torch.no_grad()
+def outside_the_kl(
+    loss: Any, programs: tuple[Program, Program], batch: tuple[Any, ...], others: dict[str, Any]
+) -> frozenset[str]:
+    """Names of summed sites that a KL weight leaves alone: where x depends on them, their sum is of p(x|z).
+
+    Where z does, it is of p(z), and has the weight.
+
+    Args:
+        loss: the ELBO, tried with both.
+        programs: model and guide.
+        batch: their arguments.
+        others: as :func:`fitting_loss`.
+
+    Raises:
+        ValueError: if both depend on them, so that one sum holds both.
+    """
+    summed = frozenset(name for name, site in others.items() if is_discrete(site) and not site["is_observed"])
+    for spared in (frozenset(), summed) if summed else ():
+        weighted: Any = map(KLWeight(0.5, spared), programs)
+        try:
+            with fork_rng(), pyro.validation_enabled(False):
+                loss.loss(*weighted, *batch)
+        except ValueError as error:
+            if "common poutine.scale" not in str(error):
+                raise
+        else:
+            return spared
+    if not summed:
+        return frozenset()
+    got = "data that depend on them, and latent sites of the guide that do"
+    raise ValueError(
+        say(f"a KL term that the sum over {sorted(summed)} does not mix with the data", got, "kl_warmup=0")
+    )

@@ -20,7 +20,7 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.engine import Engine
-from pyro_vae.inference.variational.enumerated import fitting_loss
+from pyro_vae.inference.variational.enumerated import fitting_loss, outside_the_kl
 from pyro_vae.inference.variational.settings import Settings
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.inference.variational.training_input import check_guide, check_programs, split, training_device
@@ -127,7 +127,7 @@ def fit(
         pyro.set_rng_seed(checks.positive_integer(seed, "seed", minimum=0))
     _check_makers(loss, optimiser, checkpoint)
     where = training_device(device)
-    train, held_out = split(x, validation, where, model)
+    train, held_out = split(x, validation, where)
     for program in (model, guide):
         if where is not None and isinstance(program, nn.Module):
             program.to(where)
@@ -135,7 +135,8 @@ def fit(
     size = min(64, num_data) if batch_size is None else batch_size
     patience = _in_epochs(patience, patience_steps, steps_per_epoch=-(-num_data // max(1, size)))
     settings = Settings(epochs, size, lr, patience, kl_warmup, clip_norm, lr_drops)
-    others = check_programs(model, guide, train, held_out, batch_size=size, plate=plate, binary=dynamic_binarisation)
+    rows: dict[str, Any] = {"batch_size": size, "plate": plate, "binary": dynamic_binarisation}
+    others, full_size = check_programs(model, guide, train, held_out, **rows)
     loss = fitting_loss(loss, others)
     if starts and (checkpoint is None or checkpoint.load() is None):
         trial_epochs = -(-checks.positive_integer(trial_steps, "trial_steps") * size // num_data)
@@ -143,8 +144,10 @@ def fit(
         same |= {"dynamic_binarisation": dynamic_binarisation, "device": device, "progress": False}
         same |= {"batch_size": size, "lr": lr, "validation": held_out, "compile": compile and "auto"}
         _take_best_start((model, guide), starts, partial(fit, model, guide, train, epochs=trial_epochs, **same))
-    run = TrainingRun(model, guide, loss, binary=dynamic_binarisation)
-    parameters = run.parameters(tuple(part[:size] for part in train))
+    batch = tuple(part[:size] for part in train)
+    spared = outside_the_kl(loss, (model, guide), batch, others) if kl_warmup else frozenset()
+    run = TrainingRun(model, guide, loss, binary=dynamic_binarisation, full_size=full_size, spared=spared)
+    parameters = run.parameters(batch)
     with progress_bar(epochs, "SVI", show=progress, unit="epoch") as bar:
         warn = write_above_bar if progress else lambda _: None
         num_steps = settings.expected_epochs * -(-num_data // size)

@@ -13,8 +13,11 @@ from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows, pieces
 from pyro_vae.inference.target.enumeration import is_discrete
-from pyro_vae.inference.target.program import Program, check_dtypes, may_miss, run_once
+from pyro_vae.inference.target.legality import check_missing, without_data
+from pyro_vae.inference.target.program import Program, check_dtypes, run_once
+from pyro_vae.inference.target.substitution import DrawImproper
 from pyro_vae.inference.target.supports import check_shape, check_support, in_words, is_real, same_support, underlying
+from pyro_vae.inference.variational.mini_batches import check_batches
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.randomness import fork_rng
 
@@ -47,7 +50,6 @@ def split(
     x: Tensor | Rows | Data,
     validation: Tensor | Rows | Data | float | None,
     device: torch.device | None,
-    model: Program,
 ) -> tuple[Data, Data | None]:
     """Check the data, put them on the device, and take some out for validation.
 
@@ -55,11 +57,11 @@ def split(
         TypeError: if data are no tensors, or ``validation`` neither data nor a number.
         ValueError: if data are empty, not finite or of different lengths, or the share is not in [0, 1).
     """
-    data = _checked(x, device, model)
+    data = _checked(x, device)
     if validation is None:
         return data, None
     if isinstance(validation, Tensor | Rows | tuple):
-        return data, _checked(validation, device, model, "validation")
+        return data, _checked(validation, device, "validation")
     share = "validation data, or a share of x in [0, 1)"
     if isinstance(validation, bool) or not isinstance(validation, int | float):
         raise TypeError(say(share, f"{validation!r}", "validation=0.1"))
@@ -77,14 +79,14 @@ def _chosen(data: Data, rows: Tensor) -> Data:
     return tuple(part.select(rows) if isinstance(part, Rows) else part[rows] for part in data)
 
 
-def _checked(x: Tensor | Rows | Data, device: torch.device | None, model: Program, name: str = "x") -> Data:
+def _checked(x: Tensor | Rows | Data, device: torch.device | None, name: str = "x") -> Data:
     """Return data as a tuple on the device, each part checked."""
     parts: Any = x if isinstance(x, tuple) else (x,)
     for i, part in enumerate(parts):
         own = name if i == 0 else f"{name}[{i}]"
         if isinstance(part, Rows):  # read like a tensor, and checked as they are read
             continue
-        checks.finite(checks.tensor(part, own), own, missing=may_miss(model, i))
+        checks.finite(checks.tensor(part, own), own, missing=True)
         checks.same_length(parts[0], part, name, own)
     return tuple(part.to(device) if device is not None else part for part in parts)
 
@@ -98,8 +100,11 @@ def check_programs(
     batch_size: int,
     plate: str,
     binary: bool,
-) -> dict[str, Any]:
-    """Check that model and guide fit each other and the data, whole and in batches; return as :func:`check_guide`.
+) -> tuple[dict[str, Any], int | None]:
+    """Check that model and guide fit each other and the data, whole and in batches.
+
+    Returns:
+        As :func:`check_guide`, and as :func:`check_batches`.
 
     Raises:
         TypeError, ValueError: if they do not.
@@ -118,12 +123,13 @@ def check_programs(
         _observing(model, held_out, binary=binary)
     batch = tuple(part[:size] for part in train)
     others = check_guide(model, guide, *((torch.bernoulli(batch[0]), *batch[1:]) if binary else batch))
-    for name, site in sites.items():
+    full_size = check_batches(model, guide, train, batch_size=size, plate=plate)
+    for name, site in sites.items() if full_size is None else ():
         inside = any(frame.name == plate for frame in site["cond_indep_stack"])
         if not site["is_observed"] and size < len(train[0]) and not inside:
             remedy = f"batch_size={len(train[0])}, or plate= with the data plate's name"
             raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
-    return others
+    return others, full_size
 
 
 def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
@@ -142,7 +148,9 @@ def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
         data = ((data[0] > 0.5).to(data[0].dtype), *data[1:])
     with pyro.validation_enabled(False):
         sites, again = _sites(model, data, seed=0), _sites(model, data, seed=1)
-    observed = {name: site for name, site in sites.items() if site["is_observed"]}
+    check_missing(model, data, sites)
+    determined = without_data([sites, again])
+    observed = {name: site for name, site in sites.items() if site["is_observed"] and name not in determined}
     if not observed:
         raise ValueError(say("a model that observes the data", f"sites {list(sites)}", "fit(model, guide, x)"))
     for name, site in observed.items():
@@ -163,10 +171,12 @@ def check_guide(model: Program, guide: Program, *args: Any) -> dict[str, Any]:
     Raises:
         ValueError: if a site is missing, unknown, of another shape or support, or in a plate that the model's is not.
     """
-    proposed, sites = (
-        {n: s for n, s in _sites(program, args).items() if not _auxiliary(s)} for program in (guide, model)
-    )
-    proposed = {name: site for name, site in proposed.items() if not site["is_observed"]}
+    sites = _sites(model, args)
+    proposed = {
+        name: site
+        for name, site in _sites(guide, args).items()
+        if not site["is_observed"] and (name in sites or not site["infer"].get("is_auxiliary", False))
+    }
     others = {n: s for n, s in sites.items() if s["is_observed"] or (n not in proposed and is_discrete(s))}
     latent = {name: site for name, site in sites.items() if name not in others}
     if set(proposed) != set(latent):
@@ -198,7 +208,7 @@ def check_guide(model: Program, guide: Program, *args: Any) -> dict[str, Any]:
 def _sites(program: Program, args: tuple[Any, ...], *, seed: int | None = None) -> dict[str, Any]:
     """Run a program without a trace in the random state; return its sites. An error about dtypes says what to do."""
     try:
-        with torch.no_grad(), fork_rng(seed=seed):
+        with torch.no_grad(), fork_rng(seed=seed), DrawImproper():
             return run_once(program, *args)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
@@ -206,10 +216,6 @@ def _sites(program: Program, args: tuple[Any, ...], *, seed: int | None = None) 
             raise
         got = f"{[str(arg.dtype) for arg in args if isinstance(arg, Tensor)]}: {reason}"
         raise ValueError(say("data of a dtype that model and guide take", got, "x.float()")) from error
-
-
-def _auxiliary(site: dict[str, Any]) -> bool:
-    return bool(site["infer"].get("is_auxiliary", False))
 
 
 def _plates(site: dict[str, Any]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from pyro_vae.checks import say
 from pyro_vae.distributed import Parallel
 from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.variational.mini_batches import of_the_batch
 from pyro_vae.inference.variational.steppers import Data, Stepper, batches
 from pyro_vae.inference.variational.training_state import TrainingState, load_random, numbered, save_random
 from pyro_vae.randomness import fork_rng
@@ -34,6 +35,8 @@ class TrainingRun:
         guide: its guide.
         loss: a Pyro ELBO.
         binary: whether the data are probabilities, from which binary data are drawn.
+        full_size: of a data plate that the batches sub-sample.
+        spared: latent sites that the KL weight leaves alone.
 
     Attributes:
         parallel: this process's part, where there are several; known once the parameters are.
@@ -44,13 +47,22 @@ class TrainingRun:
 
     stepper: Stepper
 
-    def __init__(self, model: Program, guide: Program, loss: Any, *, binary: bool) -> None:
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        loss: Any,
+        *,
+        binary: bool,
+        full_size: int | None = None,
+        spared: Set[str] = frozenset(),
+    ) -> None:
         self.loss = loss  # Pyro types its ELBOs' loss and loss_and_grads nowhere
         self.evaluation = loss
         self.binary = binary
-        self.programs = (model, guide)
+        self.programs = of_the_batch(model, full_size), of_the_batch(guide, full_size)
         self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
-        self.kl_weight = KLWeight(1.0)
+        self.kl_weight = KLWeight(1.0, spared)
         self.parallel: Parallel | None = None
         self._parameters: list[Tensor] = []
         self._good: list[Tensor] = []
