@@ -134,12 +134,12 @@ def native(graph: Widened) -> Native:
         NotTraceableError: if there is no compiler, if the graph has operations that Inductor leaves to torch, or if
             the results are others.
     """
-    missing = why_no_compiler([graph.example])
-    if missing is not None:
-        raise NotTraceableError(missing)
     try:
         path = _cached(graph)
         if not path.exists():
+            missing = why_no_compiler([graph.example])
+            if missing is not None:
+                raise NotTraceableError(missing)
             _build(_source(graph), path)
         library = ctypes.CDLL(str(path))
         density, draw = (_address(library, name) for name in ("pyro_vae_density", "pyro_vae_draw"))
@@ -260,9 +260,7 @@ class _Places:
         self.bytes = 0
         self._bases = {}
         for i, tensor in enumerate(inputs):
-            self._bases[tensor.untyped_storage().data_ptr()] = (
-                "const_cast<double*>(x)" if i == 0 else f"given[{i}]"
-            )
+            self._bases[tensor.untyped_storage().data_ptr()] = "const_cast<double*>(x)" if i == 0 else f"given[{i}]"
 
     def pointer(self, tensor: Any) -> str:
         """Return the C expression of a tensor's first element."""
@@ -275,6 +273,7 @@ class _Places:
         base = self._bases[storage.data_ptr()]
         offset = tensor.storage_offset()
         return f"reinterpret_cast<{kind}*>({base}) + {offset}" if offset else f"reinterpret_cast<{kind}*>({base})"
+
 
 def _products() -> dict[Any, Callable[..., Any]]:
     """Small matrix products as sums, which fuse with what stands around them."""

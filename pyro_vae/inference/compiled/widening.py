@@ -110,4 +110,3 @@ def _fold(module: fx.GraphModule) -> list[Tensor]:
     module.graph.eliminate_dead_code()
     module.recompile()
     return constants
-

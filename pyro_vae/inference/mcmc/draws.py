@@ -38,15 +38,19 @@ class Draws:
         step_size: the kernel's step size while draws were kept, ``(N,)`` or ``(C, N)``; None where it has none.
         exchange: mean acceptance of exchanges between neighbouring temperatures, from the posterior to the prior,
             ``(R - 1, N)``; None where a kernel has no temperatures.
+        tree_depth: doublings of each draw's trajectory, ``(C, S, 1)``, of NUTS on a whole program.
+        energy: the Hamiltonian of each draw's trajectory, ``(C, S, 1)``, in nats, of a kernel with a momentum on a
+            whole program.
         num_gradients: gradients of the batched log joint evaluated, warm-up included (one counts for all chains and
-            data together); None if not counted.
+            data together; of nutpie's chains, which run each for itself, the most that one took); None if not counted.
         num_evaluations: the same for the log joint without its gradient.
         seconds: wall-clock time of warm-up and sampling, compilation included.
         compile_seconds: the part of ``seconds`` spent on compilation.
         complete: False if sampling was interrupted; the draws are then those kept until that moment.
         plate: name of the data plate; None for the posterior of a whole program.
         kernel: the kernel's name.
-        engine: what evaluated the log joint, and why, in words: "compiled", or "Pyro: ..." with a reason.
+        engine: what evaluated the log joint, and why, in words: "compiled", or "Pyro: ..." with a reason; "nutpie" where
+            that was the sampler too.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -63,6 +67,8 @@ class Draws:
     diverging: Tensor | None = None
     step_size: Tensor | None = None
     exchange: Tensor | None = None
+    tree_depth: Tensor | None = None
+    energy: Tensor | None = None
     num_gradients: int | None = None
     num_evaluations: int | None = None
     seconds: float = 0.0
@@ -180,8 +186,9 @@ class Draws:
         """Return every ``every``-th draw of each chain."""
         every = checks.positive_integer(every, "every")
         samples = {name: value[:, every - 1 :: every] for name, value in self.samples.items()}
-        diverging = None if self.diverging is None else self.diverging[:, every - 1 :: every]
-        return replace(self, samples=samples, diverging=diverging)
+        by_draw = {name: getattr(self, name) for name in ("diverging", "tree_depth", "energy")}
+        kept = {name: None if value is None else value[:, every - 1 :: every] for name, value in by_draw.items()}
+        return replace(self, samples=samples, **kept)
 
     def rows(self, index: Any) -> Draws:
         """Return the draws of the posteriors at ``index`` (anything that indexes a tensor's first dimension)."""

@@ -11,12 +11,15 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
+from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.mcmc.adaptation import Warmup
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Info, Kernel, Metric, State, Tuning
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
+from pyro_vae.inference.mcmc.kernels.nuts import NUTS
 from pyro_vae.inference.mcmc.memory import check_memory
+from pyro_vae.inference.mcmc.nutpie_chains import WARMUP_STEPS, density_for_nutpie, sample_chains, why_not_nutpie
 from pyro_vae.inference.mcmc.start import guide_metric, initial_points
 from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.blocks import block_size
@@ -49,7 +52,8 @@ def mcmc(
 
     If all latent sites lie in the data plate, every datum has a posterior of its own, with a step size, a mass matrix
     and diagnostics of its own, and all C x N chains move as one tensor. Otherwise there is one posterior, of the whole
-    program, and its chains move together. Discrete latent sites are summed out while the chains run, and drawn given
+    program, and its chains move together, or, for ``NUTS``, each for itself by nutpie (see :class:`pyro_vae.NUTS`).
+    Discrete latent sites are summed out while the chains run, and drawn given
     the others afterwards. Tuning is adapted during warm-up only; all draws that are kept come from one
     fixed kernel.
 
@@ -59,7 +63,8 @@ def mcmc(
         x: the data; dimension 0 runs over data.
         kernel: how to move; ``HMC()`` if not given.
         num_samples: S, draws kept a chain.
-        warmup_steps: steps on which to adapt, not kept; 300 if not given, 150 with a guide.
+        warmup_steps: steps on which to adapt, not kept; 300 if not given, 150 with a guide, 600 by nutpie, where each
+            chain adapts for itself.
         num_chains: C.
         plate: name of the data plate; None for the posterior of the whole program.
         guide: a Pyro program over the latent sites, such as ``pv.guides.DiagonalGaussian``, or a distribution of
@@ -92,24 +97,38 @@ def mcmc(
     target = as_target(model, x, plate=plate)
     must_have_continuous(target)
     _check_kernel(kernel, target)
+    obstacle = _why_not_nutpie(kernel, target, compile)
     plan = _Plan(
         num_samples=checks.positive_integer(num_samples, "num_samples"),
         warmup_steps=checks.positive_integer(
-            (300 if guide is None else 150) if warmup_steps is None else warmup_steps, "warmup_steps", minimum=0
+            _usual_warmup(guide, by_nutpie=not obstacle) if warmup_steps is None else warmup_steps,
+            "warmup_steps",
+            minimum=0,
         ),
         num_chains=checks.positive_integer(num_chains, "num_chains"),
         thinning=checks.positive_integer(thinning, "thinning"),
     )
     check_memory(target, plan.num_chains * kernel.replicas, plan.num_samples)
     started = time.perf_counter()
-    long_enough = "auto" if plan.steps >= _COMPILE_FROM else False
-    density = LogDensity(target, compile=long_enough if compile in (None, "auto") else compile)
     sampler = None if guide is None else GuideSampler(target, guide)
     u = initial_points(target, initial, plan.num_chains, sampler)
-    informed = sampler is not None and kernel.adapt_mass_matrix
-    metric = guide_metric(sampler, dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
-    state = kernel.start(u, density, sampler, given=initial is not None)
-    kept = _sample(kernel, density, state, kernel.first_tuning(u, metric), plan, progress=progress)
+    kept: _Kept | None = None
+    if isinstance(kernel, NUTS) and not obstacle and (kernel.engine == "nutpie" or plan.steps >= _COMPILE_FROM):
+        try:
+            kept = _sample_by_nutpie(kernel, target, u, plan, progress=progress)
+        except NotTraceableError as error:
+            obstacle = str(error)
+            if kernel.engine == "nutpie":
+                raise NotTraceableError(say("a program for nutpie", obstacle, "engine='torch'")) from None
+    if kept is None:
+        long_enough = "auto" if plan.steps >= _COMPILE_FROM else False
+        density = LogDensity(target, compile=long_enough if compile in (None, "auto") else compile)
+        informed = sampler is not None and kernel.adapt_mass_matrix
+        metric = (
+            guide_metric(sampler, dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
+        )
+        state = kernel.start(u, density, sampler, given=initial is not None)
+        kept = _sample(kernel, density, state, kernel.first_tuning(u, metric), plan, progress=progress)
     discrete, marginals = _summed_out(target, kept.u)
     return Draws(
         _constrained(target, kept.u) | discrete,
@@ -118,14 +137,16 @@ def mcmc(
         diverging=kept.diverging,
         step_size=kept.step_size,
         exchange=kept.exchange,
-        num_gradients=density.num_gradients,
-        num_evaluations=density.num_evaluations,
+        tree_depth=kept.tree_depth,
+        energy=kept.energy,
+        num_gradients=kept.num_gradients,
+        num_evaluations=kept.num_evaluations,
         seconds=time.perf_counter() - started,
-        compile_seconds=density.compile_seconds,
+        compile_seconds=kept.compile_seconds,
         complete=kept.u.shape[1] == plan.num_samples,
         plate=target.plate if target.per_datum else None,
         kernel=type(kernel).__name__,
-        engine=density.engine,
+        engine=kept.engine,
     )
 
 
@@ -135,6 +156,26 @@ def _check_kernel(kernel: Any, target: Target) -> None:
         raise TypeError(say("a kernel", type(kernel).__name__, "kernel=pv.HMC()"))
     if kernel.model is not None and kernel.model is not target.model:
         raise ValueError(say("one model", "another one in the kernel", "a kernel without model"))
+
+
+def _why_not_nutpie(kernel: Kernel, target: Target, compile: bool | str | None) -> str | None:
+    """Why nutpie is not to be tried; None if it is.
+
+    Raises:
+        ValueError: if the kernel asks for nutpie and cannot have it.
+    """
+    engine = kernel.engine if isinstance(kernel, NUTS) else "torch"
+    obstacle = "compile=False" if compile is False else why_not_nutpie(kernel, target)
+    if engine == "nutpie" and obstacle:
+        raise ValueError(say("a run that nutpie can do", obstacle, "engine='auto'"))
+    return "engine='torch'" if engine == "torch" else obstacle
+
+
+def _usual_warmup(guide: Any, *, by_nutpie: bool) -> int:
+    """How many steps to adapt on where nobody says."""
+    if by_nutpie:
+        return WARMUP_STEPS
+    return 300 if guide is None else 150
 
 
 @dataclass(frozen=True)
@@ -160,7 +201,43 @@ class _Kept:
     acceptance: Tensor  # (C, N), summed over draws
     diverging: Tensor  # (C, S, N)
     step_size: Tensor | None
-    exchange: Tensor | None  # (R - 1, N)
+    exchange: Tensor | None = None  # (R - 1, N)
+    tree_depth: Tensor | None = None  # (C, S, N)
+    energy: Tensor | None = None  # (C, S, N)
+    num_gradients: int | None = None
+    num_evaluations: int | None = None
+    compile_seconds: float = 0.0
+    engine: str = ""
+
+
+def _sample_by_nutpie(kernel: NUTS, target: Target, u: Tensor, plan: _Plan, *, progress: bool) -> _Kept:
+    """Run nutpie's chains from u ``(C, 1, L)``; after Ctrl-C, keep as many draws as the slowest chain has."""
+    started = time.perf_counter()
+    density = density_for_nutpie(target, u[0])
+    compile_seconds = time.perf_counter() - started
+    steps = {"num_samples": plan.num_samples * plan.thinning, "warmup_steps": plan.warmup_steps}
+    with progress_bar(plan.steps, "NUTS (nutpie)", show=progress) as bar:
+        chains = sample_chains(density, u[:, 0], kernel, **steps, bar=bar)
+    S = min(len(chain.u) for chain in chains) // plan.thinning
+    if not S:
+        raise KeyboardInterrupt
+
+    def every(values: list[Tensor]) -> Tensor:
+        """``(C, S, thinning, ...)``"""
+        return torch.stack([value[: S * plan.thinning] for value in values]).unflatten(1, (S, plan.thinning))
+
+    return _Kept(
+        u=every([chain.u for chain in chains])[:, :, -1:].to(u),
+        acceptance=every([chain.acceptance for chain in chains]).mean(2).sum(1, keepdim=True).to(u),
+        diverging=every([chain.diverging for chain in chains]).any(2, keepdim=True),
+        step_size=u.new_tensor([chain.step_size for chain in chains]).unsqueeze(-1),
+        tree_depth=every([chain.tree_depth for chain in chains])[:, :, -1:].long(),
+        energy=every([chain.energy for chain in chains])[:, :, -1:],
+        num_gradients=max(chain.num_gradients for chain in chains),
+        num_evaluations=0,
+        compile_seconds=compile_seconds,
+        engine="nutpie",
+    )
 
 
 class _Exchanges:
@@ -190,6 +267,8 @@ def _sample(kernel: Kernel, density: LogDensity, state: State, tuning: Tuning, p
     acceptance = draws.new_zeros(C, N)
     warmup = Warmup(kernel, density, plan.warmup_steps, tuning)
     exchanges = _Exchanges()
+    depths: list[Tensor | None] = []
+    energies: list[Tensor | None] = []
     kept = 0
     with progress_bar(plan.steps, type(kernel).__name__, show=progress) as bar:
         shows = _Progress(bar)
@@ -209,13 +288,28 @@ def _sample(kernel: Kernel, density: LogDensity, state: State, tuning: Tuning, p
                 diverging[:, kept] |= shown.diverging
                 if (step + 1) % plan.thinning == 0:
                     draws[:, kept] = kernel.draw(state)
+                    if not density.target.per_datum:
+                        depths.append(shown.tree_depth)
+                        energies.append(shown.energy)
                     kept += 1
                 shows.update(info, "sampling")
         except KeyboardInterrupt:
             if not kept:
                 raise
     step_size = None if kernel.target_accept_prob is None else kernel.reported_step_size(tuning)
-    return _Kept(draws[:, :kept], acceptance, diverging[:, :kept], step_size, exchanges.mean())
+    return _Kept(
+        draws[:, :kept], acceptance, diverging[:, :kept], step_size, exchanges.mean(),
+        tree_depth=_stacked(depths[:kept]), energy=_stacked(energies[:kept]),
+        num_gradients=density.num_gradients, num_evaluations=density.num_evaluations,
+        compile_seconds=density.compile_seconds, engine=density.engine,
+    )  # fmt: skip
+
+
+def _stacked(values: list[Tensor | None]) -> Tensor | None:
+    """One ``(C, N)`` a draw as ``(C, S, N)``; None where a kernel reports none, or for posteriors by datum."""
+    return (
+        torch.stack([value for value in values if value is not None], 1) if values and values[0] is not None else None
+    )
 
 
 @torch.no_grad()

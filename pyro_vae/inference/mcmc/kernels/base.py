@@ -70,12 +70,16 @@ class Info(NamedTuple):
         end: where HMC's trajectory ended and the whitened velocity there, ``(..., C, N, L)`` each; ChEES adapts on it.
         exchange: acceptance probability of exchanges between neighbouring temperatures, ``(R - 1, C, N)``; NaN where
             none was tried.
+        energy: the Hamiltonian where the trajectory began, ``(C, N)``, in nats; for kernels with a momentum.
+        tree_depth: doublings of the trajectory, ``(C, N)``, of NUTS.
     """
 
     acceptance: Tensor
     diverging: Tensor
     end: tuple[Tensor, Tensor] | None = None
     exchange: Tensor | None = None
+    energy: Tensor | None = None
+    tree_depth: Tensor | None = None
 
 
 @dataclass(frozen=True)

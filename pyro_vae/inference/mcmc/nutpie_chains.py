@@ -1,0 +1,234 @@
+"""NUTS by nutpie, whose chains run in Rust on all cores and call the log density as a C function.
+
+Adaptation is nutpie's: the mass matrix that brings draws and gradients to the same scale (least Fisher divergence),
+low-rank plus diagonal (Seyboldt, Carlson & Carpenter, arXiv 2603.18845). Each chain adapts for itself.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.arviz_import import arviz
+from pyro_vae.inference.compiled.backend import NotTraceableError
+from pyro_vae.inference.compiled.native import Call, Native, native
+from pyro_vae.inference.compiled.widening import widened
+from pyro_vae.inference.mcmc.kernels.nuts import NUTS
+from pyro_vae.inference.target.target import Target
+
+__all__ = ["WARMUP_STEPS", "Chain", "density_for_nutpie", "sample_chains", "why_not_nutpie"]
+
+WARMUP_STEPS = 600
+_LOOK = 0.05  # seconds between looks at the chains
+_MOST_AT_ONCE = 256  # chains, each in threads of its own, which the cores share
+_MOST_DENSE = 1000  # dimensions up to which a low-rank mass matrix is worth its work
+
+
+def why_not_nutpie(kernel: Any, target: Target) -> str | None:
+    """Return why nutpie cannot run this kernel on this target, a clause; None if it can, as far as can be seen."""
+    if type(kernel) is not NUTS:
+        return "another kernel than NUTS"
+    if target.per_datum:
+        return "a posterior for each datum, where nutpie takes one of a whole program (plate=None)"
+    if find_spec("nutpie") is None:
+        return "nutpie is not installed (pip install pyro_vae[nutpie])"
+    if not (kernel.adapt_step_size and kernel.adapt_mass_matrix):
+        return "a step size or mass matrix that is not to be adapted"
+    if target.origin.device.type != "cpu":
+        return f"data on {target.origin.device}"
+    return None
+
+
+def density_for_nutpie(target: Target, u: Tensor) -> Native:
+    """Return the C function of a whole program's log joint, float64.
+
+    Args:
+        target: the density.
+        u: a point of finite density, ``(1, L)``.
+
+    Raises:
+        NotTraceableError: if the program cannot be compiled so, or the C function's values are not Pyro's.
+    """
+    graph = widened(target.value_and_grad, u)
+    value, grad = target.value_and_grad(u)
+    found = graph(u.double())
+    rough = 1e-3 if u.dtype == torch.float32 else 1e-6
+    for ours, theirs in zip(found, (value, grad), strict=True):
+        scale = float(theirs.abs().max()) + 1.0
+        if not float((ours - theirs).abs().max()) <= rough * scale:
+            raise NotTraceableError("its values in float64 are others than Pyro's")
+    return native(graph)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What one chain of S' draws left.
+
+    Attributes:
+        u: ``(S', L)``, float64.
+        acceptance: ``(S',)``, and so are the others.
+        diverging: whether the trajectory of a draw diverged.
+        tree_depth: its doublings.
+        energy: the Hamiltonian at the draw.
+        step_size: of the leapfrog.
+        num_gradients: in all, warm-up included.
+    """
+
+    u: Tensor
+    acceptance: Tensor
+    diverging: Tensor
+    tree_depth: Tensor
+    energy: Tensor
+    step_size: float
+    num_gradients: int
+
+
+def sample_chains(
+    density: Native, initial: Tensor, kernel: NUTS, *, num_samples: int, warmup_steps: int, bar: Any
+) -> list[Chain]:
+    """Run all chains; after Ctrl-C return what there is of each.
+
+    Args:
+        density: the C function.
+        initial: where each chain starts, ``(C, L)``.
+        kernel: its settings.
+        num_samples: draws a chain, warm-up not counted.
+        warmup_steps: of each chain.
+        bar: a progress bar over the steps of one chain.
+    """
+    _nutpie()  # here, since no two threads may import it at once
+    seeds = torch.randint(2**31 - 1, (len(initial),)).tolist()  # from torch's generator: same seed, same draws
+    plan = {"draws": num_samples, "tune": warmup_steps}
+    runs = [_Run(density, point.double(), kernel, seed, plan) for point, seed in zip(initial, seeds, strict=True)]
+    with concurrent.futures.ThreadPoolExecutor(min(len(runs), _MOST_AT_ONCE)) as pool:
+        futures = [pool.submit(run.wait) for run in runs]
+        try:
+            while concurrent.futures.wait(futures, _LOOK).not_done:
+                _show(bar, runs)
+        except KeyboardInterrupt:
+            for run in runs:
+                run.stop.set()
+        except BaseException:
+            for run in runs:
+                run.stop.set()
+            raise
+        chains = [future.result() for future in futures]
+    _show(bar, runs)
+    return chains
+
+
+def _show(bar: Any, runs: list[_Run]) -> None:
+    """Bring the bar to where the slowest chain is."""
+    if not bar.disable:
+        bar.update(min(run.steps for run in runs) - bar.n)
+
+
+class _Run:
+    """One chain, from one point and one seed."""
+
+    def __init__(self, density: Native, point: Tensor, kernel: NUTS, seed: int, plan: dict[str, int]) -> None:
+        self.density, self.point, self.kernel, self.seed, self.plan = density, point, kernel, seed, plan
+        self.stop = threading.Event()
+
+    @cached_property
+    def data(self) -> Call:
+        """What the C functions are given, with this chain's own counts."""
+        return self.density.call()
+
+    @property
+    def steps(self) -> int:
+        """Steps taken, warm-up included."""
+        return int(self.data.counts[1])
+
+    def wait(self) -> Chain:
+        """Sample until all is done, or until told to stop."""
+        if self.stop.is_set():
+            return self._chain(None)
+        low_rank = len(self.point) <= _MOST_DENSE
+        sampler = _nutpie().sample(
+            _model(self.density, self.data, self.point), chains=1, cores=1, seed=self.seed, progress_bar=False,
+            blocking=False, return_raw_trace=True, maxdepth=self.kernel.max_tree_depth, **self.plan,
+            target_accept=self.kernel.target_accept_prob, low_rank_modified_mass_matrix=low_rank,
+        )  # fmt: skip
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return self._chain(sampler.wait(timeout=_LOOK))
+            if self.stop.is_set():
+                return self._chain(sampler.abort())
+
+    def _chain(self, trace: Any) -> Chain:
+        """Read nutpie's records of the draws after warm-up."""
+        records = {} if trace is None else dict(_columns(trace))
+        kept = ~records["tuning"].astype(bool) if records else np.zeros(0, dtype=bool)
+
+        def column(name: str) -> Tensor:
+            return torch.from_numpy(records[name][kept]) if records else torch.zeros(0)
+
+        u = column("u").reshape(-1, len(self.point)) if records else self.point.new_zeros(0, len(self.point))
+        steps = column("step_size")
+        return Chain(
+            u=u, acceptance=column("mean_tree_accept"), diverging=column("diverging").bool(),
+            tree_depth=column("depth"), energy=column("energy"),
+            step_size=float(steps[-1]) if len(steps) else torch.nan, num_gradients=int(self.data.counts[0]),
+        )  # fmt: skip
+
+
+class _ArviZLater(ModuleType):
+    """Stands for ArviZ, and imports it when it is first used: nutpie's own conversions, which nobody asks for here."""
+
+    InferenceData = Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(arviz(), name)
+
+
+def _nutpie() -> Any:
+    """Import nutpie without ArviZ, which takes longer than most posteriors."""
+    if "nutpie" not in sys.modules and "arviz" not in sys.modules:
+        sys.modules["arviz"] = _ArviZLater("arviz")
+        try:
+            import nutpie
+        finally:
+            del sys.modules["arviz"]
+    import nutpie
+
+    return nutpie
+
+
+def _model(density: Native, data: Call, point: Tensor) -> Any:
+    """The density as nutpie takes a compiled PyMC model: C functions by address."""
+    from nutpie.compile_pymc import CompiledPyMCModel
+
+    start = point.numpy().copy()
+    address = SimpleNamespace(ctypes=SimpleNamespace(data=data.address), owner=data)
+    unused: Any = None
+    return CompiledPyMCModel(
+        dims={}, compiled_logp_func=SimpleNamespace(address=density.density),
+        compiled_expand_func=SimpleNamespace(address=density.draw), initial_point_func=lambda _: start,
+        shared_data={}, user_data=address, n_expanded=len(point), shape_info=(["u"], [None], [(len(point),)]),
+        logp_func=unused, expand_func=unused, _n_dim=len(point), _shapes={"u": (len(point),)}, _coords={},
+    )  # fmt: skip
+
+
+def _columns(trace: Any) -> Iterator[tuple[str, Any]]:
+    """The columns of one chain's draws and statistics, as NumPy arrays."""
+    import pyarrow
+
+    draws, statistics = trace.get_arrow_trace()
+    batch = pyarrow.record_batch(draws[0])
+    yield "u", batch.column("u").flatten().to_numpy(zero_copy_only=False).reshape(batch.num_rows, -1)
+    batch = pyarrow.record_batch(statistics[0])
+    for name in ("tuning", "diverging", "mean_tree_accept", "depth", "energy", "step_size"):
+        yield name, batch.column(name).to_numpy(zero_copy_only=False)
