@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyro_vae.inference.compiled.backend import NotTraceableError, agree, usable_cache, why_no_compiler
+from pyro_vae.inference.compiled.backend import NotTraceableError, agree, why_no_compiler
 from pyro_vae.inference.compiled.widening import Widened
 
 __all__ = ["Call", "Native", "native"]
@@ -199,12 +199,11 @@ def _source(graph: Widened) -> str:
     inputs = [graph.example, *graph.constants]
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from torch._dynamo.utils import detect_fake_mode
-        from torch._guards import TracingContext, tracing
+        from torch._guards import TracingContext, detect_fake_mode, tracing
         from torch._inductor import config
         from torch._inductor.async_compile import AsyncCompile
-        from torch._inductor.decomposition import select_decomp_table
         from torch._inductor.compile_fx import compile_fx_inner
+        from torch._inductor.decomposition import select_decomp_table
         from torch.fx.experimental.proxy_tensor import make_fx
 
         table = {**select_decomp_table(), **_products()}

@@ -58,7 +58,7 @@ def widened(function: Callable[[Tensor], Sequence[Tensor]], example: Tensor) -> 
             narrow = traced(run, example.detach())
             _to_double(narrow)
             point = example.detach().double()
-            module = traced(torch.func.functionalize(lambda x: narrow(x), remove="mutations"), point)
+            module = traced(torch.func.functionalize(narrow, remove="mutations"), point)
             _refuse_noise(module)
             constants = _fold(module)
             return Widened(module, constants, point)
@@ -96,7 +96,7 @@ def _fold(module: fx.GraphModule) -> list[Tensor]:
         elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
             args, kwargs = fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
             known[node] = node.target(*args, **kwargs)
-    constants = []
+    constants: list[Tensor] = []
     last = next(node for node in reversed(module.graph.nodes) if node.op == "placeholder")
     for node, value in known.items():
         users = [user for user in node.users if user not in known]

@@ -49,8 +49,8 @@ class Draws:
         complete: False if sampling was interrupted; the draws are then those kept until that moment.
         plate: name of the data plate; None for the posterior of a whole program.
         kernel: the kernel's name.
-        engine: what evaluated the log joint, and why, in words: "compiled", or "Pyro: ..." with a reason; "nutpie" where
-            that was the sampler too.
+        engine: what evaluated the log joint, and why, in words: "compiled", or "Pyro: ..." with a reason; "nutpie"
+            where that was the sampler too.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -186,9 +186,12 @@ class Draws:
         """Return every ``every``-th draw of each chain."""
         every = checks.positive_integer(every, "every")
         samples = {name: value[:, every - 1 :: every] for name, value in self.samples.items()}
-        by_draw = {name: getattr(self, name) for name in ("diverging", "tree_depth", "energy")}
-        kept = {name: None if value is None else value[:, every - 1 :: every] for name, value in by_draw.items()}
-        return replace(self, samples=samples, **kept)
+
+        def thinned(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[:, every - 1 :: every]
+
+        diverging, depth, energy = thinned(self.diverging), thinned(self.tree_depth), thinned(self.energy)
+        return replace(self, samples=samples, diverging=diverging, tree_depth=depth, energy=energy)
 
     def rows(self, index: Any) -> Draws:
         """Return the draws of the posteriors at ``index`` (anything that indexes a tensor's first dimension)."""

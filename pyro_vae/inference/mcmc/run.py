@@ -223,7 +223,7 @@ def _sample_by_nutpie(kernel: NUTS, target: Target, u: Tensor, plan: _Plan, *, p
         raise KeyboardInterrupt
 
     def every(values: list[Tensor]) -> Tensor:
-        """``(C, S, thinning, ...)``"""
+        """By chain, kept draw and the steps to it, ``(C, S, thinning, ...)``."""
         return torch.stack([value[: S * plan.thinning] for value in values]).unflatten(1, (S, plan.thinning))
 
     return _Kept(
