@@ -102,7 +102,7 @@ def ours(case, seed, **settings):
             num_samples=DRAWS, num_chains=CHAINS, plate=None, **settings,
         )  # fmt: skip
         times.append(time.perf_counter() - began)
-    values = [value[:, :, 0].flatten(2).numpy() for value in draws.samples.values()]
+    values = [value.reshape(CHAINS, DRAWS, -1).numpy() for value in draws.samples.values()]
     return np.concatenate(values, -1), times[0], draws.seconds - draws.compile_seconds
 
 

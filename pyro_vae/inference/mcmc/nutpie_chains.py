@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import math
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
@@ -30,25 +31,29 @@ from pyro_vae.inference.target.target import Target
 
 __all__ = ["WARMUP_STEPS", "Chain", "density_for_nutpie", "sample_chains", "why_not_nutpie"]
 
-WARMUP_STEPS = 600
+WARMUP_STEPS = 500
 _LOOK = 0.05  # seconds between looks at the chains
 _MOST_AT_ONCE = 256  # chains, each in threads of its own, which the cores share
-_MOST_DENSE = 1000  # dimensions up to which a low-rank mass matrix is worth its work
+_MOST_LOW_RANK = 1000  # dimensions up to which a low-rank mass matrix is worth its work
+_LEAST_LOOK = 30  # steps that tell whether it is
+_CORRELATED = 10.0  # condition of a correlation matrix beyond which it is
+_DEEPEST_LOOK = 7  # doublings of a trajectory then
+_LONG = 5.0  # doublings, on the average, that say so too
 
 
-def why_not_nutpie(kernel: Any, target: Target) -> str | None:
+def why_not_nutpie(kernel: Any, target: Target, warmup_steps: int | None) -> str | None:
     """Return why nutpie cannot run this kernel on this target, a clause; None if it can, as far as can be seen."""
-    if type(kernel) is not NUTS:
-        return "another kernel than NUTS"
-    if target.per_datum:
-        return "a posterior for each datum, where nutpie takes one of a whole program (plate=None)"
-    if find_spec("nutpie") is None:
-        return "nutpie is not installed (pip install pyro_vae[nutpie])"
-    if not (kernel.adapt_step_size and kernel.adapt_mass_matrix):
-        return "a step size or mass matrix that is not to be adapted"
-    if target.origin.device.type != "cpu":
-        return f"data on {target.origin.device}"
-    return None
+    obstacles = {
+        "another kernel than NUTS": type(kernel) is not NUTS,
+        "a posterior for each datum, where nutpie takes one of a whole program (plate=None)": target.per_datum,
+        "nutpie is not installed (pip install pyro_vae[nutpie])": find_spec("nutpie") is None,
+        "a step size or mass matrix that is not to be adapted": not (
+            kernel.adapt_step_size and kernel.adapt_mass_matrix
+        ),
+        "no warm-up": warmup_steps == 0,
+        f"data on {target.origin.device}": target.origin.device.type != "cpu",
+    }
+    return next((obstacle for obstacle, stands in obstacles.items() if stands), None)
 
 
 def density_for_nutpie(target: Target, u: Tensor) -> Native:
@@ -100,23 +105,66 @@ def sample_chains(
 ) -> list[Chain]:
     """Run all chains; after Ctrl-C return what there is of each.
 
+    The first third of the warm-up is with a diagonal mass matrix. Where its draws show correlations, the rest is with a
+    low-rank one, whose adaptation costs more; else with a diagonal one too.
+
     Args:
         density: the C function.
         initial: where each chain starts, ``(C, L)``.
         kernel: its settings.
         num_samples: draws a chain, warm-up not counted.
-        warmup_steps: of each chain.
+        warmup_steps: of each chain, at least 1.
         bar: a progress bar over the steps of one chain.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C in the first part of the warm-up.
     """
+    look = warmup_steps // 3
+    low_rank = initial.shape[-1] <= _MOST_LOW_RANK
+    spent = 0
+    if look >= _LEAST_LOOK and low_rank:
+        plan = {
+            "tune": 2 * look // 3,
+            "draws": look - 2 * look // 3,
+            "maxdepth": min(_DEEPEST_LOOK, kernel.max_tree_depth),
+        }
+        found = _together([_Run(density, point, kernel, plan) for point in initial.double()], bar)
+        if min(len(chain.u) for chain in found) < plan["draws"]:
+            raise KeyboardInterrupt
+        low_rank = _is_correlated(found)
+        initial = torch.stack([chain.u[-1] for chain in found])
+        spent, warmup_steps = max(chain.num_gradients for chain in found), warmup_steps - look
+    plan = {"tune": warmup_steps, "draws": num_samples, "maxdepth": kernel.max_tree_depth}
+    runs = [_Run(density, point, kernel, plan, low_rank=low_rank) for point in initial.double()]
+    return [replace(chain, num_gradients=chain.num_gradients + spent) for chain in _together(runs, bar)]
+
+
+def _is_correlated(chains: list[Chain]) -> bool:
+    """Whether draws of all chains together have a correlation matrix of a condition that is not noise alone.
+
+    The condition of L independent numbers' correlations in n draws is about
+    ((1 + sqrt(L / n)) / (1 - sqrt(L / n)))^2 (Marchenko & Pastur 1967); the draws count half, since they depend on each
+    other.
+    """
+    draws = torch.cat([chain.u for chain in chains])
+    ratio = math.sqrt(2 * draws.shape[1] / len(draws))
+    if ratio < 0.9 and draws.shape[1] > 1:
+        eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(draws.mT).nan_to_num(0.0))
+        noise = ((1 + ratio) / (1 - ratio)) ** 2
+        if float(eigenvalues[-1]) > _CORRELATED * noise * float(eigenvalues[0]):
+            return True
+    return max(float(chain.tree_depth.double().mean()) for chain in chains) > _LONG
+
+
+def _together(runs: list[_Run], bar: Any) -> list[Chain]:
+    """Run chains at the same time; Ctrl-C stops them all."""
     _nutpie()  # here, since no two threads may import it at once
-    seeds = torch.randint(2**31 - 1, (len(initial),)).tolist()  # from torch's generator: same seed, same draws
-    plan = {"draws": num_samples, "tune": warmup_steps}
-    runs = [_Run(density, point.double(), kernel, seed, plan) for point, seed in zip(initial, seeds, strict=True)]
+    begun = bar.n
     with concurrent.futures.ThreadPoolExecutor(min(len(runs), _MOST_AT_ONCE)) as pool:
         futures = [pool.submit(run.wait) for run in runs]
         try:
             while concurrent.futures.wait(futures, _LOOK).not_done:
-                _show(bar, runs)
+                _show(bar, begun, runs)
         except KeyboardInterrupt:
             for run in runs:
                 run.stop.set()
@@ -125,21 +173,27 @@ def sample_chains(
                 run.stop.set()
             raise
         chains = [future.result() for future in futures]
-    _show(bar, runs)
+    _show(bar, begun, runs)
     return chains
 
 
-def _show(bar: Any, runs: list[_Run]) -> None:
+def _show(bar: Any, begun: int, runs: list[_Run]) -> None:
     """Bring the bar to where the slowest chain is."""
     if not bar.disable:
-        bar.update(min(run.steps for run in runs) - bar.n)
+        bar.update(begun + min(run.steps for run in runs) - bar.n)
 
 
 class _Run:
-    """One chain, from one point and one seed."""
+    """One chain, from one point; its seed is from torch's generator: same seed, same draws."""
 
-    def __init__(self, density: Native, point: Tensor, kernel: NUTS, seed: int, plan: dict[str, int]) -> None:
-        self.density, self.point, self.kernel, self.seed, self.plan = density, point, kernel, seed, plan
+    def __init__(
+        self, density: Native, point: Tensor, kernel: NUTS, plan: dict[str, int], *, low_rank: bool = False
+    ) -> None:
+        self.density, self.point = density, point
+        self.settings = {
+            **plan, "seed": int(torch.randint(2**31 - 1, ())), "target_accept": kernel.target_accept_prob,
+            "low_rank_modified_mass_matrix": low_rank,
+        }  # fmt: skip
         self.stop = threading.Event()
 
     @cached_property
@@ -156,11 +210,9 @@ class _Run:
         """Sample until all is done, or until told to stop."""
         if self.stop.is_set():
             return self._chain(None)
-        low_rank = len(self.point) <= _MOST_DENSE
         sampler = _nutpie().sample(
-            _model(self.density, self.data, self.point), chains=1, cores=1, seed=self.seed, progress_bar=False,
-            blocking=False, return_raw_trace=True, maxdepth=self.kernel.max_tree_depth, **self.plan,
-            target_accept=self.kernel.target_accept_prob, low_rank_modified_mass_matrix=low_rank,
+            _model(self.density, self.data, self.point), chains=1, cores=1, progress_bar=False, blocking=False,
+            return_raw_trace=True, **self.settings,
         )  # fmt: skip
         while True:
             with contextlib.suppress(TimeoutError):

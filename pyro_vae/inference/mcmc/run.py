@@ -63,7 +63,7 @@ def mcmc(
         x: the data; dimension 0 runs over data.
         kernel: how to move; ``HMC()`` if not given.
         num_samples: S, draws kept a chain.
-        warmup_steps: steps on which to adapt, not kept; 300 if not given, 150 with a guide, 600 by nutpie, where each
+        warmup_steps: steps on which to adapt, not kept; 300 if not given, 150 with a guide, 500 by nutpie, where each
             chain adapts for itself.
         num_chains: C.
         plate: name of the data plate; None for the posterior of the whole program.
@@ -97,7 +97,7 @@ def mcmc(
     target = as_target(model, x, plate=plate)
     must_have_continuous(target)
     _check_kernel(kernel, target)
-    obstacle = _why_not_nutpie(kernel, target, compile)
+    obstacle = _why_not_nutpie(kernel, target, compile, warmup_steps)
     plan = _Plan(
         num_samples=checks.positive_integer(num_samples, "num_samples"),
         warmup_steps=checks.positive_integer(
@@ -158,14 +158,14 @@ def _check_kernel(kernel: Any, target: Target) -> None:
         raise ValueError(say("one model", "another one in the kernel", "a kernel without model"))
 
 
-def _why_not_nutpie(kernel: Kernel, target: Target, compile: bool | str | None) -> str | None:
+def _why_not_nutpie(kernel: Kernel, target: Target, compile: bool | str | None, warmup_steps: int | None) -> str | None:
     """Why nutpie is not to be tried; None if it is.
 
     Raises:
         ValueError: if the kernel asks for nutpie and cannot have it.
     """
     engine = kernel.engine if isinstance(kernel, NUTS) else "torch"
-    obstacle = "compile=False" if compile is False else why_not_nutpie(kernel, target)
+    obstacle = "compile=False" if compile is False else why_not_nutpie(kernel, target, warmup_steps)
     if engine == "nutpie" and obstacle:
         raise ValueError(say("a run that nutpie can do", obstacle, "engine='auto'"))
     return "engine='torch'" if engine == "torch" else obstacle
