@@ -140,6 +140,7 @@ def native(graph: Widened) -> Native:
             missing = why_no_compiler([graph.example])
             if missing is not None:
                 raise NotTraceableError(missing)
+            _refuse_factorisations(graph)
             _build(_source(graph), path)
         library = ctypes.CDLL(str(path))
         density, draw = (_address(library, name) for name in ("pyro_vae_density", "pyro_vae_draw"))
@@ -153,6 +154,14 @@ def native(graph: Widened) -> Native:
         if not agree(found.value_and_grad(point), (value.reshape(1), grad), [point]):
             raise NotTraceableError("its results differ from the graph's")
     return found
+
+
+def _refuse_factorisations(graph: Widened) -> None:
+    """Say at once what Inductor would leave to LAPACK in the end."""
+    for node in graph.module.graph.nodes:
+        name = str(node.target)
+        if name.startswith(("aten.linalg", "aten._linalg", "aten.cholesky", "aten.triangular", "aten._fft")):
+            raise NotTraceableError(f"it needs {name}, which has no loop of its own")
 
 
 def _address(library: ctypes.CDLL, name: str) -> int:

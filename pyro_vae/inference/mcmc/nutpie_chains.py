@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.arviz_import import arviz
-from pyro_vae.inference.compiled.backend import NotTraceableError
+from pyro_vae.inference.compiled.backend import NotTraceableError, Run, compiled, why_no_compiler
 from pyro_vae.inference.compiled.native import Call, Native, native
-from pyro_vae.inference.compiled.widening import widened
+from pyro_vae.inference.compiled.widening import Widened, widened
+from pyro_vae.inference.mcmc.density import MOST_UNROLLED
 from pyro_vae.inference.mcmc.kernels.nuts import NUTS
 from pyro_vae.inference.target.target import Target
 
@@ -56,25 +57,51 @@ def why_not_nutpie(kernel: Any, target: Target, warmup_steps: int | None) -> str
     return next((obstacle for obstacle, stands in obstacles.items() if stands), None)
 
 
-def density_for_nutpie(target: Target, u: Tensor) -> Native:
-    """Return the C function of a whole program's log joint, float64.
+@dataclass(frozen=True)
+class Called:
+    """A compiled graph that Python calls: where its operations cannot be loops of one C function.
+
+    Attributes:
+        graph: of the log density ``(1,)`` and its gradient ``(1, L)``.
+        run: the graph compiled.
+    """
+
+    graph: Widened
+    run: Run
+
+    def call(self) -> Call:
+        """Return counts for one caller."""
+        return Call([])
+
+
+def density_for_nutpie(target: Target, u: Tensor) -> Native | Called:
+    """Return a whole program's log joint, float64, as a C function; or for Python to call, where that cannot be.
 
     Args:
         target: the density.
         u: a point of finite density, ``(1, L)``.
 
     Raises:
-        NotTraceableError: if the program cannot be compiled so, or the C function's values are not Pyro's.
+        NotTraceableError: if the program cannot be compiled at all, or the graph's values are not Pyro's.
     """
+    if len(target.discrete) > MOST_UNROLLED:
+        raise NotTraceableError(f"{len(target.discrete)} discrete sites, whose sum would take the compiler minutes")
     graph = widened(target.value_and_grad, u)
     value, grad = target.value_and_grad(u)
-    found = graph(u.double())
     rough = 1e-3 if u.dtype == torch.float32 else 1e-6
-    for ours, theirs in zip(found, (value, grad), strict=True):
+    for ours, theirs in zip(graph(u.double()), (value, grad), strict=True):
         scale = float(theirs.abs().max()) + 1.0
         if not float((ours - theirs).abs().max()) <= rough * scale:
             raise NotTraceableError("its values in float64 are others than Pyro's")
-    return native(graph)
+    try:
+        return native(graph)
+    except NotTraceableError as error:
+        if why_no_compiler([u]) is not None:
+            raise
+        try:
+            return Called(graph, compiled(lambda tensors: list(graph(tensors[0])), [graph.example]))
+        except NotTraceableError:
+            raise error from None
 
 
 @dataclass(frozen=True)
@@ -101,7 +128,7 @@ class Chain:
 
 
 def sample_chains(
-    density: Native, initial: Tensor, kernel: NUTS, *, num_samples: int, warmup_steps: int, bar: Any
+    density: Native | Called, initial: Tensor, kernel: NUTS, *, num_samples: int, warmup_steps: int, bar: Any
 ) -> list[Chain]:
     """Run all chains; after Ctrl-C return what there is of each.
 
@@ -187,7 +214,7 @@ class _Run:
     """One chain, from one point; its seed is from torch's generator: same seed, same draws."""
 
     def __init__(
-        self, density: Native, point: Tensor, kernel: NUTS, plan: dict[str, int], *, low_rank: bool = False
+        self, density: Native | Called, point: Tensor, kernel: NUTS, plan: dict[str, int], *, low_rank: bool = False
     ) -> None:
         self.density, self.point = density, point
         self.settings = {
@@ -259,8 +286,43 @@ def _nutpie() -> Any:
     return nutpie
 
 
-def _model(density: Native, data: Call, point: Tensor) -> Any:
-    """The density as nutpie takes a compiled PyMC model: C functions by address."""
+def _model_in_python(density: Called, data: Call, point: Tensor) -> Any:
+    """The density as nutpie takes a Python function."""
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    start, shape = point.numpy().copy(), density.graph.example.shape
+
+    @torch.no_grad()
+    def log_density(x: Any) -> tuple[float, Any]:
+        data.counts[0] += 1
+        try:
+            value, grad = density.run([torch.from_numpy(x).reshape(shape)])
+        except RuntimeError as error:  # of a matrix without a Cholesky factor, for instance
+            raise _NotFiniteError from error
+        if not (bool(torch.isfinite(value).all()) and bool(torch.isfinite(grad).all())):
+            raise _NotFiniteError
+        return float(value), grad.flatten().numpy()
+
+    def draw(x: Any) -> dict[str, Any]:
+        data.counts[1] += 1
+        return {"u": x}
+
+    return from_pyfunc(
+        len(point), lambda: log_density, lambda *_: draw, [np.dtype("float64")], [(len(point),)], ["u"],
+        make_initial_point_fn=lambda _: start,
+    )  # fmt: skip
+
+
+class _NotFiniteError(ValueError):
+    """What tells nutpie that a trajectory diverged."""
+
+    is_recoverable = True
+
+
+def _model(density: Native | Called, data: Call, point: Tensor) -> Any:
+    """The density as nutpie takes a compiled PyMC model: C functions by address; or as it takes a Python function."""
+    if isinstance(density, Called):
+        return _model_in_python(density, data, point)
     from nutpie.compile_pymc import CompiledPyMCModel
 
     start = point.numpy().copy()
