@@ -322,15 +322,13 @@ def test_it_is_drop_in(float64):
 # -- what it refuses, and what is done without it ------------------------------------------------------------------
 
 
+LONG = {"num_samples": 150, "warmup_steps": 150, "num_chains": 4, "plate": None}
+
+
 def rows(x):
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
         pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-
-def branching(x):
-    z = pyro.sample("z", dist.Normal(0.0, 1.0))
-    pyro.sample("x", dist.Normal(z if float(z.detach()) > 0 else 2 * z, 1.0), obs=x)
 
 
 class Own(pv.NUTS):
@@ -352,9 +350,15 @@ def test_what_nutpie_cannot(model, kernel, settings, word):
         pv.mcmc(model, COUNTS, kernel=kernel, **{"plate": None} | settings)
 
 
-def test_a_program_that_branches_is_refused():
-    with pytest.raises(NotTraceableError, match="program for nutpie"):
-        pv.mcmc(branching, torch.tensor(1.0), kernel=nuts(), **SHORT)
+def test_a_program_that_cannot_be_compiled(monkeypatch):
+    def refuses(*_):
+        raise NotTraceableError("it cannot be")
+
+    monkeypatch.setattr(nutpie_chains, "widened", refuses)
+    with pytest.raises(NotTraceableError, match="expected a program for nutpie; got it cannot be; try engine='torch'"):
+        pv.mcmc(counts, COUNTS, kernel=nuts(), **SHORT)
+    draws = pv.mcmc(counts, COUNTS, kernel=pv.NUTS(), **LONG)
+    assert draws.engine == "compiled; not nutpie: it cannot be"
 
 
 def test_engines_by_name():
@@ -365,9 +369,6 @@ def test_engines_by_name():
 def test_short_runs_are_not_worth_a_compiler():
     draws = pv.mcmc(counts, COUNTS, kernel=pv.NUTS(), **SHORT)
     assert draws.engine == "Pyro: not to be compiled"
-
-
-LONG = {"num_samples": 150, "warmup_steps": 150, "num_chains": 4, "plate": None}
 
 
 def test_without_nutpie_torch_samples(float64, monkeypatch):

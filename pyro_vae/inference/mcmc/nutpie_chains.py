@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import math
 import sys
 import threading
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from pyro_vae.inference.compiled.backend import NotTraceableError, Run, compiled
 from pyro_vae.inference.compiled.native import Call, Native, native
 from pyro_vae.inference.compiled.widening import Widened, widened
 from pyro_vae.inference.mcmc.density import MOST_UNROLLED
+from pyro_vae.inference.mcmc.fisher import CORRELATED, condition_beyond_noise
 from pyro_vae.inference.mcmc.kernels.nuts import NUTS
 from pyro_vae.inference.target.target import Target
 
@@ -37,7 +37,6 @@ _LOOK = 0.05  # seconds between looks at the chains
 _MOST_AT_ONCE = 256  # chains, each in threads of its own, which the cores share
 _MOST_LOW_RANK = 1000  # dimensions up to which a low-rank mass matrix is worth its work
 _LEAST_LOOK = 30  # steps that tell whether it is
-_CORRELATED = 10.0  # condition of a correlation matrix beyond which it is
 _DEEPEST_LOOK = 7  # doublings of a trajectory then
 _LONG = 5.0  # doublings, on the average, that say so too
 
@@ -167,19 +166,9 @@ def sample_chains(
 
 
 def _is_correlated(chains: list[Chain]) -> bool:
-    """Whether draws of all chains together have a correlation matrix of a condition that is not noise alone.
-
-    The condition of L independent numbers' correlations in n draws is about
-    ((1 + sqrt(L / n)) / (1 - sqrt(L / n)))^2 (Marchenko & Pastur 1967); the draws count half, since they depend on each
-    other.
-    """
-    draws = torch.cat([chain.u for chain in chains])
-    ratio = math.sqrt(2 * draws.shape[1] / len(draws))
-    if ratio < 0.9 and draws.shape[1] > 1:
-        eigenvalues = torch.linalg.eigvalsh(torch.corrcoef(draws.mT).nan_to_num(0.0))
-        noise = ((1 + ratio) / (1 - ratio)) ** 2
-        if float(eigenvalues[-1]) > _CORRELATED * noise * float(eigenvalues[0]):
-            return True
+    """Whether a low-rank mass matrix has something to do."""
+    if condition_beyond_noise(torch.cat([chain.u for chain in chains])) > CORRELATED:
+        return True
     return max(float(chain.tree_depth.double().mean()) for chain in chains) > _LONG
 
 

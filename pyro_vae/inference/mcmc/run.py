@@ -113,13 +113,14 @@ def mcmc(
     sampler = None if guide is None else GuideSampler(target, guide)
     u = initial_points(target, initial, plan.num_chains, sampler)
     kept: _Kept | None = None
+    tried = ""
     if isinstance(kernel, NUTS) and not obstacle and (kernel.engine == "nutpie" or plan.steps >= _COMPILE_FROM):
         try:
             kept = _sample_by_nutpie(kernel, target, u, plan, progress=progress)
         except NotTraceableError as error:
-            obstacle = str(error)
             if kernel.engine == "nutpie":
-                raise NotTraceableError(say("a program for nutpie", obstacle, "engine='torch'")) from None
+                raise NotTraceableError(say("a program for nutpie", str(error), "engine='torch'")) from None
+            tried = f"; not nutpie: {error}"
     if kept is None:
         long_enough = "auto" if plan.steps >= _COMPILE_FROM else False
         density = LogDensity(target, compile=long_enough if compile in (None, "auto") else compile)
@@ -146,7 +147,7 @@ def mcmc(
         complete=kept.u.shape[1] == plan.num_samples,
         plate=target.plate if target.per_datum else None,
         kernel=type(kernel).__name__,
-        engine=kept.engine,
+        engine=kept.engine + tried,
     )
 
 

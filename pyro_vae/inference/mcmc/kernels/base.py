@@ -177,6 +177,8 @@ class Kernel:
 
     Attributes:
         uses_gradient: whether the state carries the gradient.
+        has_momentum: whether it follows the gradient along trajectories; its metric on a whole program is then fitted
+            to gradients too.
         target_accept_prob: None for a kernel without step size.
         trajectory: HMC's first trajectory length.
         replicas: how many copies of a chain move with it, such as temperatures.
@@ -187,6 +189,7 @@ class Kernel:
 
     model: Any = None
     uses_gradient: bool = True
+    has_momentum: bool = False
     target_accept_prob: float | None = 0.8
     step_size: float = 1.0
     adapt_step_size: bool = True

@@ -124,6 +124,8 @@ class HMC(Kernel):
         True
     """
 
+    has_momentum = True
+
     def __init__(
         self,
         model: Any = None,

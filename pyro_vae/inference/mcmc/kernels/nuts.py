@@ -45,6 +45,8 @@ class NUTS(Kernel):
         10
     """
 
+    has_momentum = True
+
     def __init__(self, model: Any = None, *, max_tree_depth: int = 10, engine: str = "auto", **settings: Any) -> None:
         super().__init__(model, **settings)
         self.max_tree_depth = checks.positive_integer(max_tree_depth, "max_tree_depth")
