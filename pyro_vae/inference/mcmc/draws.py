@@ -14,10 +14,9 @@ from pyro_vae import checks
 from pyro_vae.arviz_import import arviz
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc import diagnostics
+from pyro_vae.inference.mcmc.verdict import verdict
 
 __all__ = ["Draws"]
-
-_RARE = 0.05  # exchanges between temperatures below this hardly carry a chain to another mode
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +38,7 @@ class Draws:
         exchange: mean acceptance of exchanges between neighbouring temperatures, from the posterior to the prior,
             ``(R - 1, N)``; None where a kernel has no temperatures.
         tree_depth: doublings of each draw's trajectory, ``(C, S, 1)``, of NUTS on a whole program.
+        max_tree_depth: their limit.
         energy: the Hamiltonian of each draw's trajectory, ``(C, S, 1)``, in nats, of a kernel with a momentum on a
             whole program.
         num_gradients: gradients of the batched log joint evaluated, warm-up included (one counts for all chains and
@@ -67,6 +67,7 @@ class Draws:
     diverging: Tensor | None = None
     step_size: Tensor | None = None
     exchange: Tensor | None = None
+    max_tree_depth: int | None = None
     tree_depth: Tensor | None = None
     energy: Tensor | None = None
     num_gradients: int | None = None
@@ -153,20 +154,8 @@ class Draws:
 
     @property
     def verdict(self) -> str:
-        """One line: how many posteriors converged, which did not, what diverged, whether sampling was cut short."""
-        good = self.converged()
-        parts = [f"{int(good.sum()):,} of {self.num_data:,} posteriors converged (R-hat < 1.01, ESS > 400)"]
-        if not bool(good.all()):
-            parts.append(f"these did not: {_listed((~good).nonzero().flatten())}")
-        if bool(self.divergences.any()):
-            rows = self.divergences.nonzero().flatten()
-            parts.append(f"{int(self.divergences.sum()):,} divergent draws, in posteriors {_listed(rows)}")
-        if self.exchange is not None and bool((self.exchange < _RARE).any()):
-            rows = (self.exchange < _RARE).any(0).nonzero().flatten()
-            parts.append(f"some temperatures exchange less than {_RARE:.0%} of the time, in posteriors {_listed(rows)}")
-        if not self.complete:
-            parts.append(f"interrupted after {self.num_samples:,} draws a chain")
-        return "; ".join(parts)
+        """One line: how many posteriors converged, what is wrong with the others and where, and what to try."""
+        return verdict(self)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.samples.items())
@@ -252,9 +241,3 @@ class Draws:
         if int(library.__version__.split(".")[0]) >= 1:
             return from_dict(groups, dims=dims)
         return from_dict(**groups, dims=dims)
-
-
-def _listed(rows: Tensor, most: int = 8) -> str:
-    """Name the first few of some posteriors, and count the others."""
-    shown = ", ".join(str(int(row)) for row in rows[:most])
-    return shown if len(rows) <= most else f"{shown} and {len(rows) - most:,} more"

@@ -139,6 +139,7 @@ def mcmc(
         step_size=kept.step_size,
         exchange=kept.exchange,
         tree_depth=kept.tree_depth,
+        max_tree_depth=kernel.max_tree_depth if isinstance(kernel, NUTS) else None,
         energy=kept.energy,
         num_gradients=kept.num_gradients,
         num_evaluations=kept.num_evaluations,
