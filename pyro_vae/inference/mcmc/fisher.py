@@ -79,7 +79,7 @@ def fisher_metric(draws: Tensor, grads: Tensor, *, dense: bool = False) -> Metri
     wanted = dense or condition_beyond_noise(u) > CORRELATED
     if not wanted or S < 2 * L or not 1 < L <= _MOST_DENSE:
         return Metric(scale.to(draws)[None, None])
-    ridge = 1e-3 * 5 / (S + 5) * torch.eye(L).to(u)
+    ridge = 1e-5 / S * torch.eye(L).to(u)
     spread, slope = ((x.mT @ x) / S for x in (u / scale, g * scale))
     covariance = scale[:, None] * _between(spread + ridge, slope + ridge) * scale
     factor, failed = torch.linalg.cholesky_ex((covariance + covariance.mT) / 2)
