@@ -60,14 +60,14 @@ def posteriors(folder):
     kid, lags, bush, pay = take("kidiq"), take("arK")["y"], take("mesquite"), drawn("earnings")
     one, iq, hs = np.ones(len(kid["mom_iq"])), kid["mom_iq"], kid["mom_hs"]
     logs = [np.log(bush[n]) for n in ("diam1", "diam2", "canopy_height", "total_height", "density")]
-    shape = [np.ones(len(bush["group"])), *logs, bush["group"], logs[0] + logs[1] + logs[2]]
+    shape = [np.ones(len(bush["group"])), *logs, bush["group"]]
     past = [lags[5 - k : len(lags) - k] for k in range(1, 6)]
     return {
         "regression, 434 rows": (np.stack([one, iq], 1), kid["kid_score"], 100.0),
         "two predictors, interaction": (np.stack([one, hs, iq, hs * iq], 1), kid["kid_score"], 100.0),
         "eight schools, non-centred": None,
         "AR(5), 195 points": (np.stack([np.ones(len(lags) - 5), *past], 1), lags[5:], 10.0),
-        "log-log, 7 predictors": (np.stack(shape, 1), np.log(bush["weight"]), 10.0),
+        "log-log, 7 coefficients": (np.stack(shape, 1), np.log(bush["weight"]), 10.0),
         "one slope far from zero": (np.stack([np.ones(len(pay["earn"])), pay["height"]], 1), pay["earn"] / 1e4, 100.0),
     }
 
