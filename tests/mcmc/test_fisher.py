@@ -1,12 +1,30 @@
 """The metric from draws and gradients, and what it does for whole programs."""
 
+import sys
+
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 import pyro_vae as pv
 from pyro_vae.inference.mcmc.fisher import fisher_metric
-from tests.mcmc.test_nutpie import far_regression
 from tests.mcmc.test_truth import agrees
+
+
+def far_regression():
+    """A regression whose predictor lies far from zero, its data, mean and covariance: a correlation of -0.99995."""
+    x = torch.linspace(99.0, 101.0, 50)[:, None].pow(torch.arange(2))
+    y = x.double() @ torch.tensor([3.0, -2.0]).double() + torch.linspace(-1, 1, 50).double().sin()
+
+    def model(x, y):
+        beta = pyro.sample("beta", dist.Normal(0.0, 1000.0).expand([2]).to_event(1))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(x @ beta, 0.5), obs=y)
+
+    x, y = x.double(), y.double()
+    covariance = torch.linalg.inv(x.mT @ x / 0.25 + torch.eye(2).double() / 1e6)
+    return model, (x, y), covariance @ x.mT @ y / 0.25, covariance
 
 
 def gaussian(L, S, condition, *, rotated):
@@ -80,3 +98,13 @@ def test_one_far_chain_sets_the_step_size(float64):
     start[0] = torch.tensor([50.0, -40.0])
     draws = pv.mcmc(model, data, kernel=pv.HMC(), initial=start, **SETTINGS)
     assert bool(draws.converged().all())
+
+
+def test_where_nutpie_is_not_installed(float64, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nutpie", None)
+    model, data, mean, covariance = far_regression()
+    draws = pv.mcmc(model, data, kernel=pv.NUTS(), **SETTINGS | {"num_samples": 150, "warmup_steps": 150})
+    assert draws.engine == "compiled"
+    assert agrees(draws, "beta", mean[None], covariance.diagonal().sqrt()[None])
+    with pytest.raises(ValueError, match=r"pip install pyro_vae\[nutpie\]"):
+        pv.mcmc(model, data, kernel=pv.NUTS(engine="nutpie"), plate=None)

@@ -16,6 +16,7 @@ from pyro_vae.inference.compiled.native import native
 from pyro_vae.inference.compiled.widening import widened
 from pyro_vae.inference.mcmc import nutpie_chains
 from pyro_vae.inference.target.target import Target
+from tests.mcmc.test_fisher import far_regression
 from tests.mcmc.test_truth import SCHOOLS, agrees, schools, schools_truth
 
 pytest.importorskip("nutpie")
@@ -27,21 +28,6 @@ def nuts(**settings):
 
 
 # -- truth ---------------------------------------------------------------------------------------------------------
-
-
-def far_regression():
-    """A regression whose predictor lies far from zero, its data, mean and covariance: a correlation of -0.99995."""
-    x = torch.linspace(99.0, 101.0, 50)[:, None].pow(torch.arange(2))
-    y = x.double() @ torch.tensor([3.0, -2.0]).double() + torch.linspace(-1, 1, 50).double().sin()
-
-    def model(x, y):
-        beta = pyro.sample("beta", dist.Normal(0.0, 1000.0).expand([2]).to_event(1))
-        with pyro.plate("rows", len(y)):
-            pyro.sample("y", dist.Normal(x @ beta, 0.5), obs=y)
-
-    x, y = x.double(), y.double()
-    covariance = torch.linalg.inv(x.mT @ x / 0.25 + torch.eye(2).double() / 1e6)
-    return model, (x, y), covariance @ x.mT @ y / 0.25, covariance
 
 
 def test_a_gaussian_of_correlation_near_one_by_default(float64):
@@ -371,22 +357,12 @@ def test_short_runs_are_not_worth_a_compiler():
     assert draws.engine == "Pyro: not to be compiled"
 
 
-def test_without_nutpie_torch_samples(float64, monkeypatch):
-    monkeypatch.setattr(nutpie_chains, "find_spec", lambda name: None)
-    draws = pv.mcmc(counts, COUNTS.double(), kernel=pv.NUTS(), **LONG)
-    assert draws.engine.startswith("compiled")
-    exact = dist.Gamma(10.0, torch.tensor(4.0))
-    assert agrees(draws, "rate", exact.mean, exact.variance.sqrt())
-    with pytest.raises(ValueError, match=r"pip install pyro_vae\[nutpie\]"):
-        pv.mcmc(counts, COUNTS, kernel=nuts(), **LONG)
-
-
 def test_without_a_compiler_torch_samples(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     for module in ("compiled.backend", "compiled.native", "mcmc.nutpie_chains"):
         monkeypatch.setattr(f"pyro_vae.inference.{module}.why_no_compiler", lambda tensors: "no C++ compiler")
-    draws = pv.mcmc(counts, COUNTS, kernel=pv.NUTS(), **LONG)
-    assert draws.engine.startswith("Pyro: no C++ compiler")
+    draws = pv.mcmc(counts, COUNTS, kernel=pv.NUTS(max_tree_depth=2), **LONG | {"num_chains": 1})
+    assert draws.engine == "Pyro: no C++ compiler; not nutpie: no C++ compiler"
 
 
 def test_engine_torch_is_torch():
