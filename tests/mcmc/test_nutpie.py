@@ -14,7 +14,8 @@ from pyro_vae.inference.compiled import native as native_module
 from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.compiled.native import native
 from pyro_vae.inference.compiled.widening import widened
-from pyro_vae.inference.mcmc import nutpie_chains
+from pyro_vae.inference.mcmc.by_nutpie import chains as chains_module
+from pyro_vae.inference.mcmc.by_nutpie import model as model_module
 from pyro_vae.inference.target.target import Target
 from tests.mcmc.test_fisher import far_regression
 from tests.mcmc.test_truth import SCHOOLS, agrees, schools, schools_truth
@@ -277,9 +278,9 @@ def test_ctrl_c_keeps_what_is_drawn(monkeypatch, after):
             pressed.append(True)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(nutpie_chains, "_show", interrupt)
+    monkeypatch.setattr(chains_module, "_show", interrupt)
     settings = SHORT | {"num_samples": 2_000_000, "num_chains": 2}
-    monkeypatch.setattr(nutpie_chains, "_LOOK", 0.001)
+    monkeypatch.setattr(chains_module, "_LOOK", 0.001)
     if after < SHORT["warmup_steps"]:
         with pytest.raises(KeyboardInterrupt):
             pv.mcmc(schools, SCHOOLS, kernel=nuts(), **settings | {"warmup_steps": 1_000_000})
@@ -340,7 +341,7 @@ def test_a_program_that_cannot_be_compiled(monkeypatch):
     def refuses(*_):
         raise NotTraceableError("it cannot be")
 
-    monkeypatch.setattr(nutpie_chains, "widened", refuses)
+    monkeypatch.setattr(model_module, "widened", refuses)
     with pytest.raises(NotTraceableError, match="expected a program for nutpie; got it cannot be; try engine='torch'"):
         pv.mcmc(counts, COUNTS, kernel=nuts(), **SHORT)
     draws = pv.mcmc(counts, COUNTS, kernel=pv.NUTS(), **LONG)
@@ -359,7 +360,7 @@ def test_short_runs_are_not_worth_a_compiler():
 
 def test_without_a_compiler_torch_samples(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    for module in ("compiled.backend", "compiled.native", "mcmc.nutpie_chains"):
+    for module in ("compiled.backend", "compiled.native", "mcmc.by_nutpie.model"):
         monkeypatch.setattr(f"pyro_vae.inference.{module}.why_no_compiler", lambda tensors: "no C++ compiler")
     draws = pv.mcmc(counts, COUNTS, kernel=pv.NUTS(max_tree_depth=2), **LONG | {"num_chains": 1})
     assert draws.engine == "Pyro: no C++ compiler; not nutpie: no C++ compiler"

@@ -1,9 +1,8 @@
-"""The run loop: start, warm up, keep draws; over chains x data as one tensor."""
+"""MCMC from the user's side: check, start, choose what samples, and return draws by site."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,21 +11,20 @@ from torch import Tensor
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.compiled.backend import NotTraceableError
-from pyro_vae.inference.mcmc.adaptation import Warmup
+from pyro_vae.inference.mcmc.by_nutpie.chains import WARMUP_STEPS, sample_by_nutpie, why_not_nutpie
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.draws import Draws
-from pyro_vae.inference.mcmc.kernels.base import Info, Kernel, Metric, State, Tuning
+from pyro_vae.inference.mcmc.kernels.base import Kernel, Metric
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.kernels.nuts import NUTS
+from pyro_vae.inference.mcmc.loop import Kept, Plan, sample
 from pyro_vae.inference.mcmc.memory import check_memory
-from pyro_vae.inference.mcmc.nutpie_chains import WARMUP_STEPS, density_for_nutpie, sample_chains, why_not_nutpie
 from pyro_vae.inference.mcmc.start import guide_metric, initial_points
 from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.discrete import must_have_continuous
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
-from pyro_vae.progress import progress_bar
 
 __all__ = ["mcmc"]
 
@@ -98,7 +96,7 @@ def mcmc(
     must_have_continuous(target)
     _check_kernel(kernel, target)
     obstacle = _why_not_nutpie(kernel, target, compile, warmup_steps)
-    plan = _Plan(
+    plan = Plan(
         num_samples=checks.positive_integer(num_samples, "num_samples"),
         warmup_steps=checks.positive_integer(
             _usual_warmup(guide, by_nutpie=not obstacle) if warmup_steps is None else warmup_steps,
@@ -112,11 +110,11 @@ def mcmc(
     started = time.perf_counter()
     sampler = None if guide is None else GuideSampler(target, guide)
     u = initial_points(target, initial, plan.num_chains, sampler)
-    kept: _Kept | None = None
+    kept: Kept | None = None
     tried = ""
     if isinstance(kernel, NUTS) and not obstacle and (kernel.engine == "nutpie" or plan.steps >= _COMPILE_FROM):
         try:
-            kept = _sample_by_nutpie(kernel, target, u, plan, progress=progress)
+            kept = sample_by_nutpie(kernel, target, u, plan, progress=progress)
         except NotTraceableError as error:
             if kernel.engine == "nutpie":
                 raise NotTraceableError(say("a program for nutpie", str(error), "engine='torch'")) from None
@@ -124,12 +122,10 @@ def mcmc(
     if kept is None:
         long_enough = "auto" if plan.steps >= _COMPILE_FROM else False
         density = LogDensity(target, compile=long_enough if compile in (None, "auto") else compile)
-        informed = sampler is not None and kernel.adapt_mass_matrix
-        metric = (
-            guide_metric(sampler, dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
-        )
+        informed = sampler if kernel.adapt_mass_matrix else None
+        metric = guide_metric(informed, dense=kernel.full_mass) if informed else Metric(torch.ones_like(u[:1]))
         state = kernel.start(u, density, sampler, given=initial is not None)
-        kept = _sample(kernel, density, state, kernel.first_tuning(u, metric), plan, progress=progress)
+        kept = sample(kernel, density, state, kernel.first_tuning(u, metric), plan, progress=progress)
     discrete, marginals = _summed_out(target, kept.u)
     return Draws(
         _constrained(target, kept.u) | discrete,
@@ -180,140 +176,6 @@ def _usual_warmup(guide: Any, *, by_nutpie: bool) -> int:
     return 300 if guide is None else 150
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How long a run is."""
-
-    num_samples: int
-    warmup_steps: int
-    num_chains: int
-    thinning: int
-
-    @property
-    def steps(self) -> int:
-        """Of every chain, warm-up included."""
-        return self.warmup_steps + self.num_samples * self.thinning
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What is left of a run."""
-
-    u: Tensor  # (C, S, N, L)
-    acceptance: Tensor  # (C, N), summed over draws
-    diverging: Tensor  # (C, S, N)
-    step_size: Tensor | None
-    exchange: Tensor | None = None  # (R - 1, N)
-    tree_depth: Tensor | None = None  # (C, S, N)
-    energy: Tensor | None = None  # (C, S, N)
-    num_gradients: int | None = None
-    num_evaluations: int | None = None
-    compile_seconds: float = 0.0
-    engine: str = ""
-
-
-def _sample_by_nutpie(kernel: NUTS, target: Target, u: Tensor, plan: _Plan, *, progress: bool) -> _Kept:
-    """Run nutpie's chains from u ``(C, 1, L)``; after Ctrl-C, keep as many draws as the slowest chain has."""
-    started = time.perf_counter()
-    density = density_for_nutpie(target, u[0])
-    compile_seconds = time.perf_counter() - started
-    steps = {"num_samples": plan.num_samples * plan.thinning, "warmup_steps": plan.warmup_steps}
-    with progress_bar(plan.steps, "NUTS (nutpie)", show=progress) as bar:
-        chains = sample_chains(density, u[:, 0], kernel, **steps, bar=bar)
-    S = min(len(chain.u) for chain in chains) // plan.thinning
-    if not S:
-        raise KeyboardInterrupt
-
-    def every(values: list[Tensor]) -> Tensor:
-        """By chain, kept draw and the steps to it, ``(C, S, thinning, ...)``."""
-        return torch.stack([value[: S * plan.thinning] for value in values]).unflatten(1, (S, plan.thinning))
-
-    return _Kept(
-        u=every([chain.u for chain in chains])[:, :, -1:].to(u),
-        acceptance=every([chain.acceptance for chain in chains]).mean(2).sum(1, keepdim=True).to(u),
-        diverging=every([chain.diverging for chain in chains]).any(2, keepdim=True),
-        step_size=u.new_tensor([chain.step_size for chain in chains]).unsqueeze(-1),
-        tree_depth=every([chain.tree_depth for chain in chains])[:, :, -1:].long(),
-        energy=every([chain.energy for chain in chains])[:, :, -1:],
-        num_gradients=max(chain.num_gradients for chain in chains),
-        num_evaluations=0,
-        compile_seconds=compile_seconds,
-        engine="nutpie",
-    )
-
-
-class _Exchanges:
-    """Mean acceptance of exchanges between temperatures, over chains and steps, of those that were tried."""
-
-    def __init__(self) -> None:
-        self.total: Any = 0
-        self.count: Any = 0
-
-    def update(self, exchange: Tensor | None) -> None:
-        """Take one step's acceptance, ``(R - 1, C, N)`` with NaN where none was tried."""
-        if exchange is not None:
-            self.total = self.total + exchange.nansum(-2)
-            self.count = self.count + exchange.isfinite().sum(-2)
-
-    def mean(self) -> Tensor | None:
-        """Return the mean, ``(R - 1, N)``; None if the kernel has no temperatures."""
-        return self.total / self.count if isinstance(self.total, Tensor) else None
-
-
-def _sample(kernel: Kernel, density: LogDensity, state: State, tuning: Tuning, plan: _Plan, *, progress: bool) -> _Kept:
-    """Warm up, fix the tuning, and keep draws; after Ctrl-C, those kept until then."""
-    C, N, L = kernel.draw(state).shape
-    S = plan.num_samples
-    draws = state.u.new_empty(C, S, N, L)
-    diverging = torch.zeros(C, S, N, dtype=torch.bool, device=draws.device)
-    acceptance = draws.new_zeros(C, N)
-    warmup = Warmup(kernel, density, plan.warmup_steps, tuning)
-    exchanges = _Exchanges()
-    depths: list[Tensor | None] = []
-    energies: list[Tensor | None] = []
-    kept = 0
-    with progress_bar(plan.steps, type(kernel).__name__, show=progress) as bar:
-        shows = _Progress(bar)
-        try:
-            tuning = warmup.begin(state)
-            for step in range(1, plan.warmup_steps + 1):
-                before = state
-                state, info = kernel.step(before, density, tuning)
-                tuning = warmup.update(step, before, state, info)
-                shows.update(info, "warm-up")
-            tuning = warmup.end()
-            for step in range(S * plan.thinning):
-                state, info = kernel.step(state, density, tuning)
-                shown = kernel.report(info)
-                acceptance += shown.acceptance / plan.thinning
-                exchanges.update(shown.exchange)
-                diverging[:, kept] |= shown.diverging
-                if (step + 1) % plan.thinning == 0:
-                    draws[:, kept] = kernel.draw(state)
-                    if not density.target.per_datum:
-                        depths.append(shown.tree_depth)
-                        energies.append(shown.energy)
-                    kept += 1
-                shows.update(info, "sampling")
-        except KeyboardInterrupt:
-            if not kept:
-                raise
-    step_size = None if kernel.target_accept_prob is None else kernel.reported_step_size(tuning)
-    return _Kept(
-        draws[:, :kept], acceptance, diverging[:, :kept], step_size, exchanges.mean(),
-        tree_depth=_stacked(depths[:kept]), energy=_stacked(energies[:kept]),
-        num_gradients=density.num_gradients, num_evaluations=density.num_evaluations,
-        compile_seconds=density.compile_seconds, engine=density.engine,
-    )  # fmt: skip
-
-
-def _stacked(values: list[Tensor | None]) -> Tensor | None:
-    """One ``(C, N)`` a draw as ``(C, S, N)``; None where a kernel reports none, or for posteriors by datum."""
-    return (
-        torch.stack([value for value in values if value is not None], 1) if values and values[0] is not None else None
-    )
-
-
 @torch.no_grad()
 def _constrained(target: Target, u: Tensor, most: int = 2_000_000) -> dict[str, Tensor]:
     """Draws ``(C, S, N, L)`` as sites ``(C, S, N, *event)``, so many at a time as keep the transforms' memory small."""
@@ -336,22 +198,3 @@ def _summed_out(target: Target, u: Tensor) -> tuple[dict[str, Tensor], dict[str,
             share = (value if target.per_datum else value.unsqueeze(1)).sum(0) / len(rows)
             mean[name] = mean[name] + share if name in mean else share
     return {name: torch.cat(parts).unflatten(0, u.shape[:2]) for name, parts in drawn.items()}, mean
-
-
-class _Progress:
-    """A bar with the latest acceptance and the divergences so far."""
-
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-        self.diverged = 0
-
-    def update(self, info: Info, stage: str) -> None:
-        """Take one step's outcome."""
-        if self.bar.disable:
-            return
-        self.bar.update()
-        self.diverged += int(info.diverging.sum()) if stage == "sampling" else 0
-        if self.bar.n % 10 == 0:
-            self.bar.set_postfix_str(
-                f"{stage}, acceptance {float(info.acceptance.mean()):.2f}, divergences {self.diverged}", refresh=False
-            )

@@ -8,29 +8,27 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.arviz_import import arviz
-from pyro_vae.inference.compiled.backend import NotTraceableError, Run, compiled, why_no_compiler
-from pyro_vae.inference.compiled.native import Call, Native, native
-from pyro_vae.inference.compiled.widening import Widened, widened
-from pyro_vae.inference.mcmc.density import MOST_UNROLLED
+from pyro_vae.inference.compiled.native import Call, Native
+from pyro_vae.inference.mcmc.by_nutpie.model import Called, density_for_nutpie, import_nutpie, model_for_nutpie
 from pyro_vae.inference.mcmc.fisher import CORRELATED, condition_beyond_noise
 from pyro_vae.inference.mcmc.kernels.nuts import NUTS
+from pyro_vae.inference.mcmc.loop import Kept, Plan
 from pyro_vae.inference.target.target import Target
+from pyro_vae.progress import progress_bar
 
-__all__ = ["WARMUP_STEPS", "Chain", "density_for_nutpie", "sample_chains", "why_not_nutpie"]
+__all__ = ["WARMUP_STEPS", "Chain", "sample_by_nutpie", "sample_chains", "why_not_nutpie"]
 
 WARMUP_STEPS = 500
 _LOOK = 0.05  # seconds between looks at the chains
@@ -56,51 +54,34 @@ def why_not_nutpie(kernel: Any, target: Target, warmup_steps: int | None) -> str
     return next((obstacle for obstacle, stands in obstacles.items() if stands), None)
 
 
-@dataclass(frozen=True)
-class Called:
-    """A compiled graph that Python calls: where its operations cannot be loops of one C function.
+def sample_by_nutpie(kernel: NUTS, target: Target, u: Tensor, plan: Plan, *, progress: bool) -> Kept:
+    """Run nutpie's chains from u ``(C, 1, L)``; after Ctrl-C, keep as many draws as the slowest chain has."""
+    started = time.perf_counter()
+    density = density_for_nutpie(target, u[0])
+    compile_seconds = time.perf_counter() - started
+    steps = {"num_samples": plan.num_samples * plan.thinning, "warmup_steps": plan.warmup_steps}
+    with progress_bar(plan.steps, "NUTS (nutpie)", show=progress) as bar:
+        chains = sample_chains(density, u[:, 0], kernel, **steps, bar=bar)
+    S = min(len(chain.u) for chain in chains) // plan.thinning
+    if not S:
+        raise KeyboardInterrupt
 
-    Attributes:
-        graph: of the log density ``(1,)`` and its gradient ``(1, L)``.
-        run: the graph compiled.
-    """
+    def every(values: list[Tensor]) -> Tensor:
+        """By chain, kept draw and the steps to it, ``(C, S, thinning, ...)``."""
+        return torch.stack([value[: S * plan.thinning] for value in values]).unflatten(1, (S, plan.thinning))
 
-    graph: Widened
-    run: Run
-
-    def call(self) -> Call:
-        """Return counts for one caller."""
-        return Call([])
-
-
-def density_for_nutpie(target: Target, u: Tensor) -> Native | Called:
-    """Return a whole program's log joint, float64, as a C function; or for Python to call, where that cannot be.
-
-    Args:
-        target: the density.
-        u: a point of finite density, ``(1, L)``.
-
-    Raises:
-        NotTraceableError: if the program cannot be compiled at all, or the graph's values are not Pyro's.
-    """
-    if len(target.discrete) > MOST_UNROLLED:
-        raise NotTraceableError(f"{len(target.discrete)} discrete sites, whose sum would take the compiler minutes")
-    graph = widened(target.value_and_grad, u)
-    value, grad = target.value_and_grad(u)
-    rough = 1e-3 if u.dtype == torch.float32 else 1e-6
-    for ours, theirs in zip(graph(u.double()), (value, grad), strict=True):
-        scale = float(theirs.abs().max()) + 1.0
-        if not float((ours - theirs).abs().max()) <= rough * scale:
-            raise NotTraceableError("its values in float64 are others than Pyro's")
-    try:
-        return native(graph)
-    except NotTraceableError as error:
-        if why_no_compiler([u]) is not None:
-            raise
-        try:
-            return Called(graph, compiled(lambda tensors: list(graph(tensors[0])), [graph.example]))
-        except NotTraceableError:
-            raise error from None
+    return Kept(
+        u=every([chain.u for chain in chains])[:, :, -1:].to(u),
+        acceptance=every([chain.acceptance for chain in chains]).mean(2).sum(1, keepdim=True).to(u),
+        diverging=every([chain.diverging for chain in chains]).any(2, keepdim=True),
+        step_size=u.new_tensor([chain.step_size for chain in chains]).unsqueeze(-1),
+        tree_depth=every([chain.tree_depth for chain in chains])[:, :, -1:].long(),
+        energy=every([chain.energy for chain in chains])[:, :, -1:],
+        num_gradients=max(chain.num_gradients for chain in chains),
+        num_evaluations=0,
+        compile_seconds=compile_seconds,
+        engine="nutpie",
+    )
 
 
 @dataclass(frozen=True)
@@ -174,7 +155,7 @@ def _is_correlated(chains: list[Chain]) -> bool:
 
 def _together(runs: list[_Run], bar: Any) -> list[Chain]:
     """Run chains at the same time; Ctrl-C stops them all."""
-    _nutpie()  # here, since no two threads may import it at once
+    import_nutpie()  # here, since no two threads may import it at once
     begun = bar.n
     with concurrent.futures.ThreadPoolExecutor(min(len(runs), _MOST_AT_ONCE)) as pool:
         futures = [pool.submit(run.wait) for run in runs]
@@ -226,9 +207,9 @@ class _Run:
         """Sample until all is done, or until told to stop."""
         if self.stop.is_set():
             return self._chain(None)
-        sampler = _nutpie().sample(
-            _model(self.density, self.data, self.point), chains=1, cores=1, progress_bar=False, blocking=False,
-            return_raw_trace=True, **self.settings,
+        sampler = import_nutpie().sample(
+            model_for_nutpie(self.density, self.data, self.point), chains=1, cores=1, progress_bar=False,
+            blocking=False, return_raw_trace=True, **self.settings,
         )  # fmt: skip
         while True:
             with contextlib.suppress(TimeoutError):
@@ -251,78 +232,6 @@ class _Run:
             tree_depth=column("depth"), energy=column("energy"),
             step_size=float(steps[-1]) if len(steps) else torch.nan, num_gradients=int(self.data.counts[0]),
         )  # fmt: skip
-
-
-class _ArviZLater(ModuleType):
-    """Stands for ArviZ, and imports it when it is first used: nutpie's own conversions, which nobody asks for here."""
-
-    InferenceData = Any
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(arviz(), name)
-
-
-def _nutpie() -> Any:
-    """Import nutpie without ArviZ, which takes longer than most posteriors."""
-    if "nutpie" not in sys.modules and "arviz" not in sys.modules:
-        sys.modules["arviz"] = _ArviZLater("arviz")
-        try:
-            import nutpie
-        finally:
-            del sys.modules["arviz"]
-    import nutpie
-
-    return nutpie
-
-
-def _model_in_python(density: Called, data: Call, point: Tensor) -> Any:
-    """The density as nutpie takes a Python function."""
-    from nutpie.compiled_pyfunc import from_pyfunc
-
-    start, shape = point.numpy().copy(), density.graph.example.shape
-
-    @torch.no_grad()
-    def log_density(x: Any) -> tuple[float, Any]:
-        data.counts[0] += 1
-        try:
-            value, grad = density.run([torch.from_numpy(x).reshape(shape)])
-        except RuntimeError as error:  # of a matrix without a Cholesky factor, for instance
-            raise _NotFiniteError from error
-        if not (bool(torch.isfinite(value).all()) and bool(torch.isfinite(grad).all())):
-            raise _NotFiniteError
-        return float(value), grad.flatten().numpy()
-
-    def draw(x: Any) -> dict[str, Any]:
-        data.counts[1] += 1
-        return {"u": x}
-
-    return from_pyfunc(
-        len(point), lambda: log_density, lambda *_: draw, [np.dtype("float64")], [(len(point),)], ["u"],
-        make_initial_point_fn=lambda _: start,
-    )  # fmt: skip
-
-
-class _NotFiniteError(ValueError):
-    """What tells nutpie that a trajectory diverged."""
-
-    is_recoverable = True
-
-
-def _model(density: Native | Called, data: Call, point: Tensor) -> Any:
-    """The density as nutpie takes a compiled PyMC model: C functions by address; or as it takes a Python function."""
-    if isinstance(density, Called):
-        return _model_in_python(density, data, point)
-    from nutpie.compile_pymc import CompiledPyMCModel
-
-    start = point.numpy().copy()
-    address = SimpleNamespace(ctypes=SimpleNamespace(data=data.address), owner=data)
-    unused: Any = None
-    return CompiledPyMCModel(
-        dims={}, compiled_logp_func=SimpleNamespace(address=density.density),
-        compiled_expand_func=SimpleNamespace(address=density.draw), initial_point_func=lambda _: start,
-        shared_data={}, user_data=address, n_expanded=len(point), shape_info=(["u"], [None], [(len(point),)]),
-        logp_func=unused, expand_func=unused, _n_dim=len(point), _shapes={"u": (len(point),)}, _coords={},
-    )  # fmt: skip
 
 
 def _columns(trace: Any) -> Iterator[tuple[str, Any]]:
