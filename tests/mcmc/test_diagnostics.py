@@ -80,9 +80,11 @@ def test_disagreeing_chains_are_named():
     diverging[2, 7, 0] = True
     draws = pv.Draws({"z": x}, acceptance=torch.ones(4, 3), diverging=diverging, complete=False, plate="data")
     assert draws.converged().tolist() == [True, False, True]
+    r_hat = f"{float(draws.rhat['z'].max()):.2f}"
     assert draws.verdict == (
-        "2 of 3 posteriors converged (R-hat < 1.01, ESS > 400); these did not: 1; "
-        "1 divergent draws, in posteriors 0; interrupted after 500 draws a chain"
+        "2 of 3 posteriors converged (R-hat < 1.01, ESS > 400); "
+        f"these did not: 1 (R-hat {r_hat} at 'z'; more warm-up, or look for several modes); "
+        "1 divergent draws, in posteriors 0: try target_accept_prob=0.95; interrupted after 500 draws a chain"
     )
 
 

@@ -1,7 +1,8 @@
-r"""Warm-up: dual averaging of the step size and windowed estimates of the covariance, one a posterior.
+r"""Warm-up: dual averaging of the step size and windowed estimates of the metric, one a posterior.
 
 Both are pooled over the posterior's chains, which makes each step of adaptation C times as informative as in a single
-chain. Everything stops at the end of warm-up.
+chain. Everything stops at the end of warm-up. The metric is the draws' covariance; where there is one posterior, of a
+whole program, and a kernel with a momentum, it is fitted to draws and gradients (:mod:`fisher`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.inference.mcmc.fisher import DrawsAndGradients, growing_windows
 from pyro_vae.inference.mcmc.kernels.base import Density, Info, Kernel, Metric, State, Tuning
 
 __all__ = ["DualAveraging", "Moments", "Warmup", "reasonable_step_size", "windows"]
@@ -81,8 +83,8 @@ class Moments:
         self.mean = torch.zeros_like(like[..., :1, :, :])  # (..., 1, N, L)
         self.scatter = self.mean.new_zeros(*self.mean.shape, L) if dense else torch.zeros_like(self.mean)
 
-    def update(self, u: Tensor) -> None:
-        """Take one draw of every chain."""
+    def update(self, u: Tensor, grad: Tensor | None = None) -> None:
+        """Take one draw of every chain; gradients are no concern of this estimate."""
         n = u.shape[-3]
         centre = u.mean(-3, keepdim=True)
         total = self.count + n
@@ -133,7 +135,24 @@ def windows(num_steps: int) -> list[int]:
     return ends[1:]
 
 
-def reasonable_step_size(state: State, density: Density, kernel: Kernel, tuning: Tuning, most: int = 30) -> Tensor:
+def pooled(acceptance: Tensor, *, harmonic: bool) -> Tensor:
+    """Return the mean acceptance ``(..., 1, N)`` over chains, arithmetic or harmonic.
+
+    The harmonic mean is small where one chain is stuck, however well the others move (Hoffman, Radul & Sountsov 2021).
+
+    Example:
+        >>> stuck = torch.tensor([[1.0], [1.0], [1.0], [0.0]])
+        >>> float(pooled(stuck, harmonic=False)), float(pooled(stuck, harmonic=True)) < 0.01
+        (0.75, True)
+    """
+    return (
+        1 / (1 / acceptance.clamp(min=1e-3)).mean(-2, keepdim=True) if harmonic else acceptance.mean(-2, keepdim=True)
+    )
+
+
+def reasonable_step_size(
+    state: State, density: Density, kernel: Kernel, tuning: Tuning, most: int = 30, *, harmonic: bool = False
+) -> Tensor:
     """Double or halve each posterior's step size until the acceptance of one step crosses the target.
 
     Source: Hoffman & Gelman 2014, algorithm 4, for all posteriors at once.
@@ -146,7 +165,7 @@ def reasonable_step_size(state: State, density: Density, kernel: Kernel, tuning:
     direction: Tensor | None = None
     crossed = torch.zeros_like(step_size, dtype=torch.bool)
     for _ in range(most):
-        acceptance = kernel.try_step(state, density, tuning.but(step_size=step_size)).mean(-2, keepdim=True)
+        acceptance = pooled(kernel.try_step(state, density, tuning.but(step_size=step_size)), harmonic=harmonic)
         upward = acceptance > goal
         if direction is None:
             direction = upward
@@ -174,9 +193,11 @@ class Warmup:
     tuning: Tuning
 
     def __post_init__(self) -> None:
-        self._ends = set(windows(self.num_steps)) if self.kernel.adapt_mass_matrix else set()
-        self._first = min(75, max(1, round(0.15 * self.num_steps)))
-        self._moments: Moments | None = None
+        self._by_gradient = self.kernel.has_momentum and not self.density.target.per_datum
+        ends = growing_windows(self.num_steps) if self._by_gradient else windows(self.num_steps)
+        self._ends = set(ends) if self.kernel.adapt_mass_matrix else set()
+        self._first = 0 if self._by_gradient else min(75, max(1, round(0.15 * self.num_steps)))
+        self._moments: Moments | DrawsAndGradients | None = None
         self._averaging: DualAveraging | None = None
 
     @property
@@ -194,11 +215,13 @@ class Warmup:
         """Take the outcome of warm-up step ``step`` = 1, 2, ... and return the tuning of the next."""
         self.tuning = self.kernel.adapt(self.tuning, before, info)
         if self._averaging is not None:
-            self._averaging.update(info.acceptance.mean(-2, keepdim=True))
+            self._averaging.update(pooled(info.acceptance, harmonic=self._by_gradient and 2 * step < self.num_steps))
             self.tuning = self.tuning.but(step_size=self._averaging.step_size)
         if self._ends and step > self._first:
-            self._moments = self._moments or Moments(state.u, dense=self.kernel.full_mass)
-            self._moments.update(state.u)
+            dense = self.kernel.full_mass
+            if self._moments is None:
+                self._moments = DrawsAndGradients(dense=dense) if self._by_gradient else Moments(state.u, dense=dense)
+            self._moments.update(state.u, state.grad)
         if step in self._ends and self._moments is not None:
             self.tuning = self.tuning.but(metric=self._moments.metric())
             self._moments = None
@@ -214,6 +237,6 @@ class Warmup:
 
     def _restart(self, state: State) -> None:
         """Look for a step size under the present metric, and average anew from there."""
-        size = reasonable_step_size(state, self.density, self.kernel, self.tuning)
+        size = reasonable_step_size(state, self.density, self.kernel, self.tuning, harmonic=self._by_gradient)
         self.tuning = self.tuning.but(step_size=size)
         self._averaging = DualAveraging(size, self.kernel.target_accept_prob or 0.8)

@@ -14,9 +14,9 @@ from pyro_vae.checks import say
 from pyro_vae.inference.compiled.backend import NotTraceableError, compiled
 from pyro_vae.inference.target.target import Target
 
-__all__ = ["LogDensity"]
+__all__ = ["MOST_UNROLLED", "LogDensity"]
 
-_MOST_UNROLLED = 8  # discrete sites, at some hundred operations each: the compiler's time grows faster than they
+MOST_UNROLLED = 8  # discrete sites, at some hundred operations each: the compiler's time grows faster than they
 
 
 class LogDensity:
@@ -55,12 +55,12 @@ class LogDensity:
             checks.among(compile, ["auto"], "compile, if not True or False,")
         self.target = target
         unrolled = len(target.discrete) if compile == "auto" else 0
-        self.compile = False if unrolled > _MOST_UNROLLED else compile
+        self.compile = False if unrolled > MOST_UNROLLED else compile
         self.num_gradients = 0
         self.num_evaluations = 0
         self.compile_seconds = 0.0
         reason = "nothing was evaluated yet" if self.compile else "not to be compiled"
-        if unrolled > _MOST_UNROLLED:
+        if unrolled > MOST_UNROLLED:
             reason = f"{unrolled} discrete sites, whose sum would take the compiler minutes"
         self.engine = f"Pyro: {reason}"
         self._graphs: dict[tuple[Any, ...], Callable[..., Any]] = {}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["convergence", "ess_bulk", "ess_mean", "ess_tail", "mcse_mean", "mcse_std", "rhat"]
+__all__ = ["bfmi", "convergence", "ess_bulk", "ess_mean", "ess_tail", "mcse_mean", "mcse_std", "rhat"]
 
 _CHUNK = 500_000  # numbers worked on together: small enough to stay in the cache
 _DIRECT_PAIRS = 4  # autocorrelations summed directly before a column goes to the FFT: most chains need no more
@@ -102,6 +102,26 @@ def mcse_std(draws: Tensor) -> Tensor:
         return ((m4 - m2.square()).clamp(min=0) / (4 * m2 * _ess(_split(squared)))).sqrt()
 
     return _by_column(of_columns, draws)
+
+
+def bfmi(energy: Tensor) -> Tensor:
+    r"""Energy Bayesian fraction of missing information of each chain, ``(C, *shape)`` (Betancourt 2016).
+
+    .. math:: \sum_s (E_s - E_{s-1})^2 \, / \, \sum_s (E_s - \bar E)^2
+
+    Below 0.3 the momentum's fresh draws change the energy too little for the chain to see all of the posterior.
+
+    Args:
+        energy: the Hamiltonian of each draw, ``(C, S, *shape)``.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> steps = torch.randn(2, 1000)
+        >>> bool((bfmi(steps) > 1).all()), bool((bfmi(steps.cumsum(1)) < 0.1).all())
+        (True, True)
+    """
+    change = energy.diff(dim=1).square().sum(1)
+    return change / (energy - energy.mean(1, keepdim=True)).square().sum(1)
 
 
 def _by_column(function: Callable[[Tensor], Tensor], draws: Tensor) -> Tensor:

@@ -14,10 +14,9 @@ from pyro_vae import checks
 from pyro_vae.arviz_import import from_groups
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc import diagnostics
+from pyro_vae.inference.mcmc.verdict import verdict
 
 __all__ = ["Draws"]
-
-_RARE = 0.05  # exchanges between temperatures below this hardly carry a chain to another mode
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,15 +39,20 @@ class Draws:
         step_size: the kernel's step size while draws were kept, ``(N,)`` or ``(C, N)``; None where it has none.
         exchange: mean acceptance of exchanges between neighbouring temperatures, from the posterior to the prior,
             ``(R - 1, N)``; None where a kernel has no temperatures.
+        tree_depth: doublings of each draw's trajectory, ``(C, S, 1)``, of NUTS on a whole program.
+        max_tree_depth: their limit.
+        energy: the Hamiltonian of each draw's trajectory, ``(C, S, 1)``, in nats, of a kernel with a momentum on a
+            whole program.
         num_gradients: gradients of the batched log joint evaluated, warm-up included (one counts for all chains and
-            data together); None if not counted.
+            data together; of nutpie's chains, which run each for itself, the most that one took); None if not counted.
         num_evaluations: the same for the log joint without its gradient.
         seconds: wall-clock time of warm-up and sampling, compilation included.
         compile_seconds: the part of ``seconds`` spent on compilation.
         complete: False if sampling was interrupted; the draws are then those kept until that moment.
         plate: name of the data plate; None for the posterior of a whole program.
         kernel: the kernel's name.
-        engine: what evaluated the log joint, and why, in words: "compiled", or "Pyro: ..." with a reason.
+        engine: what evaluated the log joint, and why, in words: "compiled", or "Pyro: ..." with a reason; "nutpie"
+            where that was the sampler too.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -67,6 +71,9 @@ class Draws:
     diverging: Tensor | None = None
     step_size: Tensor | None = None
     exchange: Tensor | None = None
+    max_tree_depth: int | None = None
+    tree_depth: Tensor | None = None
+    energy: Tensor | None = None
     num_gradients: int | None = None
     num_evaluations: int | None = None
     seconds: float = 0.0
@@ -151,20 +158,8 @@ class Draws:
 
     @property
     def verdict(self) -> str:
-        """One line: how many posteriors converged, which did not, what diverged, whether sampling was cut short."""
-        good = self.converged()
-        parts = [f"{int(good.sum()):,} of {self.num_data:,} posteriors converged (R-hat < 1.01, ESS > 400)"]
-        if not bool(good.all()):
-            parts.append(f"these did not: {_listed((~good).nonzero().flatten())}")
-        if bool(self.divergences.any()):
-            rows = self.divergences.nonzero().flatten()
-            parts.append(f"{int(self.divergences.sum()):,} divergent draws, in posteriors {_listed(rows)}")
-        if self.exchange is not None and bool((self.exchange < _RARE).any()):
-            rows = (self.exchange < _RARE).any(0).nonzero().flatten()
-            parts.append(f"some temperatures exchange less than {_RARE:.0%} of the time, in posteriors {_listed(rows)}")
-        if not self.complete:
-            parts.append(f"interrupted after {self.num_samples:,} draws a chain")
-        return "; ".join(parts)
+        """One line: how many posteriors converged, what is wrong with the others and where, and what to try."""
+        return verdict(self)
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {tuple(value.shape)}" for name, value in self.samples.items())
@@ -184,12 +179,21 @@ class Draws:
         """Return every ``every``-th draw of each chain."""
         every = checks.positive_integer(every, "every")
 
-        def thinned(values: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {name: value[:, every - 1 :: every] for name, value in values.items()}
+        def thinned(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[:, every - 1 :: every]
 
-        diverging = None if self.diverging is None else self.diverging[:, every - 1 :: every]
-        samples, deterministic = thinned(self.samples), thinned(self.deterministic)
-        return replace(self, samples=samples, deterministic=deterministic, diverging=diverging)
+        samples, deterministic = (
+            {name: value[:, every - 1 :: every] for name, value in values.items()}
+            for values in (self.samples, self.deterministic)
+        )
+        return replace(
+            self,
+            samples=samples,
+            deterministic=deterministic,
+            diverging=thinned(self.diverging),
+            tree_depth=thinned(self.tree_depth),
+            energy=thinned(self.energy),
+        )
 
     def rows(self, index: Any) -> Draws:
         """Return the draws of the posteriors at ``index`` (anything that indexes a tensor's first dimension)."""
@@ -275,9 +279,3 @@ class Draws:
         statistics = {} if self.diverging is None else {"diverging": shaped(self.diverging)}
         groups = {"posterior": posterior, "sample_stats": statistics}
         return from_groups(groups, {"posterior": dims, "sample_stats": {"diverging": plate}})
-
-
-def _listed(rows: Tensor, most: int = 8) -> str:
-    """Name the first few of some posteriors, and count the others."""
-    shown = ", ".join(str(int(row)) for row in rows[:most])
-    return shown if len(rows) <= most else f"{shown} and {len(rows) - most:,} more"

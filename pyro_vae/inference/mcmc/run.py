@@ -1,10 +1,9 @@
-"""The run loop: start, warm up, keep draws; over chains x data as one tensor."""
+"""MCMC from the user's side: check, start, choose what samples, and return draws by site."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,12 +11,15 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.inference.mcmc.adaptation import Warmup
+from pyro_vae.inference.compiled.backend import NotTraceableError
+from pyro_vae.inference.mcmc.by_nutpie.chains import WARMUP_STEPS, sample_by_nutpie, why_not_nutpie
 from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.draws import Draws
-from pyro_vae.inference.mcmc.kernels.base import Info, Kernel, Metric, State, Tuning
+from pyro_vae.inference.mcmc.kernels.base import Kernel, Metric
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
+from pyro_vae.inference.mcmc.kernels.nuts import NUTS
 from pyro_vae.inference.mcmc.live import watching
+from pyro_vae.inference.mcmc.loop import Kept, Plan, sample
 from pyro_vae.inference.mcmc.memory import check_memory
 from pyro_vae.inference.mcmc.start import guide_metric, initial_points
 from pyro_vae.inference.posterior import GuideSampler
@@ -25,7 +27,6 @@ from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.discrete import must_have_continuous
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
-from pyro_vae.progress import progress_bar
 
 __all__ = ["mcmc"]
 
@@ -52,7 +53,8 @@ def mcmc(
 
     If all latent sites lie in the data plate, every datum has a posterior of its own, with a step size, a mass matrix
     and diagnostics of its own, and all C x N chains move as one tensor. Otherwise there is one posterior, of the whole
-    program, and its chains move together. Discrete latent sites are summed out while the chains run, and drawn given
+    program, and its chains move together, or, for ``NUTS``, each for itself by nutpie (see :class:`pyro_vae.NUTS`).
+    Discrete latent sites are summed out while the chains run, and drawn given
     the others afterwards. Tuning is adapted during warm-up only; all draws that are kept come from one
     fixed kernel.
 
@@ -62,7 +64,8 @@ def mcmc(
         x: the data; dimension 0 runs over data.
         kernel: how to move; ``HMC()`` if not given.
         num_samples: S, draws kept a chain.
-        warmup_steps: steps on which to adapt, not kept; 300 if not given, 150 with a guide.
+        warmup_steps: steps on which to adapt, not kept; 300 if not given, 150 with a guide, 500 by nutpie, where each
+            chain adapts for itself.
         num_chains: C.
         plate: name of the data plate; None for the posterior of the whole program.
         guide: a Pyro program over the latent sites, such as ``pv.guides.DiagonalGaussian``, or a distribution of
@@ -97,26 +100,40 @@ def mcmc(
     target = as_target(model, x, plate=plate)
     must_have_continuous(target)
     _check_kernel(kernel, target)
-    plan = _Plan(
+    watched = callback is not None or not isinstance(progress, bool)
+    obstacle = _why_not_nutpie(kernel, target, compile, warmup_steps, watched=watched)
+    plan = Plan(
         num_samples=checks.positive_integer(num_samples, "num_samples"),
         warmup_steps=checks.positive_integer(
-            (300 if guide is None else 150) if warmup_steps is None else warmup_steps, "warmup_steps", minimum=0
+            _usual_warmup(guide, by_nutpie=not obstacle) if warmup_steps is None else warmup_steps,
+            "warmup_steps",
+            minimum=0,
         ),
         num_chains=checks.positive_integer(num_chains, "num_chains"),
         thinning=checks.positive_integer(thinning, "thinning"),
     )
     check_memory(target, plan.num_chains * kernel.replicas, plan.num_samples)
     started = time.perf_counter()
-    long_enough = "auto" if plan.steps >= _COMPILE_FROM else False
-    density = LogDensity(target, compile=long_enough if compile in (None, "auto") else compile)
     sampler = None if guide is None else GuideSampler(target, guide)
     u = initial_points(target, initial, plan.num_chains, sampler)
-    informed = sampler is not None and kernel.adapt_mass_matrix
-    metric = guide_metric(sampler, dense=kernel.full_mass) if sampler and informed else Metric(torch.ones_like(u[:1]))
-    state = kernel.start(u, density, sampler, given=initial is not None)
-    with watching(target, callback, show=progress) as told:
+    kept: Kept | None = None
+    tried = ""
+    if isinstance(kernel, NUTS) and not obstacle and (kernel.engine == "nutpie" or plan.steps >= _COMPILE_FROM):
+        try:
+            kept = sample_by_nutpie(kernel, target, u, plan, progress=progress is True)
+        except NotTraceableError as error:
+            if kernel.engine == "nutpie":
+                raise NotTraceableError(say("a program for nutpie", str(error), "engine='torch'")) from None
+            tried = f"; not nutpie: {error}"
+    if kept is None:
+        long_enough = "auto" if plan.steps >= _COMPILE_FROM else False
+        density = LogDensity(target, compile=long_enough if compile in (None, "auto") else compile)
+        informed = sampler if kernel.adapt_mass_matrix else None
+        metric = guide_metric(informed, dense=kernel.full_mass) if informed else Metric(torch.ones_like(u[:1]))
+        state = kernel.start(u, density, sampler, given=initial is not None)
         tuning = kernel.first_tuning(u, metric)
-        kept = _sample(kernel, density, state, tuning, plan, progress=progress is True, callback=told)
+        with watching(target, callback, show=progress) as told:
+            kept = sample(kernel, density, state, tuning, plan, progress=progress is True, callback=told)
     discrete, marginals = _summed_out(target, kept.u)
     return Draws(
         _constrained(target, kept.u, target.constrain) | discrete,
@@ -127,14 +144,17 @@ def mcmc(
         diverging=kept.diverging,
         step_size=kept.step_size,
         exchange=kept.exchange,
-        num_gradients=density.num_gradients,
-        num_evaluations=density.num_evaluations,
+        tree_depth=kept.tree_depth,
+        max_tree_depth=kernel.max_tree_depth if isinstance(kernel, NUTS) else None,
+        energy=kept.energy,
+        num_gradients=kept.num_gradients,
+        num_evaluations=kept.num_evaluations,
         seconds=time.perf_counter() - started,
-        compile_seconds=density.compile_seconds,
+        compile_seconds=kept.compile_seconds,
         complete=kept.u.shape[1] == plan.num_samples,
         plate=target.plate if target.per_datum else None,
         kernel=type(kernel).__name__,
-        engine=density.engine,
+        engine=kept.engine + tried,
     )
 
 
@@ -146,96 +166,28 @@ def _check_kernel(kernel: Any, target: Target) -> None:
         raise ValueError(say("one model", "another one in the kernel", "a kernel without model"))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """How long a run is."""
+def _why_not_nutpie(
+    kernel: Kernel, target: Target, compile: bool | str | None, warmup_steps: int | None, *, watched: bool
+) -> str | None:
+    """Why nutpie is not to be tried; None if it is.
 
-    num_samples: int
-    warmup_steps: int
-    num_chains: int
-    thinning: int
-
-    @property
-    def steps(self) -> int:
-        """Of every chain, warm-up included."""
-        return self.warmup_steps + self.num_samples * self.thinning
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """What is left of a run."""
-
-    u: Tensor  # (C, S, N, L)
-    acceptance: Tensor  # (C, N), summed over draws
-    diverging: Tensor  # (C, S, N)
-    step_size: Tensor | None
-    exchange: Tensor | None  # (R - 1, N)
+    Raises:
+        ValueError: if the kernel asks for nutpie and cannot have it.
+    """
+    engine = kernel.engine if isinstance(kernel, NUTS) else "torch"
+    obstacle = "compile=False" if compile is False else why_not_nutpie(kernel, target, warmup_steps)
+    if watched and not obstacle:
+        obstacle = "a callback or a live view, while nutpie's chains run apart"
+    if engine == "nutpie" and obstacle:
+        raise ValueError(say("a run that nutpie can do", obstacle, "engine='auto'"))
+    return "engine='torch'" if engine == "torch" else obstacle
 
 
-class _Exchanges:
-    """Mean acceptance of exchanges between temperatures, over chains and steps, of those that were tried."""
-
-    def __init__(self) -> None:
-        self.total: Any = 0
-        self.count: Any = 0
-
-    def update(self, exchange: Tensor | None) -> None:
-        """Take one step's acceptance, ``(R - 1, C, N)`` with NaN where none was tried."""
-        if exchange is not None:
-            self.total = self.total + exchange.nansum(-2)
-            self.count = self.count + exchange.isfinite().sum(-2)
-
-    def mean(self) -> Tensor | None:
-        """Return the mean, ``(R - 1, N)``; None if the kernel has no temperatures."""
-        return self.total / self.count if isinstance(self.total, Tensor) else None
-
-
-def _sample(
-    kernel: Kernel,
-    density: LogDensity,
-    state: State,
-    tuning: Tuning,
-    plan: _Plan,
-    *,
-    progress: bool,
-    callback: Callable[[str, int, Tensor], None],
-) -> _Kept:
-    """Warm up, fix the tuning, and keep draws; after Ctrl-C, those kept until then."""
-    C, N, L = kernel.draw(state).shape
-    S = plan.num_samples
-    draws = state.u.new_empty(C, S, N, L)
-    diverging = torch.zeros(C, S, N, dtype=torch.bool, device=draws.device)
-    acceptance = draws.new_zeros(C, N)
-    warmup = Warmup(kernel, density, plan.warmup_steps, tuning)
-    exchanges = _Exchanges()
-    kept = 0
-    with progress_bar(plan.steps, type(kernel).__name__, show=progress) as bar:
-        shows = _Progress(bar)
-        try:
-            tuning = warmup.begin(state)
-            for step in range(1, plan.warmup_steps + 1):
-                before = state
-                state, info = kernel.step(before, density, tuning)
-                tuning = warmup.update(step, before, state, info)
-                shows.update(info, "warm-up")
-                callback("warm-up", step - 1, kernel.draw(state))
-            tuning = warmup.end()
-            for step in range(S * plan.thinning):
-                state, info = kernel.step(state, density, tuning)
-                shown = kernel.report(info)
-                acceptance += shown.acceptance / plan.thinning
-                exchanges.update(shown.exchange)
-                diverging[:, kept] |= shown.diverging
-                if (step + 1) % plan.thinning == 0:
-                    draws[:, kept] = kernel.draw(state)
-                    kept += 1
-                shows.update(info, "sampling")
-                callback("sampling", step, kernel.draw(state))
-        except KeyboardInterrupt:
-            if not kept:
-                raise
-    step_size = None if kernel.target_accept_prob is None else kernel.reported_step_size(tuning)
-    return _Kept(draws[:, :kept], acceptance, diverging[:, :kept], step_size, exchanges.mean())
+def _usual_warmup(guide: Any, *, by_nutpie: bool) -> int:
+    """How many steps to adapt on where nobody says."""
+    if by_nutpie:
+        return WARMUP_STEPS
+    return 300 if guide is None else 150
 
 
 @torch.no_grad()
@@ -262,22 +214,3 @@ def _summed_out(target: Target, u: Tensor) -> tuple[dict[str, Tensor], dict[str,
             share = (value if target.per_datum else value.unsqueeze(1)).sum(0) / len(rows)
             mean[name] = mean[name] + share if name in mean else share
     return {name: torch.cat(parts).unflatten(0, u.shape[:2]) for name, parts in drawn.items()}, mean
-
-
-class _Progress:
-    """A bar with the latest acceptance and the divergences so far."""
-
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-        self.diverged = 0
-
-    def update(self, info: Info, stage: str) -> None:
-        """Take one step's outcome."""
-        if self.bar.disable:
-            return
-        self.bar.update()
-        self.diverged += int(info.diverging.sum()) if stage == "sampling" else 0
-        if self.bar.n % 10 == 0:
-            self.bar.set_postfix_str(
-                f"{stage}, acceptance {float(info.acceptance.mean()):.2f}, divergences {self.diverged}", refresh=False
-            )

@@ -70,12 +70,16 @@ class Info(NamedTuple):
         end: where HMC's trajectory ended and the whitened velocity there, ``(..., C, N, L)`` each; ChEES adapts on it.
         exchange: acceptance probability of exchanges between neighbouring temperatures, ``(R - 1, C, N)``; NaN where
             none was tried.
+        energy: the Hamiltonian where the trajectory began, ``(C, N)``, in nats; for kernels with a momentum.
+        tree_depth: doublings of the trajectory, ``(C, N)``, of NUTS.
     """
 
     acceptance: Tensor
     diverging: Tensor
     end: tuple[Tensor, Tensor] | None = None
     exchange: Tensor | None = None
+    energy: Tensor | None = None
+    tree_depth: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +177,8 @@ class Kernel:
 
     Attributes:
         uses_gradient: whether the state carries the gradient.
+        has_momentum: whether it follows the gradient along trajectories; its metric on a whole program is then fitted
+            to gradients too.
         target_accept_prob: None for a kernel without step size.
         trajectory: HMC's first trajectory length.
         replicas: how many copies of a chain move with it, such as temperatures.
@@ -183,6 +189,7 @@ class Kernel:
 
     model: Any = None
     uses_gradient: bool = True
+    has_momentum: bool = False
     target_accept_prob: float | None = 0.8
     step_size: float = 1.0
     adapt_step_size: bool = True

@@ -88,9 +88,9 @@ def hmc_transition(
     metric = metric or Metric(torch.ones_like(state.u[..., :1, :, :]))
     r = torch.randn_like(state.u)
     end, r_end = leapfrog(state, r, value_and_grad, step_size=step_size, num_steps=num_steps, metric=metric)
-    log_ratio = end.log_density - state.log_density + 0.5 * (r.square() - r_end.square()).sum(-1)
-    moved, info = accept(state, end, log_ratio)
-    return moved, info._replace(end=(end.u, r_end))
+    energy = 0.5 * r.square().sum(-1) - state.log_density
+    moved, info = accept(state, end, end.log_density - 0.5 * r_end.square().sum(-1) + energy)
+    return moved, info._replace(end=(end.u, r_end), energy=energy)
 
 
 def single_leapfrog(state: State, density: Density, tuning: Tuning) -> Tensor:
@@ -123,6 +123,8 @@ class HMC(Kernel):
         >>> HMC(trajectory_length=2.0, full_mass=True).full_mass
         True
     """
+
+    has_momentum = True
 
     def __init__(
         self,

@@ -1,0 +1,1 @@
+"""NUTS by nutpie: the log density as it takes it, and its chains."""

@@ -1,0 +1,140 @@
+"""A whole program's log density as nutpie takes it: a C function, or else a compiled graph that Python calls."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_vae.arviz_import import arviz
+from pyro_vae.inference.compiled.backend import NotTraceableError, Run, compiled, why_no_compiler
+from pyro_vae.inference.compiled.native import Call, Native, native
+from pyro_vae.inference.compiled.widening import Widened, widened
+from pyro_vae.inference.mcmc.density import MOST_UNROLLED
+from pyro_vae.inference.target.target import Target
+
+__all__ = ["Called", "density_for_nutpie", "import_nutpie", "model_for_nutpie"]
+
+
+@dataclass(frozen=True)
+class Called:
+    """A compiled graph that Python calls: where its operations cannot be loops of one C function.
+
+    Attributes:
+        graph: of the log density ``(1,)`` and its gradient ``(1, L)``.
+        run: the graph compiled.
+    """
+
+    graph: Widened
+    run: Run
+
+    def call(self) -> Call:
+        """Return counts for one caller."""
+        return Call([])
+
+
+def density_for_nutpie(target: Target, u: Tensor) -> Native | Called:
+    """Return a whole program's log joint, float64, as a C function; or for Python to call, where that cannot be.
+
+    Args:
+        target: the density.
+        u: a point of finite density, ``(1, L)``.
+
+    Raises:
+        NotTraceableError: if the program cannot be compiled at all, or the graph's values are not Pyro's.
+    """
+    if len(target.discrete) > MOST_UNROLLED:
+        raise NotTraceableError(f"{len(target.discrete)} discrete sites, whose sum would take the compiler minutes")
+    graph = widened(target.value_and_grad, u)
+    value, grad = target.value_and_grad(u)
+    rough = 1e-3 if u.dtype == torch.float32 else 1e-6
+    for ours, theirs in zip(graph(u.double()), (value, grad), strict=True):
+        scale = float(theirs.abs().max()) + 1.0
+        if not float((ours - theirs).abs().max()) <= rough * scale:
+            raise NotTraceableError("its values in float64 are others than Pyro's")
+    try:
+        return native(graph)
+    except NotTraceableError as error:
+        if why_no_compiler([u]) is not None:
+            raise
+        try:
+            return Called(graph, compiled(lambda tensors: list(graph(tensors[0])), [graph.example]))
+        except NotTraceableError:
+            raise error from None
+
+
+class _ArviZLater(ModuleType):
+    """Stands for ArviZ, and imports it when it is first used: nutpie's own conversions, which nobody asks for here."""
+
+    InferenceData = Any
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(arviz(), name)
+
+
+def import_nutpie() -> Any:
+    """Import nutpie without ArviZ, which takes longer than most posteriors."""
+    if "nutpie" not in sys.modules and "arviz" not in sys.modules:
+        sys.modules["arviz"] = _ArviZLater("arviz")
+        try:
+            import nutpie
+        finally:
+            del sys.modules["arviz"]
+    import nutpie
+
+    return nutpie
+
+
+def _model_in_python(density: Called, data: Call, point: Tensor) -> Any:
+    """The density as nutpie takes a Python function."""
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    start, shape = point.numpy().copy(), density.graph.example.shape
+
+    @torch.no_grad()
+    def log_density(x: Any) -> tuple[float, Any]:
+        data.counts[0] += 1
+        try:
+            value, grad = density.run([torch.from_numpy(x).reshape(shape)])
+        except RuntimeError as error:  # of a matrix without a Cholesky factor, for instance
+            raise _NotFiniteError from error
+        if not (bool(torch.isfinite(value).all()) and bool(torch.isfinite(grad).all())):
+            raise _NotFiniteError
+        return float(value), grad.flatten().numpy()
+
+    def draw(x: Any) -> dict[str, Any]:
+        data.counts[1] += 1
+        return {"u": x}
+
+    return from_pyfunc(
+        len(point), lambda: log_density, lambda *_: draw, [np.dtype("float64")], [(len(point),)], ["u"],
+        make_initial_point_fn=lambda _: start,
+    )  # fmt: skip
+
+
+class _NotFiniteError(ValueError):
+    """What tells nutpie that a trajectory diverged."""
+
+    is_recoverable = True
+
+
+def model_for_nutpie(density: Native | Called, data: Call, point: Tensor) -> Any:
+    """The density as nutpie takes a compiled PyMC model: C functions by address; or as it takes a Python function."""
+    if isinstance(density, Called):
+        return _model_in_python(density, data, point)
+    from nutpie.compile_pymc import CompiledPyMCModel
+
+    start = point.numpy().copy()
+    address = SimpleNamespace(ctypes=SimpleNamespace(data=data.address), owner=data)
+    unused: Any = None
+    return CompiledPyMCModel(
+        dims={}, compiled_logp_func=SimpleNamespace(address=density.density),
+        compiled_expand_func=SimpleNamespace(address=density.draw), initial_point_func=lambda _: start,
+        shared_data={}, user_data=address, n_expanded=len(point), shape_info=(["u"], [None], [(len(point),)]),
+        logp_func=unused, expand_func=unused, _n_dim=len(point), _shapes={"u": (len(point),)}, _coords={},
+    )  # fmt: skip
