@@ -83,7 +83,7 @@ def _own_cells(trained: Any, data: Path | None, num_rows: int) -> tuple[Any, Any
     values = load_data(str(path), "" if data else recipe.key, memory_map="auto", like=layout).values[:num_rows]
     beside = read_cells(path)[:num_rows] if schema.columns else None
     if beside is not None and (more := [name for name in beside.columns if name not in schema.columns]):
-        notify(f"note: copied as they are, for the model does not know them: {', '.join(more)}")
+        notify(f"note: written as they are, for the model does not know them: {', '.join(more)}")
     return values.reshape(len(values), -1), beside
 
 

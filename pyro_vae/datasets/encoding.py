@@ -54,14 +54,15 @@ def _with_levels(schema: Schema) -> list[tuple[int, np.ndarray]]:
 
 
 def _places(schema: Schema, i: int, levels: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The place of each value of column i among its levels, NaN where missing."""
-    places = np.minimum(np.searchsorted(levels, values), len(levels) - 1)
-    other = ~np.isnan(values) & (levels[places] != values)
+    """The place of each value of column i among its levels, NaN where missing; a level may come in single precision."""
+    places = np.searchsorted((levels[1:] + levels[:-1]) / 2, values)
+    single = levels.astype(np.float32).astype(np.float64)
+    other = ~np.isnan(values) & (levels[places] != values) & (single[places] != values)
     if other.any():
         row = int(other.argmax())
-        expected = f"values of the training data in column {schema.name(i)}: {', '.join(f'{v:g}' for v in levels)}"
-        got = f"{values[row]:g} in data row {row}"
-        raise ValueError(say(expected, got, "an empty cell there, or training on a table that has it"))
+        expected = f"values of the training data in column {schema.name(i)}: {', '.join(f'{v:.12g}' for v in levels)}"
+        remedy = ("an empty cell there, or " if schema.missing else "") + "training on a table that has it"
+        raise ValueError(say(expected, f"{values[row]:.12g} in data row {row}", remedy))
     return np.where(np.isnan(values), values, places)
 
 
@@ -85,6 +86,8 @@ def as_written(
     places = np.minimum(np.floor(-np.log10(size)), np.stack(most, -1))
     power = 10.0 ** np.abs(places)  # a negative power of ten is no exact number
     rounded: np.ndarray = np.where(places < 0, np.round(values / power) * power, np.round(values * power) / power)
+    for i, _ in _with_levels(schema):  # the table's own already
+        rounded[..., i] = values[..., i]
     return rounded
 
 

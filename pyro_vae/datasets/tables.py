@@ -66,15 +66,18 @@ def read_table(
 
 
 def read_cells(path: Path) -> Any:
-    """Return the cells of a table as they stand in the file, a pandas DataFrame, columns that are no numbers too.
+    """Return the cells of a table as they stand in the file, a pandas DataFrame; of a ``.csv`` all are text.
+
+    A file whose first line holds no names has no columns to call by name: the frame is empty.
 
     Raises:
         ValueError: if it is no table, holds no row, or has lines of different lengths.
     """
-    return _cells(path, [])[0]
+    table, named, _ = _cells(path, [], text=True)
+    return table if named else table[[]]
 
 
-def _cells(path: Path, notes: list[str]) -> tuple[Any, bool, bool]:
+def _cells(path: Path, notes: list[str], *, text: bool = False) -> tuple[Any, bool, bool]:
     """A file as a table, whether its first line holds names, and whether numbers may hold decimal commas."""
     import pandas as pd
 
@@ -83,7 +86,7 @@ def _cells(path: Path, notes: list[str]) -> tuple[Any, bool, bool]:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
         else:
-            table, named, comma = _read_csv(path, notes)
+            table, named, comma = _read_csv(path, notes, text=text)
     except UnicodeDecodeError as error:
         raise ValueError(_other_encoding(path)) from error
     except pd.errors.EmptyDataError as error:
@@ -119,7 +122,7 @@ def _chosen(table: Any, path: Path, like: Layout | None, drop: Collection[str], 
     return table[list(like.columns)]
 
 
-def _read_csv(path: Path, notes: list[str]) -> tuple[Any, bool, bool]:
+def _read_csv(path: Path, notes: list[str], *, text: bool) -> tuple[Any, bool, bool]:
     """A file as a table, whether its first line holds names, and whether numbers may hold decimal commas."""
     import pandas as pd
 
@@ -131,6 +134,7 @@ def _read_csv(path: Path, notes: list[str]) -> tuple[Any, bool, bool]:
     settings: dict[str, Any] = {
         **{"sep": separator, "index_col": False, "low_memory": False, "on_bad_lines": "error"},
         **{"keep_default_na": False, "na_values": [""], "skip_blank_lines": len(first) != 1},
+        **({"dtype": str} if text else {}),
     }
     if all(as_number(cell, comma=comma) is not None for cell in first):
         table = pd.read_csv(path, header=None, **settings)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.checks import say
 from pyro_vae.datasets.families import family_of
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.likelihoods.marginal import fit_marginal
@@ -67,7 +68,7 @@ def levels_of(every: Tensor) -> tuple[float, ...]:
     return tuple(found) if len(found) <= _MOST_LEVELS_OF_NUMBERS else ()
 
 
-def candidates(kind: str, values: Tensor, every: Tensor | None = None) -> list[str]:
+def candidates(kind: str, values: Tensor, every: Tensor | None = None, *, guessed: bool = True) -> list[str]:
     """Return the likelihoods that a column of this kind may have, those to prefer among equals first.
 
     Families that can be as narrow as z makes them stand before those whose spread follows from their mean.
@@ -76,17 +77,18 @@ def candidates(kind: str, values: Tensor, every: Tensor | None = None) -> list[s
         kind: of the column, as the schema guesses it.
         values: of the training rows that have one, in the column's own units.
         every: those of all rows, which must be in the support; the training rows' if None.
+        guessed: whether the kind is a guess, which a few values that repeat overrule.
     """
     if kind in {"binary", "categories"}:
         return ["Bernoulli" if kind == "binary" else "Categorical"]
     every = values if every is None else every
     low, high, levels = float(every.min()), float(every.max()), levels_of(every)
-    if kind != "counts" and 1 < len(levels) <= len(values) / _REPEATS:
+    if guessed and kind != "counts" and 1 < len(levels) <= len(values) / _REPEATS:
         return ["Categorical"]
     density = ["Gaussian", "StudentT", "Laplace"]
     density += ["LogNormal", "Gamma"] if low > 0 else []
     if low == 0 and _SHARE_OF_ZEROS <= float((values == 0).double().mean()) < 1:  # there a density has no bound
-        density = ["HurdleLogNormal", "HurdleGamma"]
+        density = ["HurdleGamma", "HurdleLogNormal"]
     if kind == "counts":
         counts = ["DiscretisedLogistic"] if 0 < high < _MOST_LEVELS else []
         counts += ["NegativeBinomial", "ZeroInflatedNegativeBinomial", "Poisson", "ZeroInflatedPoisson"]
@@ -110,7 +112,7 @@ def column_scale(likelihood: str, values: Tensor) -> tuple[float, float]:
 
 
 def choose_likelihoods(
-    kinds: Sequence[str], table: Tensor, every: Tensor | None = None, *, seed: int = 0
+    kinds: Sequence[str], table: Tensor, every: Tensor | None = None, *, guessed: bool = True, seed: int = 0
 ) -> list[Choice]:
     r"""Fit each candidate to each column alone and judge it on held-out rows, :math:`\frac1N \sum_n \log p_{-n}(x_n)`.
 
@@ -120,6 +122,7 @@ def choose_likelihoods(
         kinds: of the columns, as the schema guesses them.
         table: training rows in the columns' own units ``(N, D)``; NaN is missing.
         every: all rows, whose values must be in the support; the training rows if None.
+        guessed: whether the kinds are guesses, which a few values that repeat overrule.
         seed: of the folds.
 
     Example:
@@ -132,7 +135,7 @@ def choose_likelihoods(
     table = table[order].double()
     all_rows = [column[~column.isnan()] for column in every.unbind(-1)]
     some_rows = [column[~column.isnan()] for column in table.unbind(-1)]
-    names = [candidates(*column) for column in zip(kinds, some_rows, all_rows, strict=True)]
+    names = [candidates(*column, guessed=guessed) for column in zip(kinds, some_rows, all_rows, strict=True)]
     levels = [levels_of(column) if kind != "categories" else () for kind, column in zip(kinds, all_rows, strict=True)]
     own_size = [1 + int(column.max()) for column in all_rows]
     scores: dict[tuple[str, int], Tensor] = {}
@@ -203,7 +206,14 @@ def _held_out(name: str, K: int, table: Tensor) -> Tensor:
 
 
 def with_choices(
-    schema: Schema, table: Tensor, every: Tensor, *, likelihood: str, standardise: bool, seed: int
+    schema: Schema,
+    table: Tensor,
+    every: Tensor,
+    *,
+    likelihood: str,
+    standardise: bool,
+    seed: int,
+    guessed: bool = True,
 ) -> tuple[Schema, list[Choice]]:
     """Return the schema with a likelihood for each column, and why.
 
@@ -214,13 +224,17 @@ def with_choices(
         likelihood: of all columns, or "auto".
         standardise: bring the columns to one scale.
         seed: of the folds.
+        guessed: whether the kinds are guesses, which a few values that repeat overrule.
+
+    Raises:
+        ValueError: if a column of many numbers is to be a category.
     """
     levels = [levels_of(column) if schema.kinds[i] != "categories" else () for i, column in enumerate(every.unbind(-1))]
     constant = [i for i, column in enumerate(every.unbind(-1)) if len(column[~column.isnan()].unique()) == 1]
     choices: list[Choice] = []
     names, K = [likelihood] * schema.data_dim, list(schema.num_categories)
     if likelihood == "auto":
-        choices = choose_likelihoods(schema.kinds, table, every, seed=seed)
+        choices = choose_likelihoods(schema.kinds, table, every, guessed=guessed, seed=seed)
         for i in constant:
             choices[i] = Choice("Categorical", 2, 0.0, "", 0.0, 0.0)
         names, K = [one.likelihood for one in choices], [one.num_values for one in choices]
@@ -228,7 +242,13 @@ def with_choices(
             names = [f"{name}:scale=learned" if family_of(name).own_scale else name for name in names]
     for i in constant:  # nothing to learn: one category, of probability 1
         names[i], K[i], levels[i] = "Categorical", 2, levels[i] or (float(every[:, i].nan_to_num(-math.inf).max()),)
-    coded = {i for i, name in enumerate(names) if name == "Categorical" and (likelihood == "auto" or i in constant)}
+    coded = {i for i, name in enumerate(names) if name.partition(":")[0] == "Categorical"}
+    for i in sorted(coded):
+        if not levels[i] and schema.kinds[i] != "categories":
+            expected = f"at most {_MOST_LEVELS_OF_NUMBERS} different numbers in a column of categories"
+            got = f"{len(every[:, i].unique())} in column {schema.name(i)}"
+            raise ValueError(say(expected, got, "--likelihood auto"))
+        K[i] = K[i] or len(levels[i])
     levels = [own if i in coded else () for i, own in enumerate(levels)]
     loc, scale = list(schema.loc), list(schema.scale)
     for i, name in enumerate(names):

@@ -121,6 +121,7 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
                 table[rows["train"]],
                 table,
                 likelihood=recipe.likelihood,
+                guessed=recipe.kind == "auto",
                 standardise=recipe.standardise,
                 seed=recipe.seed,
             )

@@ -12,6 +12,7 @@ from torch import Tensor
 from pyro_vae.checks import say
 from pyro_vae.datasets.encoding import decode, log_jacobian
 from pyro_vae.datasets.families import family_of
+from pyro_vae.datasets.kinds import Schema
 from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.evaluation.model.baselines import Baselines, baselines
 from pyro_vae.evaluation.model.criticism import criticise
@@ -181,6 +182,12 @@ def compare_runs(runs: Mapping[str, Trained], *, rows: int | None = None) -> Mod
     return compare_models(models, log_jacobians=log_jacobians)
 
 
+def _measure(schema: Schema, column: str) -> str:
+    """What log p(x) of a column is of."""
+    family = family_of(schema.likelihoods[schema.columns.index(column)])
+    return "probabilities" if family.discrete else "a probability at 0" if family.atom else "a density"
+
+
 def _must_share_rows(a: Trained, b: Trained, name: str, other: str) -> None:
     """Check that two runs have held out the same rows of the same columns."""
     if a.prepared.digest != b.prepared.digest:
@@ -190,6 +197,13 @@ def _must_share_rows(a: Trained, b: Trained, name: str, other: str) -> None:
         lost = sorted(set(a.prepared.schema.columns) ^ set(b.prepared.schema.columns))
         got = f"{', '.join(map(repr, lost[:5]))} in one of {name} and {other} alone"
         raise ValueError(say("runs of the same columns", got, "training both with the same --drop"))
+    for column in a.prepared.schema.columns:
+        of = [_measure(one.prepared.schema, column) for one in (a, b)]
+        if of[0] != of[1]:
+            got = f"column {column!r} with {of[0]} in {name}, {of[1]} in {other}"
+            raise ValueError(
+                say("columns that are of one kind in both runs", got, "one --likelihood, or auto, for both")
+            )
     N = len(a.prepared.x["all"])
     if not torch.equal(split_rows(a.recipe, N)["test"], split_rows(b.recipe, N)["test"]):
         shown = [f"--seed {one.recipe.seed} --test {one.recipe.test:g}" for one in (a, b)]

@@ -114,7 +114,7 @@ def test_one_row_one_column_and_wrong_arguments():
     assert float(pv.baselines(np.ones((1, 2)), np.ones((1, 2)), latent_dim=2).log_prob["independent columns"]) == 0
     with pytest.raises(ValueError, match="same columns"):
         pv.baselines(np.ones((3, 2)), np.ones((3, 4)), latent_dim=1)
-    with pytest.raises(ValueError, match="discrete columns from 0 to 1"):
+    with pytest.raises(ValueError, match="columns from 0 to 1 as discrete"):
         pv.baselines(np.ones((3, 2)), np.ones((3, 2)), latent_dim=1, discrete=[2])
 
 
@@ -220,6 +220,14 @@ def test_a_share_of_zeros_is_a_probability_beside_a_density():
     expected = stats.norm(above.mean(), above.std()).pdf(1.0) * (len(above) + 1) / (len(x) + 2)
     got = pv.baselines(x, np.array([[1.0, np.nan]]), latent_dim=1, atoms=[0]).log_prob["independent columns"]
     np.testing.assert_allclose(got.exp(), expected, rtol=1e-6)
+
+
+def test_atoms_that_are_none_are_a_sentence():
+    x = np.random.default_rng(0).standard_normal((40, 2))
+    with pytest.raises(ValueError, match="numbers from 0 on in a column of atoms"):
+        pv.baselines(x[:20], x[20:], latent_dim=1, atoms=[0])
+    with pytest.raises(ValueError, match="columns from 0 to 1 as atoms"):
+        pv.baselines(abs(x[:20]), abs(x[20:]), latent_dim=1, atoms=[7])
 
 
 def test_a_copula_beats_independent_columns_where_columns_depend_on_each_other():

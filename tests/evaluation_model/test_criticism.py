@@ -100,6 +100,9 @@ def test_long_tails_and_zeros_ask_for_another_likelihood(model):
         ("share of zeros", 5.0, "real", "LogNormal", "zeros of their own, such as a zero-inflated"),
         ("share of zeros", 5.0, "real", "Hurdle", "training for longer"),
         ("share of zeros", 5.0, "discrete", "ZeroInflatedPoisson", "training for longer"),
+        ("share of zeros", 5.0, "discrete", "Categorical", "training for longer"),
+        ("standard deviation", 5.0, "discrete", "Categorical", "training for longer"),
+        ("maximum", 5.0, "real", "Hurdle", "HurdleLogNormal (heavier)"),
     ],
 )
 def test_advice_knows_what_the_model_has_and_which_way_it_errs(statistic, model, kind, law, advice):
@@ -271,6 +274,28 @@ def test_the_same_seed_gives_the_same_and_the_users_stream_is_left_alone(model):
     assert torch.equal(torch.get_rng_state(), state)
     assert str(first) == str(second)
     assert math.isclose(first.p_value, min(first.families.values()) * 2) or first.p_value == 1
+
+
+def test_other_units_move_statistics_baselines_and_log_p_alike(model):
+    train, x = model.sample(100)["x"], model.sample(60)["x"]
+    own = pv.criticise(model, x, x_train=train, **QUICK)
+    scale = torch.tensor([1.0, 10.0, 0.1, 5.0, 2.0])
+    to_units = {"to_units": lambda values: 3 + values * scale.numpy(), "log_jacobian": -scale.log().sum().expand(60)}
+    moved = pv.criticise(model, x, x_train=train, **to_units, **QUICK)
+    away = moved.evidence.log_evidence.mean() - moved.baselines.log_prob["Gaussian"].mean()
+    alike = own.evidence.log_evidence.mean() - own.baselines.log_prob["Gaussian"].mean()
+    assert float(away) == pytest.approx(float(alike), abs=1e-3)
+    torch.testing.assert_close(moved.evidence.log_evidence, own.evidence.log_evidence - scale.log().sum())
+    mean = {f.columns: f.observed for f in moved.findings if f.statistic == "mean"}
+    assert mean[(1,)] == pytest.approx(3 + 10 * float(x[:, 1].mean()), rel=1e-5)
+    for wrong, says in [
+        ({"to_units": lambda v: v * 2}, "together"),
+        ({"log_jacobian": torch.zeros(60)}, "together"),
+        (to_units | {"log_jacobian": torch.zeros(60, 1)}, "number a row"),
+        (to_units | {"to_units": lambda v: -v}, "rises"),
+    ]:
+        with pytest.raises(ValueError, match=says):
+            pv.criticise(model, x, **wrong, **QUICK)
 
 
 def test_wrong_arguments_are_refused(model):

@@ -124,7 +124,8 @@ def test_means_are_those_of_pyros_own_nuts(program, float64):
         draws = draws.unsqueeze(2)  # noqa: PLW2901
         error = (diagnostics.mcse_mean(draws).square() + found.mcse[name].square()).sqrt()
         assert bool(((draws.mean((0, 1)) - found.mean()[name]).abs() < STANDARD_ERRORS * error).all())
-        assert bool((error < 0.2 * found.std()[name]).all())  # and they say something
+        assert bool((found.mcse[name] < 0.1 * found.std()[name]).all())  # and they say something
+        assert bool((error < 0.5 * found.std()[name]).all())  # Pyro's is one chain
 
 
 def test_a_long_chain_is_left_to_pyro_with_the_reason(float64):

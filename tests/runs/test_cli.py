@@ -117,12 +117,12 @@ def test_imputation_fills_the_holes_and_nothing_else(run, table, tmp_path):
 
 def test_imputation_keeps_columns_that_the_model_does_not_know(run, table, tmp_path):
     wide = pd.read_csv(table)
-    wide.insert(1, "name", [f"P{i}" for i in range(len(wide))])
+    wide.insert(1, "name", [f"{i:05d}" for i in range(len(wide))])
     wide.to_csv(tmp_path / "wide.csv", index=False)
     done = go("impute", run[0], "--data", tmp_path / "wide.csv", "--draws", 2, "--output", tmp_path / "full.csv")
     assert done.exit_code == 0, done.output
-    assert "copied as they are, for the model does not know them: name" in done.stderr
-    full = pd.read_csv(tmp_path / "full.csv")
+    assert "written as they are, for the model does not know them: name" in done.stderr
+    full = pd.read_csv(tmp_path / "full.csv", dtype={"name": str})
     assert list(full.columns) == ["draw", *wide.columns]
     assert (full["name"] == [*wide["name"], *wide["name"]]).all()
 

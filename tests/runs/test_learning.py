@@ -160,6 +160,14 @@ def test_a_few_numbers_that_repeat_are_categories_however_they_are_written():
     np.testing.assert_array_equal(decode(schema, x)[:, 0], table[:, 0])
     with pytest.raises(ValueError, match=r"column 'age': 17.5, 22, 27, 32, 42; got 19 in data row 1"):
         encode(schema, np.array([[22.0, 0.0], [19.0, 0.0]]), dtype=torch.float32)
+    single = encode(schema, table.astype(np.float32), dtype=torch.float32)
+    assert torch.equal(single.nan_to_num(-1.0)[:, schema.order.index(0)], x.nan_to_num(-1.0)[:, schema.order.index(0)])
+    drawn = as_written(schema, decode(schema, x), dtype=x.dtype, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(drawn[:, 0], table[:, 0])
+    with pytest.raises(ValueError, match=r"at most 12 different numbers.*column 'b'"):
+        _prepared(table, ("age", "b"), likelihood="Categorical")
+    real = choose_likelihoods(["real"], torch.tensor(ages), guessed=False)[0].likelihood
+    assert real != "Categorical"  # as --kind real says
     between = decode(schema, torch.tensor([[0.5, 0.0]])[:, np.argsort(schema.order).tolist()])
     assert between[0, 0] == 19.75  # a mean of places
     assert "Categorical" not in {one.likelihood for one in choose_likelihoods(["real"], torch.tensor(table[:20, :1]))}
@@ -315,6 +323,29 @@ def test_the_number_of_factors_and_components_is_found():
     assert choose_factors(x) == (3, 4)
     assert choose_factors(x, latent_dim=2)[0] == 2
     assert choose_factors(torch.randn(400, 4)) == (1, 1)
+
+
+def test_a_leap_that_leads_nowhere_is_not_taken(monkeypatch):
+    x = torch.as_tensor(_linear_table())
+    sound = factor_analysis(x, 2).log_prob(x).mean()
+
+    def astray(a, b, c, total):
+        return replace(c, variance=1e4 * c.variance)
+
+    monkeypatch.setattr("pyro_vae.factor_analysis._leap", astray)
+    assert float((factor_analysis(x, 2).log_prob(x).mean() - sound).abs()) < 1e-3
+
+
+def test_a_few_far_values_and_a_column_that_stands_still_do_not_choose_the_factors():
+    z = RNG.normal(size=(300, 2))
+    x = torch.as_tensor(z @ RNG.normal(size=(2, 6)) + 0.5 * RNG.normal(size=(300, 6)))
+    features = (x - x.mean(0)) / x.std(0)
+    odd = torch.zeros(300, 2, dtype=x.dtype)
+    odd[17, 0] = 17.0  # standing still in most folds
+    odd[:, 1] = torch.as_tensor(RNG.normal(size=300))
+    odd[[5, 80, 200], 1] = 60.0
+    assert choose_factors(features, num_components=1)[0] == 2
+    assert choose_factors(torch.cat([features, odd], 1), num_components=1)[0] in {2, 3}
 
 
 def test_factors_of_too_few_rows_are_a_sentence():

@@ -103,7 +103,11 @@ def baselines(
     if train.shape[1] != test.shape[1] or not len(train) or not len(test):
         got = f"{train.shape} and {test.shape}"
         raise ValueError(say("training and test rows of the same columns, some of each", got, "the same table, split"))
-    kind, atom = _mask(discrete, train.shape[1]), _mask(atoms, train.shape[1])
+    kind, atom = (_mask(given, train.shape[1], what) for given, what in ((discrete, "discrete"), (atoms, "atoms")))
+    for d in np.flatnonzero(atom):
+        both = np.append(train[:, d], test[:, d])
+        if (low := both.min(initial=0.0, where=~np.isnan(both))) < 0:
+            raise ValueError(say("numbers from 0 on in a column of atoms", f"{low:g} in column {d}", "atoms=None"))
     called = list(names or map(str, range(train.shape[1])))
     called += [f"{called[d]} > 0" for d in np.flatnonzero(atom)]
     kind = np.append(kind & ~atom, np.ones(atom.sum(), dtype=bool))
@@ -140,15 +144,15 @@ def _without_atoms(x: np.ndarray, atom: np.ndarray) -> np.ndarray:
     return np.concatenate([x, above], 1)
 
 
-def _mask(discrete: Any, data_dim: int) -> np.ndarray:
-    if discrete is None:
+def _mask(chosen: Any, data_dim: int, what: str) -> np.ndarray:
+    if chosen is None:
         return np.zeros(data_dim, dtype=bool)
-    given = np.asarray(discrete)
+    given = np.asarray(chosen)
     if given.dtype == bool and given.shape == (data_dim,):
         return given
     kind = np.zeros(data_dim, dtype=bool)
     if given.size and (given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= data_dim):
-        raise ValueError(say(f"discrete columns from 0 to {data_dim - 1}", f"{discrete!r}", "discrete=[0]"))
+        raise ValueError(say(f"columns from 0 to {data_dim - 1} as {what}", f"{chosen!r}", f"{what}=[0]"))
     kind[given.astype(int)] = True
     return kind
 

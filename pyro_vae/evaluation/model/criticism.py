@@ -104,12 +104,20 @@ def criticise(
     target = as_target(model, x_test, plate=plate)
     if statistics and posterior is None:
         raise ValueError(say("a posterior beside statistics T(x, z)", "none", "posterior=guide, or pv.mcmc(model, x)"))
+    _check_units(to_units, log_jacobian)
     notes: list[str] = []
     convert = to_units or (lambda values: values)
     with fork_rng(seed=seed):
         full = as_columns(target, names)
         log_p = _log_p(target, posterior, notes)
+        if to_units is not None:
+            _check_rising(to_units, full)
         if log_p is not None and log_jacobian is not None:
+            if log_jacobian.shape != log_p.log_evidence.shape:
+                shape, got = tuple(log_p.log_evidence.shape), tuple(log_jacobian.shape)
+                raise ValueError(
+                    say(f"a log_jacobian of shape {shape}, one number a row", f"{got}", "a sum over columns")
+                )
             moved = log_p.log_evidence + log_jacobian.to(log_p.log_evidence)
             log_p = replace(log_p, log_evidence=moved)
         if not target.per_datum and posterior is None:
@@ -140,6 +148,24 @@ def criticise(
         notes=tuple(notes),
         level=float(level),
     )
+
+
+def _check_units(to_units: Any, log_jacobian: Any) -> None:
+    """Other units come with their Jacobian, or log p(x) and the baselines would be of different data."""
+    if (to_units is None) != (log_jacobian is None):
+        got = "to_units alone" if log_jacobian is None else "log_jacobian alone"
+        raise ValueError(
+            say("to_units and log_jacobian together", got, "log_jacobian=-scale.log().sum() for x * scale")
+        )
+
+
+def _check_rising(to_units: Callable[[np.ndarray], np.ndarray], columns: Columns) -> None:
+    """Check that units rise with the columns, and leave an atom at 0 where it is."""
+    moved = np.asarray(to_units(np.sort(columns.values, 0)))
+    if moved.shape != columns.values.shape or bool((np.diff(moved, axis=0) < 0).any()):
+        raise ValueError(say("to_units that rises in every column", "one that falls", "lambda x: loc + abs(scale) * x"))
+    if bool((np.asarray(to_units(np.zeros_like(columns.values[:1])))[:, columns.atoms] != 0).any()):
+        raise ValueError(say("to_units that leaves the share of zeros at 0", "one that moves it", "a scale alone"))
 
 
 def _log_p(target: Target, posterior: Any, notes: list[str]) -> Evidence | None:

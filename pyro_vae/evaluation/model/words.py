@@ -109,13 +109,16 @@ _OTHERS = {  # what is wrong, and whether the model spreads too far: what may do
     ),
 }
 _HEAVIEST, _OWN_ZEROS = "StudentT", ("ZeroInflated", "Hurdle")
+_FREE = ("Categorical", "OneHotCategorical", "Bernoulli")  # which can be any law of their values
 
 
 def _remedy(failed: list[Finding], column: str, law: str) -> str:
     """What to try for a column of that kind that has that law."""
     kind = _kind(failed, column)
-    if kind == "zeros" and law.startswith(_OWN_ZEROS):
+    if law.startswith(_FREE) or (kind == "zeros" and law.startswith(_OWN_ZEROS)):
         return _ADVICE["level"]
+    if law == "Hurdle" and kind != "level":
+        return "HurdleGamma (lighter tails) or HurdleLogNormal (heavier), whichever it has not, and training for longer"
     wide = kind != "zeros" and _spreads_too_far(failed)
     if (kind, wide) not in _OTHERS:
         return _ADVICE[kind]

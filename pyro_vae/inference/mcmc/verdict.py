@@ -55,7 +55,8 @@ def _of_divergences(draws: Draws) -> Iterator[str]:
     if not bool(draws.divergences.any()):
         return
     rows = draws.divergences.nonzero().flatten()
-    said = f"{int(draws.divergences.sum()):,} divergent draws, in posteriors {_listed(rows)}"
+    where = f", in posteriors {_listed(rows)}" if draws.num_data > 1 else ""
+    said = f"{int(draws.divergences.sum()):,} divergent draws{where}"
     found = _where_divergent(draws, int(draws.divergences.argmax()))
     if found is None:
         yield f"{said}: try target_accept_prob=0.95"
