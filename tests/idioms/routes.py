@@ -172,7 +172,7 @@ def hmc(case):
 @route
 def nuts(case):
     """So does NUTS."""
-    _invariant(case, pv.NUTS(step_size=0.3 * float(case.truth.std.min()), max_tree_depth=4, adapt_step_size=False), 3)
+    _invariant(case, pv.NUTS(step_size=0.3 * float(case.truth.std.min()), max_tree_depth=3, adapt_step_size=False), 3)
 
 
 @route
@@ -289,7 +289,7 @@ def evidence_elbo(case):
 def evidence_ais(case):
     """Annealing from the prior, and from pilot chains where the prior's draws have not its density."""
     start = "chains" if case.target.improper else None
-    _evidence(case, "ais", num_chains=24, num_temperatures=12, start=start)
+    _evidence(case, "ais", num_chains=24, num_temperatures=6, start=start)
 
 
 @route
