@@ -20,7 +20,6 @@ from pyro_vae.inference.target.target import Target
 from tests.mcmc.test_fisher import far_regression
 from tests.mcmc.test_truth import SCHOOLS, agrees, schools, schools_truth
 
-pytest.importorskip("nutpie")
 BY_NUTPIE = {"num_samples": 1000, "num_chains": 4, "plate": None}
 
 

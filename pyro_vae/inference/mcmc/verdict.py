@@ -73,7 +73,8 @@ def _where_divergent(draws: Draws, row: int) -> tuple[str, str] | None:
 
     It is the one of the largest Kolmogorov-Smirnov distance; None where there are too few, or none tells them.
     """
-    assert draws.diverging is not None
+    if draws.diverging is None:
+        return None
     diverging = draws.diverging[:, :, row].flatten()
     if not _LEAST_DIVERGENT <= int(diverging.sum()) < len(diverging) - _LEAST_DIVERGENT:
         return None
