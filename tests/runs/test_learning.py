@@ -17,6 +17,7 @@ from pyro_vae.datasets.kinds import describe
 from pyro_vae.evaluation.evidence.evidence import evidence
 from pyro_vae.factor_analysis import factor_analysis
 from pyro_vae.likelihoods.marginal import fit_marginal
+from pyro_vae.networks import SkipHead
 from pyro_vae.runs import learning
 from pyro_vae.runs.build import build, column_features, make_likelihood
 from pyro_vae.runs.columns import choose_likelihoods, with_choices
@@ -24,7 +25,14 @@ from pyro_vae.runs.data import Prepared
 from pyro_vae.runs.learning import train_guide
 from pyro_vae.runs.parts import LIKELIHOODS
 from pyro_vae.runs.recipe import Recipe
-from pyro_vae.runs.start import choose_factors, linear_start, marginal_start, widen_scales
+from pyro_vae.runs.start import (
+    _cross_validated,
+    _regress,
+    choose_factors,
+    linear_start,
+    marginal_start,
+    widen_scales,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -336,16 +344,37 @@ def test_a_leap_that_leads_nowhere_is_not_taken(monkeypatch):
     assert float((factor_analysis(x, 2).log_prob(x).mean() - sound).abs()) < 1e-3
 
 
-def test_a_few_far_values_and_a_column_that_stands_still_do_not_choose_the_factors():
-    z = RNG.normal(size=(300, 2))
-    x = torch.as_tensor(z @ RNG.normal(size=(2, 6)) + 0.5 * RNG.normal(size=(300, 6)))
-    features = (x - x.mean(0)) / x.std(0)
-    odd = torch.zeros(300, 2, dtype=x.dtype)
-    odd[17, 0] = 17.0  # standing still in most folds
-    odd[:, 1] = torch.as_tensor(RNG.normal(size=300))
-    odd[[5, 80, 200], 1] = 60.0
+def _features(N=300):
+    """Columns of two factors, standardised."""
+    x = torch.as_tensor(RNG.normal(size=(N, 2)) @ RNG.normal(size=(2, 6)) + 0.5 * RNG.normal(size=(N, 6)))
+    return (x - x.mean(0)) / x.std(0)
+
+
+def test_a_few_far_values_do_not_choose_the_factors():
+    """Three cells of 1,800 that are thirty standard deviations off: without a bound they alone decide, for one."""
+    features = _features()
+    rows, columns, signs = RNG.randint(300, size=3), RNG.randint(6, size=3), RNG.choice([-1.0, 1.0], 3)
+    features[rows, columns] = 30.0 * torch.as_tensor(signs)
     assert choose_factors(features, num_components=1)[0] == 2
-    assert choose_factors(torch.cat([features, odd], 1), num_components=1)[0] in {2, 3}
+
+
+def test_a_column_that_stands_still_in_a_fold_does_not_outvote_the_others():
+    """One value in 300 rows: the fold that holds it has no density by the others."""
+    still = torch.zeros(300, 1, dtype=torch.float64)
+    still[17] = 4.0
+    assert _cross_validated(torch.cat([_features(), still], 1), {}, 2, 1) > -20
+
+
+def test_a_regression_on_factors_is_ridge():
+    """Of Gaussian columns the penalised maximum is (Z'Z + L I)^-1 Z'x in closed form, the bias not penalised."""
+    z, x = torch.as_tensor(RNG.normal(size=(200, 3))), torch.as_tensor(RNG.normal(size=(200, 2)) + 5.0)
+    head = SkipHead(3, torch.nn.Identity(), 3, 2)
+    part = pv.likelihoods.Gaussian(head, scale=1.0)
+    _regress(part, z, x, num_rows=200, missing=False)
+    centred = z - z.mean(0)
+    exact = torch.linalg.solve(centred.T @ centred + 3 * torch.eye(3, dtype=z.dtype), centred.T @ (x - x.mean(0)))
+    np.testing.assert_allclose(head.linear.weight.detach(), exact.T, atol=1e-4)
+    np.testing.assert_allclose(head.linear.bias.detach(), x.mean(0) - exact.T @ z.mean(0), atol=1e-4)
 
 
 def test_factors_of_too_few_rows_are_a_sentence():
