@@ -114,17 +114,11 @@ def mcmc(
     )
     check_memory(target, plan.num_chains * kernel.replicas, plan.num_samples)
     started = time.perf_counter()
+    kept, tried = None, ""
     sampler = None if guide is None else GuideSampler(target, guide)
     u = initial_points(target, initial, plan.num_chains, sampler)
-    kept: Kept | None = None
-    tried = ""
     if isinstance(kernel, NUTS) and not obstacle and (kernel.engine == "nutpie" or plan.steps >= _COMPILE_FROM):
-        try:
-            kept = sample_by_nutpie(kernel, target, u, plan, progress=progress is True)
-        except NotTraceableError as error:
-            if kernel.engine == "nutpie":
-                raise NotTraceableError(say("a program for nutpie", str(error), "engine='torch'")) from None
-            tried = f"; not nutpie: {error}"
+        kept, tried = _tried_by_nutpie(kernel, target, u, plan, progress=progress is True)
     if kept is None:
         long_enough = "auto" if plan.steps >= _COMPILE_FROM else False
         density = LogDensity(target, compile=long_enough if compile in (None, "auto") else compile)
@@ -181,6 +175,20 @@ def _why_not_nutpie(
     if engine == "nutpie" and obstacle:
         raise ValueError(say("a run that nutpie can do", obstacle, "engine='auto'"))
     return "engine='torch'" if engine == "torch" else obstacle
+
+
+def _tried_by_nutpie(kernel: NUTS, target: Target, u: Tensor, plan: Plan, *, progress: bool) -> tuple[Kept | None, str]:
+    """What nutpie's chains leave; or None, and why not, where another engine may serve.
+
+    Raises:
+        NotTraceableError: if the kernel asks for nutpie, and the program cannot be compiled.
+    """
+    try:
+        return sample_by_nutpie(kernel, target, u, plan, progress=progress), ""
+    except NotTraceableError as error:
+        if kernel.engine == "nutpie":
+            raise NotTraceableError(say("a program for nutpie", str(error), "engine='torch'")) from None
+        return None, f"; not nutpie: {error}"
 
 
 def _usual_warmup(guide: Any, *, by_nutpie: bool) -> int:
