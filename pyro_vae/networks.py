@@ -105,12 +105,14 @@ class SkipHead(nn.Module):
 class ColumnFeatures(nn.Module):
     r"""A table's columns on one scale, for an encoder: standardised, after a logarithm where one is asked for.
 
+    Features end at 8 standard deviations: a value that training never saw must not send the posterior away.
+
     A category of K becomes K - 1 indicators, for the first is where the others are not; a column with a share of zeros
     an indicator of what is above 0 and its logarithm; a missing entry becomes 0, with its mask beside the columns.
 
     Args:
         network: takes the features ``(N, width)``.
-        scales: of each column, "real" (as it is), "log", "log1p", "hurdle", or "category".
+        scales: of each column, "real" or "level" (as it is), "log", "log1p", "hurdle", or "category".
         num_categories: K of each column of categories.
         missing: whether NaN marks missing entries; the masks ``(N, D)`` then follow the columns.
 
@@ -181,17 +183,19 @@ class ColumnFeatures(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Return the standardised features ``(N, F)``, NaN where an entry is missing, or has no log."""
-        return (self.raw(x) - self.loc) / self.scale
+        return ((self.raw(x) - self.loc) / self.scale).clamp(-_FARTHEST, _FARTHEST)
 
     def dequantised(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        r"""Return the features with noise of :math:`U(-\tfrac12, \tfrac12)` on the indicators.
+        r"""Return the features with noise of :math:`U(-\tfrac12, \tfrac12)` on indicators and levels.
 
         A density of these is no larger than a probability of those; without it the likelihood of a Gaussian mixture
         has no bound (Theis, van den Oord & Bethge 2016, section 3.1).
         """
         features = self.features(x)
         noise = torch.rand(features.shape, generator=generator, dtype=features.dtype).to(features.device) - 0.5
-        return features + noise * self.indicators.to(x.device)
+        steps = [scale == "level" for scale, width in zip(self.scales, self.widths, strict=True) for _ in range(width)]
+        whole = self.indicators | torch.tensor(steps)
+        return features + noise * whole.to(x.device) / self.scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's output."""
@@ -204,8 +208,10 @@ class ColumnFeatures(nn.Module):
         return out
 
 
+_FARTHEST = 8.0  # standard deviations
 _TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "real": lambda x: x,
+    "level": lambda x: x,
     "log": lambda x: x.clamp_min(1e-30).log(),
     "log1p": lambda x: x.clamp_min(0.0).log1p(),
 }

@@ -73,6 +73,7 @@ _MAKERS = {  # name: L, D -> likelihood
     "log-normal or 0": lambda L, D: likelihoods.HurdleLogNormal(mlp(L, 2 * D), scale="learned", data_dim=D),
     "exponential": lambda L, D: likelihoods.Exponential(mlp(L, D)),
     "categorical": lambda L, D: likelihoods.Categorical(mlp(L, 3 * D), num_categories=3),
+    "ordered logistic": lambda L, D: likelihoods.OrderedLogistic(mlp(L, D), levels=4, data_dim=D),
     "discretised logistic": lambda L, D: likelihoods.DiscretisedLogistic(mlp(L, 2 * D), levels=16),
     "Poisson": lambda L, D: likelihoods.Poisson(mlp(L, D)),
     "negative binomial": lambda L, D: likelihoods.NegativeBinomial(mlp(L, 2 * D)),

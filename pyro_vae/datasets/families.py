@@ -19,6 +19,7 @@ class Family:
         scaled: the model sees the column over its mean, or the mean of its positive values.
         seen: the scale on which an encoder sees it, one of :class:`~pyro_vae.networks.ColumnFeatures`.
         sized: it is over 0 to K - 1.
+        levelled: numbers are seen as their places among the column's values.
         own_scale: it has an option ``scale``.
     """
 
@@ -28,6 +29,7 @@ class Family:
     scaled: bool = False
     seen: str = "real"
     sized: bool = False
+    levelled: bool = False
     own_scale: bool = False
 
 
@@ -35,7 +37,8 @@ _COUNTS = Family(discrete=True, seen="log1p")
 
 FAMILIES: Mapping[str, Family] = {
     "Bernoulli": Family(discrete=True),
-    "Categorical": Family(discrete=True, seen="category", sized=True),
+    "Categorical": Family(discrete=True, seen="category", sized=True, levelled=True),
+    "OrderedLogistic": Family(discrete=True, seen="level", sized=True, levelled=True),
     "DiscretisedLogistic": Family(discrete=True, sized=True),
     **dict.fromkeys(("Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"), _COUNTS),
     **dict.fromkeys(("Gaussian", "StudentT", "Laplace"), Family(centred=True, own_scale=True)),

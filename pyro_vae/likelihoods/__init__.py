@@ -2,7 +2,12 @@
 
 from pyro_vae.likelihoods.base import Likelihood
 from pyro_vae.likelihoods.counts import NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
-from pyro_vae.likelihoods.discrete import Categorical, DiscretisedLogistic, DiscretisedLogisticDistribution
+from pyro_vae.likelihoods.discrete import (
+    Categorical,
+    DiscretisedLogistic,
+    DiscretisedLogisticDistribution,
+    OrderedLogistic,
+)
 from pyro_vae.likelihoods.hurdle import Hurdle, HurdleGamma, HurdleLogNormal
 from pyro_vae.likelihoods.location_scale import Gaussian, Laplace, StudentT
 from pyro_vae.likelihoods.mixed import Mixed, SideBySide
@@ -27,6 +32,7 @@ __all__ = [
     "LogNormal",
     "Mixed",
     "NegativeBinomial",
+    "OrderedLogistic",
     "Poisson",
     "SideBySide",
     "StudentT",

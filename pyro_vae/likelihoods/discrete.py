@@ -1,4 +1,4 @@
-"""Likelihoods of categories and of ordered levels: categorical, discretised logistic."""
+"""Likelihoods of categories and of ordered levels: categorical, ordered logistic, discretised logistic."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from torch.nn.functional import logsigmoid, softplus
 
 from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.likelihoods.base import Likelihood, split_last
+from pyro_vae.scales import raw_scale, to_scale
 
-__all__ = ["Categorical", "DiscretisedLogistic", "DiscretisedLogisticDistribution"]
+__all__ = ["Categorical", "DiscretisedLogistic", "DiscretisedLogisticDistribution", "OrderedLogistic"]
+
+_FARTHEST = 30.0  # of a cutpoint from 0: a probability of 1e-13
+_LEAST_GAP = 1e-3  # between cutpoints
 
 
 class Categorical(Likelihood):
@@ -45,6 +49,74 @@ class Categorical(Likelihood):
             got = f"a last dimension of {out.shape[-1]}"
             raise ValueError(say(f"a network that gives D * {K} logits", got, f"a last layer of D * {K}"))
         return dist.Categorical(logits=out.unflatten(-1, (-1, K))).to_event(1)
+
+
+class OrderedLogistic(Likelihood):
+    r"""Ordered levels 0 to K - 1 of any margins, :math:`P(x_d \le k|z) = \sigma(c_{dk} - f_d(z))`.
+
+    The cutpoints :math:`c_{d0} < c_{d1} < ...` are a column's own, so that it may have any law; z moves all of its mass
+    up or down. For ratings, numbers of rooms, or whatever takes a few values in an order. In logs without cancellation,
+    as the discretised logistic, and so finite where ``pyro.distributions.OrderedLogistic`` is not.
+
+    Args:
+        network: maps z ``(..., L)`` to f ``(..., D)``.
+        levels: K.
+        data_dim: D.
+
+    Raises:
+        TypeError: if ``levels`` or ``data_dim`` is no whole number.
+        ValueError: if ``levels`` is below 2, ``data_dim`` below 1, or the network's last dimension is not D.
+
+    Source:
+        McCullagh 1980, Regression models for ordinal data, equation 1.2 (proportional odds).
+
+    Example:
+        >>> OrderedLogistic(nn.Linear(2, 5), levels=4, data_dim=5)(torch.zeros(7, 2)).event_shape
+        torch.Size([5])
+    """
+
+    def __init__(self, network: nn.Module, *, levels: int, data_dim: int) -> None:
+        super().__init__()
+        self.network = network
+        K = positive_integer(levels, "levels", minimum=2)
+        D = positive_integer(data_dim, "data_dim")
+        self.first_cutpoint = nn.Parameter(torch.empty(D))
+        self.raw_gaps = nn.Parameter(torch.empty(D, K - 2))
+        self._start_at_shares(torch.full((D, K), 1 / K))
+
+    @torch.no_grad()
+    def start_at(self, x: Tensor) -> None:
+        """Let the margins be the columns' own, ``(N, D)`` with NaN for missing, where the network gives 0.
+
+        One row is spread over all levels, as in Perks 1947; those above a column's highest have no probability to
+        speak of.
+        """
+        K = self.raw_gaps.shape[-1] + 2
+        levels = torch.arange(K, dtype=x.dtype, device=x.device).unsqueeze(-1)
+        count = torch.stack([(column == levels).sum(-1) for column in x.unbind(-1)]) + 1 / K
+        count = count.masked_fill(levels.squeeze(-1) > x.nan_to_num(0.0).amax(0).unsqueeze(-1), 0.0)
+        self._start_at_shares(count / count.sum(-1, keepdim=True))
+
+    @torch.no_grad()
+    def _start_at_shares(self, share: Tensor) -> None:
+        """Let P(x_d = k) be ``(D, K)`` where the network gives 0."""
+        below, above = share.cumsum(-1)[:, :-1], share.flip(-1).cumsum(-1).flip(-1)[:, 1:]
+        cutpoints = (below.log() - above.log()).clamp(-_FARTHEST, _FARTHEST)
+        self.first_cutpoint.copy_(cutpoints[:, 0])
+        self.raw_gaps.copy_(raw_scale(cutpoints.diff().clamp_min(2 * _LEAST_GAP), floor=_LEAST_GAP))
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        """Return the distribution of x given z."""
+        f, D = self.network(z), len(self.first_cutpoint)
+        if f.shape[-1] != D:
+            raise ValueError(say(f"a network that gives {D} numbers", f"{f.shape[-1]}", f"a last layer of {D}"))
+        gaps = to_scale(self.raw_gaps, floor=_LEAST_GAP)
+        cutpoints = torch.cat([self.first_cutpoint.unsqueeze(-1), gaps], -1).cumsum(-1)
+        away = cutpoints - f.unsqueeze(-1)
+        below = torch.nn.functional.pad(logsigmoid(away), (0, 1))  # log P(x <= k)
+        above = torch.nn.functional.pad(logsigmoid(-away), (1, 0))  # log P(x >= k)
+        between = torch.nn.functional.pad(torch.log(-torch.expm1(-gaps)), (1, 1))
+        return dist.Categorical(logits=below + above + between).to_event(1)
 
 
 class DiscretisedLogisticDistribution(dist.TorchDistribution):

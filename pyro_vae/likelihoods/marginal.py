@@ -10,6 +10,7 @@ from torch.distributions import Independent
 
 from pyro_vae.checks import say
 from pyro_vae.likelihoods.base import Likelihood
+from pyro_vae.likelihoods.discrete import OrderedLogistic
 
 __all__ = ["Marginal", "fit_marginal"]
 
@@ -56,7 +57,7 @@ def fit_marginal(make: Callable[[Callable[[int], nn.Module]], Likelihood], x: Te
     r"""Fit every column by itself by maximum likelihood, :math:`\max_\theta \sum_n \log p(x_{nd}; \theta_d)`.
 
     By L-BFGS in double precision over all that the family learns, from the network's output 0 or from the columns' log
-    means, whichever is likelier.
+    means, whichever is likelier; of free margins by counting.
 
     Args:
         make: makes the likelihood of a function that makes its network, given the network's width.
@@ -77,6 +78,10 @@ def fit_marginal(make: Callable[[Callable[[int], nn.Module]], Likelihood], x: Te
 
     likelihood = make(network).double()
     marginal, values = Marginal(likelihood, made[-1]), x.double()
+    if isinstance(likelihood, OrderedLogistic):  # whose margins are free
+        likelihood.start_at(values)
+        likelihood.to(x.dtype)
+        return marginal
     count = (~x.isnan()).sum(0).clamp_min(1)
 
     def loss() -> Tensor:

@@ -117,9 +117,10 @@ def make_likelihood(text: str, D: int, K: int, network: Callable[[int], nn.Modul
     part, options = parse(text, LIKELIHOODS, "the likelihood")
     if part is LIKELIHOODS["Categorical"]:
         options = {"num_categories": max(K, 2), **options}
-    if part is LIKELIHOODS["DiscretisedLogistic"] and K:
+    ordered = part is LIKELIHOODS["OrderedLogistic"]
+    if ordered or (part is LIKELIHOODS["DiscretisedLogistic"] and K):
         options = {"levels": max(K, 2), **options}
-    needed = {"data_dim": D} if options.get("scale") == "learned" else {}
+    needed = {"data_dim": D} if ordered or options.get("scale") == "learned" else {}
     if part.width is None:
         raise ValueError(say("a likelihood of columns of one kind", repr(text), "likelihood=auto"))
     made: Likelihood = part.load()(network(part.width(D, **options)), **options, **needed)

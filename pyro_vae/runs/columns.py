@@ -23,9 +23,8 @@ _MANY_ROWS = 500  # from which two folds do
 _MOST_ROWS = 1_500  # to judge on: more would not change the answer
 _FEW_ROWS = 5_000  # below which each column has one learnt scale
 _SHARE_OF_ZEROS = 0.1  # from which zeros beside positive numbers have a probability, not a density
-_MANY_VALUES = 20  # different whole numbers from which a density may describe a column as well
+_MANY_VALUES = 20  # different ones above which a density may describe whole numbers, and up to which all have levels
 _MOST_LEVELS = 256
-_MOST_LEVELS_OF_NUMBERS = 12  # different values up to which numbers may be categories
 _REPEATS = 5  # rows a value from which a density has no bound on few values
 
 
@@ -65,7 +64,7 @@ def levels_of(every: Tensor) -> tuple[float, ...]:
         (17.5, 22.0, 27.0)
     """
     found = every[~every.isnan()].unique().tolist()
-    return tuple(found) if len(found) <= _MOST_LEVELS_OF_NUMBERS else ()
+    return tuple(found) if len(found) <= _MANY_VALUES else ()
 
 
 def candidates(kind: str, values: Tensor, every: Tensor | None = None, *, guessed: bool = True) -> list[str]:
@@ -84,19 +83,24 @@ def candidates(kind: str, values: Tensor, every: Tensor | None = None, *, guesse
     every = values if every is None else every
     low, high, levels = float(every.min()), float(every.max()), levels_of(every)
     if guessed and kind != "counts" and 1 < len(levels) <= len(values) / _REPEATS:
-        return ["Categorical"]
+        return [_levelled(levels)]
     density = ["Gaussian", "StudentT", "Laplace"]
     density += ["LogNormal", "Gamma"] if low > 0 else []
     if low == 0 and _SHARE_OF_ZEROS <= float((values == 0).double().mean()) < 1:  # there a density has no bound
         density = ["HurdleGamma", "HurdleLogNormal"]
     if kind == "counts":
-        counts = ["DiscretisedLogistic"] if 0 < high < _MOST_LEVELS else []
+        counts = [_levelled(levels)] if 1 < len(levels) <= len(values) / _REPEATS else []
+        counts += ["DiscretisedLogistic"] if 0 < high < _MOST_LEVELS else []
         counts += ["NegativeBinomial", "ZeroInflatedNegativeBinomial", "Poisson", "ZeroInflatedPoisson"]
-        counts += ["Categorical"] if levels else []
         far = low > high - low  # years or numbers of a list: counts have a spread that follows from their mean
         far = far and not levels  # a density has no bound on a few values
         return density + counts if len(values.unique()) > _MANY_VALUES or far else counts
     return [*density, "Beta"] if kind == "unit" and low > 0 and high < 1 else density
+
+
+def _levelled(levels: tuple[float, ...]) -> str:
+    """The likelihood of numbers that take these values: of two, an order says nothing."""
+    return "OrderedLogistic" if len(levels) > 2 else "Categorical"
 
 
 def column_scale(likelihood: str, values: Tensor) -> tuple[float, float]:
@@ -136,25 +140,28 @@ def choose_likelihoods(
     all_rows = [column[~column.isnan()] for column in every.unbind(-1)]
     some_rows = [column[~column.isnan()] for column in table.unbind(-1)]
     names = [candidates(*column, guessed=guessed) for column in zip(kinds, some_rows, all_rows, strict=True)]
-    levels = [levels_of(column) if kind != "categories" else () for kind, column in zip(kinds, all_rows, strict=True)]
-    own_size = [1 + int(column.max()) for column in all_rows]
-    scores: dict[tuple[str, int], Tensor] = {}
-    sizes: dict[tuple[str, int], int] = {}
+    scores: list[dict[str, Tensor]] = [{} for _ in names]
+    sizes: list[dict[str, int]] = [{} for _ in names]
     for name in dict.fromkeys(name for own in names for name in own):
         columns = [i for i, own in enumerate(names) if name in own]
-        contested = [i for i in columns if len(names[i]) > 1]
-        coded, K = table, max(own_size[i] for i in columns)
-        if name == "Categorical":
-            sizes |= {(name, i): len(levels[i]) or own_size[i] for i in columns}
-            coded, K = table.clone(), max(sizes[name, i] for i in columns)
-            for i in contested:
-                coded[:, i] = to_levels(table[:, i], levels[i])
-        elif family_of(name).sized:
-            sizes |= {(name, i): K for i in columns}
+        seen = [_seen(name, kinds[i], table[:, i], all_rows[i]) for i in columns]
+        K = max(size for _, size in seen)
+        for i, (_, size) in zip(columns, seen, strict=True):
+            sizes[i][name] = size if name == "Categorical" else K  # of other families a part holds columns of one K
+        contested = [place for place, i in enumerate(columns) if len(names[i]) > 1]
         if contested:
-            found = _held_out(name, K, coded[:, contested])
-            scores |= {(name, i): density for i, density in zip(contested, found.unbind(-1), strict=True)}
-    return [_choose(own, scores, sizes, i) for i, own in enumerate(names)]
+            found = _held_out(name, K, torch.stack([seen[place][0] for place in contested], -1))
+            for place, density in zip(contested, found.unbind(-1), strict=True):
+                scores[columns[place]][name] = density[~density.isnan()]
+    return [_choose(*column) for column in zip(names, scores, sizes, strict=True)]
+
+
+def _seen(name: str, kind: str, column: Tensor, every: Tensor) -> tuple[Tensor, int]:
+    """A column as a family sees it, and over how many values the family is; 0 where it is over numbers of any size."""
+    if not family_of(name).sized:
+        return column, 0
+    levels = levels_of(every) if family_of(name).levelled and kind != "categories" else ()
+    return (to_levels(column, levels), len(levels)) if levels else (column, 1 + int(every.max()))
 
 
 def to_levels(column: Tensor, levels: Sequence[float]) -> Tensor:
@@ -163,22 +170,17 @@ def to_levels(column: Tensor, levels: Sequence[float]) -> Tensor:
     return torch.where(column.isnan(), column, torch.searchsorted(known, column.contiguous()).to(column))
 
 
-def _choose(
-    names: list[str], scores: dict[tuple[str, int], Tensor], sizes: dict[tuple[str, int], int], i: int
-) -> Choice:
-    """The choice for column i among its candidates."""
+def _choose(names: list[str], scores: dict[str, Tensor], sizes: dict[str, int]) -> Choice:
+    """The choice for a column among its candidates, by the held-out log densities of its values."""
     if len(names) == 1:
         nan = float("nan")
-        return Choice(names[0], sizes.get((names[0], i), 0), nan, "", nan, nan)
-    own = {name: scores[name, i][~scores[name, i].isnan()] for name in names}
-    best = max(names, key=lambda name: float(own[name].mean()))
-    chosen = next(name for name in names if _lead(own[best], own[name]) <= 0)
-    runner_up = max((name for name in names if name != chosen), key=lambda name: float(own[name].mean()))
-    difference = own[chosen] - own[runner_up]
+        return Choice(names[0], sizes[names[0]], nan, "", nan, nan)
+    best = max(names, key=lambda name: float(scores[name].mean()))
+    chosen = next(name for name in names if _lead(scores[best], scores[name]) <= 0)
+    runner_up = max((name for name in names if name != chosen), key=lambda name: float(scores[name].mean()))
+    difference = scores[chosen] - scores[runner_up]
     error = float(difference.std().nan_to_num(0.0)) / len(difference) ** 0.5
-    return Choice(
-        chosen, sizes.get((chosen, i), 0), float(own[chosen].mean()), runner_up, float(difference.mean()), error
-    )
+    return Choice(chosen, sizes[chosen], float(scores[chosen].mean()), runner_up, float(difference.mean()), error)
 
 
 def _lead(best: Tensor, other: Tensor) -> float:
@@ -242,13 +244,16 @@ def with_choices(
             names = [f"{name}:scale=learned" if family_of(name).own_scale else name for name in names]
     for i in constant:  # nothing to learn: one category, of probability 1
         names[i], K[i], levels[i] = "Categorical", 2, levels[i] or (float(every[:, i].nan_to_num(-math.inf).max()),)
-    coded = {i for i, name in enumerate(names) if name.partition(":")[0] == "Categorical"}
+    coded = {i for i, name in enumerate(names) if family_of(name).levelled}
     for i in sorted(coded):
         if not levels[i] and schema.kinds[i] != "categories":
-            expected = f"at most {_MOST_LEVELS_OF_NUMBERS} different numbers in a column of categories"
+            expected = f"at most {_MANY_VALUES} different numbers in a column of categories or levels"
             got = f"{len(every[:, i].unique())} in column {schema.name(i)}"
             raise ValueError(say(expected, got, "--likelihood auto"))
         K[i] = K[i] or len(levels[i])
+    ordered = [i for i in coded if names[i] == "OrderedLogistic"]
+    for i in ordered:  # one part holds all of one K
+        K[i] = max(K[other] for other in ordered)
     levels = [own if i in coded else () for i, own in enumerate(levels)]
     loc, scale = list(schema.loc), list(schema.scale)
     for i, name in enumerate(names):

@@ -13,9 +13,10 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.encoding import decode, log_jacobian
 from pyro_vae.datasets.families import family_of
 from pyro_vae.datasets.kinds import Schema
-from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
+from pyro_vae.evaluation.evidence.evidence import Evidence
 from pyro_vae.evaluation.model.baselines import Baselines, baselines
 from pyro_vae.evaluation.model.criticism import criticise
+from pyro_vae.evaluation.model.density import held_out
 from pyro_vae.evaluation.model.result import Criticism
 from pyro_vae.evaluation.model.selection import ModelComparison, compare_models
 from pyro_vae.evaluation.model.words import against_baselines
@@ -66,8 +67,9 @@ class Judgement:
 def judge(trained: Trained) -> Judgement | None:
     """Judge a run's model on its held-out rows; None where there are none in memory, or the model is the user's own.
 
-    Log p(x) is estimated by importance sampling from the guide, a lower bound in expectation. Images are compared with
-    independent pixels; those that are grey to a Bernoulli likelihood have no probability to compare.
+    Log p(x) is exact of up to three latents, else estimated by importance sampling, a lower bound in expectation.
+    Images are compared with independent pixels; those that are grey to a Bernoulli likelihood have no probability to
+    compare.
     """
     prepared = trained.prepared
     schema, x, x_test = prepared.schema, prepared.x.get("train"), prepared.x.get("test")
@@ -79,7 +81,7 @@ def judge(trained: Trained) -> Judgement | None:
     grey = "Bernoulli" in schema.likelihoods and bool(((x_test > 0) & (x_test < 1)).any())
     if not schema.columns and grey:
         return None
-    found = evidence(trained.model, x_test, trained.guide, method="importance", num_samples=1_000)
+    found = held_out(Target(trained.model, x_test), trained.guide)
     families = [family_of(schema.likelihoods[i]) for i in schema.order]
     names = [schema.name(i).strip("'") for i in schema.order]
     simple = baselines(

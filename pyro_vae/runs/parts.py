@@ -72,6 +72,7 @@ LIKELIHOODS: Mapping[str, Part] = {
     "ZeroInflatedPoisson": Part(f"{_L}:ZeroInflatedPoisson", lambda D, **_: 2 * D),
     "ZeroInflatedNegativeBinomial": Part(f"{_L}:ZeroInflatedNegativeBinomial", lambda D, **_: 3 * D),
     "DiscretisedLogistic": Part(f"{_L}:DiscretisedLogistic", lambda D, **_: 2 * D),
+    "OrderedLogistic": Part(f"{_L}:OrderedLogistic", lambda D, **_: D),
     "Categorical": Part(f"{_L}:Categorical", lambda D, num_categories=2, **_: D * num_categories),
     "Mixed": Part(f"{_L}:Mixed"),
 }

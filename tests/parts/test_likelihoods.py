@@ -2,8 +2,10 @@ import copy
 import math
 
 import numpy as np
+import pyro
 import pytest
 import scipy.integrate
+import scipy.special
 import scipy.stats
 import torch
 
@@ -11,6 +13,7 @@ import pyro_vae as pv
 from pyro_vae import likelihoods
 from pyro_vae.networks import mlp
 from tests.table_of_parts import LIKELIHOODS, _mixed_likelihood, directional_derivative_error, perturbed, points
+from tests.truth import STANDARD_ERRORS
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -203,6 +206,46 @@ def test_discretised_logistic_is_a_difference_of_distribution_functions():
     assert float(far) == pytest.approx(-1995.0, abs=0.1)  # a difference of two zeros, were it not for the logs
 
 
+def _ordered(f, counts):
+    """Ordered levels that start at columns with so many rows a level, one more spread over all, where f is 0."""
+    network = torch.nn.Linear(1, len(counts))
+    torch.nn.init.zeros_(network.weight)
+    network.bias.data = torch.full((len(counts),), f)
+    p = likelihoods.OrderedLogistic(network, levels=len(counts[0]), data_dim=len(counts))
+    columns = [np.repeat(np.arange(len(own), dtype=float), own) for own in counts]
+    x = np.full((max(map(len, columns)), len(columns)), np.nan)
+    for i, own in enumerate(columns):
+        x[: len(own), i] = own
+    p.start_at(torch.as_tensor(x))
+    return p(torch.zeros(1))
+
+
+@pytest.mark.parametrize("f", [0.0, 1.7, -40.0])
+def test_ordered_levels_are_pyros_and_move_with_z(f):
+    counts = np.array([[50, 10, 15, 25], [2, 90, 5, 3]])
+    p = _ordered(f, counts)
+    got = torch.stack([p.base_dist.log_prob(torch.full((2,), float(k))) for k in range(4)], -1).detach()
+    shares = (counts + 0.25) / 101
+    cutpoints = scipy.special.logit(np.cumsum(shares, -1)[:, :-1])
+    if f == 0.0:
+        np.testing.assert_allclose(got.exp(), shares, rtol=1e-12)
+    if f != -40.0:
+        theirs = pyro.distributions.OrderedLogistic(torch.full((2,), f), torch.as_tensor(cutpoints))
+        np.testing.assert_allclose(got.exp(), theirs.probs, rtol=1e-9)
+    else:  # there differences of distribution functions round to 0; the levels fall off as e^-40
+        tail = -40.0 + np.log(np.exp(-cutpoints[:, :-1]) - np.exp(-cutpoints[:, 1:]))
+        np.testing.assert_allclose(got[:, 1:3], tail, rtol=1e-12)
+
+
+def test_a_level_above_a_columns_highest_is_not_drawn():
+    p = _ordered(0.0, [[50, 49, 0, 0], [0, 20, 30, 49]])
+    drawn = p.sample((100_000,))
+    assert drawn.max(0).values.tolist() == [1, 3]
+    share = float((drawn[:, 1] == 2).double().mean())
+    exact = 30.25 / 100
+    assert abs(share - exact) < STANDARD_ERRORS * (exact * (1 - exact) / 100_000) ** 0.5
+
+
 @pytest.mark.parametrize("logit", [-60.0, -1e-3, 0.0, 0.01, 25.0])
 def test_continuous_bernoulli_keeps_its_normaliser_at_extreme_logits(logit):
     """In single precision too, where probabilities round to 0 or 1."""
@@ -256,6 +299,11 @@ def test_mixed_adds_its_parts():
         (lambda: likelihoods.ContinuousBernoulli(mlp(1, 2)), torch.tensor([[0.0, 2.0]]), "the interval from 0 to 1"),
         (lambda: likelihoods.Categorical(mlp(1, 6), num_categories=3), torch.tensor([[0.0, 3.0]]), "0 to 2.*for 4"),
         (lambda: likelihoods.DiscretisedLogistic(mlp(1, 4)), torch.tensor([[0.5, 3.0]]), "Logistic.*0 to 255.*round"),
+        (
+            lambda: likelihoods.OrderedLogistic(mlp(1, 2), levels=3, data_dim=2),
+            torch.tensor([[0.0, 3.0]]),
+            "0 to 2.*for 4",
+        ),
         (lambda: likelihoods.DiscretisedLogistic(mlp(1, 4)), torch.rand(1, 2), r"\(255 \* x\)\.round"),
         (lambda: _mixed_likelihood(1, 2), torch.tensor([[0.5, 3.0]]), r"x\[\.\.\., 1:2\].*Bernoulli, \{0, 1\}"),
         (lambda: likelihoods.Gaussian(mlp(1, 4)), torch.zeros(1, 3), "event shape"),
@@ -289,6 +337,13 @@ def test_data_outside_the_support_are_a_sentence(likelihood, x, says):
         (lambda: likelihoods.HurdleLogNormal(mlp(1, 4), scale="learned"), ValueError, "data_dim"),
         (lambda: likelihoods.Beta(mlp(1, 4), min_concentration=-1.0), ValueError, "min_concentration"),
         (lambda: likelihoods.DiscretisedLogistic(mlp(1, 4), min_scale=-1.0), ValueError, "min_scale"),
+        (lambda: likelihoods.OrderedLogistic(mlp(1, 4), levels=1, data_dim=4), ValueError, "levels"),
+        (lambda: likelihoods.OrderedLogistic(mlp(1, 4), levels=3, data_dim=0), ValueError, "data_dim"),
+        (
+            lambda: likelihoods.OrderedLogistic(mlp(1, 4), levels=3, data_dim=2)(torch.zeros(1)),
+            ValueError,
+            "a network that gives 2 numbers",
+        ),
         (lambda: likelihoods.Bernoulli(mlp(1, 4), event_dim=-1), ValueError, "event_dim"),
         (lambda: likelihoods.Gaussian(mlp(1, 4), scale="learned", data_dim=0), ValueError, "data_dim"),
         (lambda: likelihoods.Mixed([]), ValueError, "at least one part"),

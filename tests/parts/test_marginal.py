@@ -172,6 +172,22 @@ def test_features_stand_on_one_scale():
     assert features[0, 2:].tolist() == [0, 1]
 
 
+def test_a_value_that_training_never_saw_is_no_further_than_eight_standard_deviations():
+    columns = ColumnFeatures(torch.nn.Identity(), ["real", "real"], [0, 0])
+    columns.standardise(torch.randn(500, 2) * torch.tensor([1.0, 0.01]))
+    assert columns(torch.tensor([[0.5, 1.0]]))[0, 1] == 8
+    assert float(columns(torch.tensor([[0.5, 1.0]]))[0, 0]) == pytest.approx(0.5, abs=0.2)
+
+
+def test_levels_are_dequantised_by_their_step():
+    x = torch.arange(4.0).repeat(2_000).unsqueeze(-1)
+    columns = ColumnFeatures(torch.nn.Identity(), ["level"], [0])
+    columns.standardise(x)
+    away = (columns.dequantised(x, torch.Generator().manual_seed(0)) - columns.features(x)) * columns.scale
+    assert float(away.abs().max()) <= 0.5 + 1e-5
+    assert float(away.var()) == pytest.approx(1 / 12, rel=0.05)
+
+
 def test_a_head_starts_linear():
     head = SkipHead(3, mlp(3, 8), 8, 2)
     z = torch.randn(5, 3)

@@ -100,7 +100,7 @@ _ADVICE = {
 _OTHERS = {  # what is wrong, and whether the model spreads too far: what may do better, and what if none is left
     ("tails", False): ("a likelihood with heavier tails", ("StudentT", "Laplace"), "with a smaller df"),
     ("tails", True): ("a likelihood with lighter tails", ("Gaussian", "Gamma"), "with one learned scale a column"),
-    ("counts", False): ("counts with more spread", ("NegativeBinomial", "Categorical"), "with more training"),
+    ("counts", False): ("counts with more spread", ("NegativeBinomial", "OrderedLogistic"), "with more training"),
     ("counts", True): ("counts with less spread", ("DiscretisedLogistic", "Poisson"), "with more training"),
     ("zeros", False): (
         "a likelihood with zeros of their own",
