@@ -99,9 +99,7 @@ def improper_sites(trace: Trace, determined: Set[str]) -> list[str]:
         return masked or scaled or isinstance(underlying(site["fn"]), dist.ImproperUniform)
 
     latent = {name: site for name, site in trace.items() if not site["is_observed"] and name not in determined}
-    own = [
-        n for n, site in latent.items() if weighed(site) and f"{n.removesuffix('_unobserved')}_observed" not in trace
-    ]
+    own = [name for name, site in latent.items() if weighed(site)]
     return own + [name for name in determined if bool((log_prob(trace[name]) != 0).any())]
 
 
