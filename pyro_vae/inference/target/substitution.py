@@ -86,7 +86,8 @@ def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
             flat = _vmap(lambda row: _writing(function, row), rows)
             return tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
         function(rows[0])  # an error of the program itself comes as it is
-        where = "; ".join([str(error).splitlines()[0][:200], *getattr(error, "__notes__", [])])
+        said = str(error).splitlines()[0].partition(" We don't support that yet")[0][:200]
+        where = "; ".join([said, *getattr(error, "__notes__", [])])
         if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # at some u
             remedy = "more on the diagonal of the covariance, float64, or a prior that keeps away from there"
             raise ValueError(say("a program that has a density at every u", where, remedy)) from error
