@@ -48,10 +48,8 @@ def log_density(site: dict[str, Any], moving: Set[str] = frozenset()) -> Tensor:
     """
     fn, value = site["fn"], site["value"]
     try:
-        with (
-            _derivable_logs(),
-            pyro.validation_enabled(False),
-        ):  # a chain that ran away is a density of zero or NaN, not an error
+        # a chain that ran away is a density of zero or NaN, not an error
+        with _derivable_logs(), pyro.validation_enabled(False):
             found = unvalidated(fn).log_prob(value)
     except RuntimeError as error:
         error.add_note(f"site {site['name']!r}, {type(fn).__name__} of shape {tuple(fn.shape())}")
@@ -64,11 +62,12 @@ def log_density(site: dict[str, Any], moving: Set[str] = frozenset()) -> Tensor:
 @contextmanager
 def _derivable_logs() -> Iterator[None]:
     """Have Pyro's hidden Markov models take logarithms that ``torch.func`` can map and derive: its own cannot be."""
-    own, hmm.safe_log = hmm.safe_log, _safe_log
+    module: Any = hmm
+    own, module.safe_log = module.safe_log, _safe_log
     try:
         yield
     finally:
-        hmm.safe_log = own
+        module.safe_log = own
 
 
 def _safe_log(x: Tensor) -> Tensor:
