@@ -1,5 +1,6 @@
 """Which way Inductor is called, on the CPU and for tensors on CUDA, and when its results count as the graph's."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import warnings
 
 import pytest
 import torch
+import torch._inductor.config
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyro_vae.inference.compiled import backend
@@ -57,6 +59,22 @@ def test_the_cpu_is_called_from_python_where_cpp_cannot(calls):
     run = backend.compile_run(double, [torch.ones(3)])
     assert seen == [{"fallback_random", "cpp_wrapper"}, {"fallback_random"}]
     assert torch.equal(run([torch.ones(3)])[0], torch.full((3,), 2.0))
+
+
+def test_inductor_says_nothing_of_lapack(monkeypatch):
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+    log = logging.getLogger("torch._inductor.ir")
+    heard = []
+    listener = logging.Handler()
+    listener.emit = lambda record: heard.append(record.getMessage())
+    log.addHandler(listener)
+    try:
+        lower = torch.eye(2) + torch.ones(2, 2).tril()
+        run = backend.compile_run(lambda t: [torch.linalg.solve_triangular(lower, t[0], upper=False)], [torch.eye(2)])
+    finally:
+        log.removeHandler(listener)
+    torch.testing.assert_close(lower @ run([torch.eye(2)])[0], torch.eye(2))
+    assert heard == []
 
 
 def test_an_expanded_input_is_compiled_for_as_it_is():

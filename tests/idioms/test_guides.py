@@ -154,3 +154,23 @@ def test_a_discrete_guide_is_given_its_sites_and_fits_what_is_summed(float64):
     assert history.train_elbo[-1] > history.train_elbo[0]
     with pytest.raises(ValueError, match=r"guide with the latent sites \['loc'\]; got \['c', 'loc'\]"):
         pv.compare(mixture, X, {"VI": guide})
+
+
+@pytest.mark.parametrize("compile", [False, "auto"])
+def test_numbers_that_a_mask_takes_out_keep_their_prior_in_fit(compile):
+    """Pyro leaves them none, so that its ELBO grows with their entropies without end."""
+
+    def program(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, 0.7), obs=x.nan_to_num(), obs_mask=~x.isnan())
+
+    x = torch.tensor([1.0, 2.0, torch.nan, 0.5])
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    guide = auto.AutoNormal(program)
+    same = {"validation": None, "progress": False, "batch_size": 4, "compile": compile}
+    history = pv.fit(program, guide, x, epochs=600, lr=0.03, **same)
+    elbo = 4 * torch.tensor(history.train_elbo[-200:])
+    log_evidence = float(pv.evidence(program, x).log_evidence)
+    assert log_evidence - 1 < float(elbo.mean()) < log_evidence + STANDARD_ERRORS * float(elbo.std()) / 200**0.5

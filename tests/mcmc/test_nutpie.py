@@ -158,6 +158,41 @@ def test_the_c_function_is_the_log_joint_in_float64():
         torch.testing.assert_close(own_grad[0], torch.cat(slope), atol=1e-6, rtol=1e-6)
 
 
+def binary(x, y):
+    with pyro.plate("inputs", 2):
+        slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    with pyro.plate("rows", len(x)):
+        pyro.sample("y", dist.Bernoulli(logits=x @ slope), obs=y)
+
+
+def captures(x, y):
+    rate = pyro.sample("rate", dist.Beta(1.0, 1.0))
+    with pyro.plate("rows", len(y)):
+        seen = torch.zeros(len(y), dtype=torch.bool)
+        seen |= y.bool()
+        c = pyro.sample("c", dist.Bernoulli(rate * seen + 0.1), infer={"enumerate": "parallel"})
+        pyro.sample("y", dist.Bernoulli(0.2 + 0.6 * c), obs=y)
+
+
+def mixed(x, y):
+    share = pyro.sample("share", dist.Dirichlet(torch.ones(3)))
+    with pyro.plate("rows", len(y)):
+        c = pyro.sample("c", dist.Categorical(share), infer={"enumerate": "parallel"})
+        pyro.sample("x", dist.Normal(torch.tensor([-1.0, 0.0, 2.0])[c], 1.0), obs=x[:, 0])
+
+
+@pytest.mark.parametrize("model", [binary, captures, mixed])
+def test_sites_of_everyday_have_loops(model):
+    """Bernoulli data, of which torch works something out in place, and simplices, by sticks broken in turn."""
+    x, y = torch.randn(20, 2), (torch.rand(20) < 0.4).float()
+    target, found = c_function(model, (x, y))
+    for u in torch.randn(3, *target.origin.shape):
+        value, grad = target.value_and_grad(u)
+        own_value, own_grad = found.value_and_grad(u.double())
+        torch.testing.assert_close(own_value.float(), value, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(own_grad.float(), grad, atol=1e-4, rtol=1e-5)
+
+
 def test_any_number_of_threads_call_it_at_once():
     _, found = c_function(schools, SCHOOLS)
     points = torch.randn(8, 1, 10, dtype=torch.float64)

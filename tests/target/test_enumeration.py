@@ -284,3 +284,27 @@ def test_nothing_is_said_where_enumeration_is_declared_and_sequential_is_summed_
 
     target = Target(program, programs.X)  # a warning would be an error here
     assert target.log_joint(target.origin).shape == (1,)
+
+
+def test_pyros_own_hidden_markov_distribution_is_the_chain(float64):
+    """DiscreteHMM, whose logarithms torch.func cannot derive as Pyro has them."""
+    y = torch.tensor([0.3, 2.0, -0.4, 1.1])
+
+    def whole(y):
+        loc = pyro.sample("loc", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        chain = torch.tensor([[0.7, 0.3], [0.2, 0.8]]).log()[None]
+        emission = dist.Normal(loc[..., None, :], 1.0)
+        pyro.sample("y", dist.DiscreteHMM(torch.zeros(2), chain, emission, duration=len(y)), obs=y)
+
+    target = Target(whole, y, plate=None)
+    u = torch.randn(3, 1, 2)
+    value, grad = target.value_and_grad(u)
+    v = u.clone().requires_grad_()
+    rows = []
+    for loc in v[:, 0]:
+        chain = torch.tensor([[0.7, 0.3], [0.2, 0.8]]).log()[None]
+        fn = dist.DiscreteHMM(torch.zeros(2), chain, dist.Normal(loc[None], 1.0), duration=4)
+        rows.append(fn.log_prob(y) + dist.Normal(0.0, 1.0).log_prob(loc).sum())
+    expected = torch.stack(rows)
+    torch.testing.assert_close(value[:, 0], expected.detach())
+    torch.testing.assert_close(grad, torch.autograd.grad(expected.sum(), v)[0])

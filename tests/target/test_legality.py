@@ -363,3 +363,24 @@ def test_what_vmap_cannot_do_is_told_from_what_the_program_does_wrong():
         Target(branching, torch.zeros(3)).log_joint(torch.zeros(2, 3, 1))
     with pytest.raises(RuntimeError, match="my own words"):
         Target(wrong, torch.zeros(3)).log_joint(torch.zeros(2, 3, 1))
+
+
+def test_a_program_that_observes_its_latents_alone_is_told_so():
+    """As a test of Pyro's does, of a Gaussian whose density at w it observes."""
+
+    def program(covariance):
+        w = pyro.sample("w", dist.Normal(0.0, 1000.0).expand([2]).to_event(1))
+        pyro.sample("obs", dist.MultivariateNormal(torch.zeros(2), covariance), obs=w)
+
+    with pytest.raises(ValueError, match=r"\['w'\], and \['obs'\], whose numbers they determine; try .*pyro.factor"):
+        Target(program, torch.eye(2))
+
+
+def test_no_program_is_told_to_file_an_issue_at_torch():
+    def branching(x):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0 if z > 0 else 2.0), obs=x)
+
+    with pytest.raises(ValueError, match=r"control flow\.; last latent site reached: 'z'; try .*branches") as caught:
+        Target(branching, torch.tensor(1.0)).log_joint(torch.zeros(2, 1, 1))
+    assert "issue" not in str(caught.value)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -146,7 +148,7 @@ def compile_run(run: Run, inputs: list[Tensor]) -> Run:
         return run(list(tensors))
 
     on_cuda = any(tensor.device.type == "cuda" for tensor in inputs)
-    with torch.no_grad(), warnings.catch_warnings(), torch.random.fork_rng():
+    with torch.no_grad(), warnings.catch_warnings(), _without_words_on_shims(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
         from torch._inductor.compile_fx import compile_fx
         from torch.fx.experimental.proxy_tensor import make_fx
@@ -165,6 +167,21 @@ def compile_run(run: Run, inputs: list[Tensor]) -> Run:
             except Exception:  # noqa: BLE001  whatever Inductor cannot write in C++
                 code = compiled_with("cpp_wrapper", on=False)
     return lambda tensors: list(code(*tensors))
+
+
+@contextmanager
+def _without_words_on_shims() -> Iterator[None]:
+    """Keep from the terminal which operations, of LAPACK for instance, Inductor's C++ calls in a roundabout way."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "c-shim" not in record.getMessage()
+
+    log = logging.getLogger("torch._inductor.ir")
+    log.addFilter(other)
+    try:
+        yield
+    finally:
+        log.removeFilter(other)
 
 
 def agree(found: Sequence[Tensor], wanted: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:

@@ -23,6 +23,7 @@ _TYPES = {torch.float64: "double", torch.float32: "float", torch.int64: "int64_t
 }  # fmt: skip
 _aten = torch.ops.aten
 _MOST_MULTIPLIED = 200_000  # products in a matrix product that is written as a sum; beyond, BLAS is worth its call
+_MOST_SCANNED = 64  # numbers in a cumulative sum that is written as sums over a triangle
 _LINE = 64  # bytes of a cache line: where a buffer begins
 
 TEMPLATE = """
@@ -83,7 +84,7 @@ def source_of(graph: Widened) -> str:
         from torch._inductor.decomposition import select_decomp_table
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        table = {**select_decomp_table(), **_products()}
+        table = {**select_decomp_table(), **_products(), **_scans()}
         traced = make_fx(graph.module, tracing_mode="fake", decomposition_table=table)(*inputs)
         examples = [node.meta["val"] for node in traced.graph.nodes if node.op == "placeholder"]
         own = config.patch(INDUCTOR)
@@ -175,3 +176,22 @@ def _products() -> dict[Any, Callable[..., Any]]:
         return beta * bias + alpha * mm(a, b) if small(*a.shape, b.shape[1]) else NotImplemented
 
     return {_aten.mm.default: mm, _aten.bmm.default: bmm, _aten.addmm.default: addmm}
+
+
+def _scans() -> dict[Any, Callable[..., Any]]:
+    """Short cumulative sums and products, of stick-breaking for instance, as sums and products over a triangle."""
+
+    def scan(x: Tensor, dim: int, neutral: float, reduce: Callable[[Tensor, int], Tensor]) -> Any:
+        if x.dim() == 0 or x.shape[dim] > _MOST_SCANNED:
+            return NotImplemented
+        rows = x.movedim(dim, -1)[..., None, :]
+        place = torch.arange(x.shape[dim], device=x.device)
+        return reduce(torch.where(place <= place[:, None], rows, neutral), -1).movedim(-1, dim)
+
+    def cumsum(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Any:
+        return scan(x if dtype is None else x.to(dtype), dim, 0.0, torch.sum)
+
+    def cumprod(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Any:
+        return scan(x if dtype is None else x.to(dtype), dim, 1.0, torch.prod)
+
+    return {_aten.cumsum.default: cumsum, _aten.cumprod.default: cumprod}

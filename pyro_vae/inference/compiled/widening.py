@@ -107,6 +107,9 @@ def _fold(module: fx.GraphModule) -> list[Tensor]:
         constants.append(value.detach().clone(memory_format=torch.contiguous_format))
         for user in users:
             user.replace_input_with(node, last)
+    for node in reversed(known):  # what writes in place, as torch does of a constant, is never dead code
+        if not node.users:
+            module.graph.erase_node(node)
     module.graph.eliminate_dead_code()
     module.recompile()
     return constants

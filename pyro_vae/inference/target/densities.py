@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Set
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
 from typing import Any
 
 import pyro
 import torch
+from pyro.distributions import hmm
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
@@ -46,7 +48,8 @@ def log_density(site: dict[str, Any], moving: Set[str] = frozenset()) -> Tensor:
     """
     fn, value = site["fn"], site["value"]
     try:
-        with pyro.validation_enabled(False):  # a chain that ran away is a density of zero or NaN, not an error
+        # a chain that ran away is a density of zero or NaN, not an error
+        with _derivable_logs(), pyro.validation_enabled(False):
             found = unvalidated(fn).log_prob(value)
     except RuntimeError as error:
         error.add_note(f"site {site['name']!r}, {type(fn).__name__} of shape {tuple(fn.shape())}")
@@ -54,6 +57,23 @@ def log_density(site: dict[str, Any], moving: Set[str] = frozenset()) -> Tensor:
     if site["name"] in moving:
         found = torch.where(fn.support.check(value), found, -math.inf)
     return found
+
+
+@contextmanager
+def _derivable_logs() -> Iterator[None]:
+    """Have Pyro's hidden Markov models take logarithms that ``torch.func`` can map and derive: its own cannot be."""
+    module: Any = hmm
+    own, module.safe_log = module.safe_log, _safe_log
+    try:
+        yield
+    finally:
+        module.safe_log = own
+
+
+def _safe_log(x: Tensor) -> Tensor:
+    """Log x, of slope 1/max(x, eps) as Pyro's ``safe_log``."""
+    eps, at = torch.finfo(x.dtype).eps, x.detach()
+    return torch.where(x < eps, at.log() + (x - at) / eps, x.clamp(min=eps).log())
 
 
 def per_datum(site: dict[str, Any], log_prob: Tensor, plate: str | None) -> Tensor:

@@ -99,9 +99,7 @@ def improper_sites(trace: Trace, determined: Set[str]) -> list[str]:
         return masked or scaled or isinstance(underlying(site["fn"]), dist.ImproperUniform)
 
     latent = {name: site for name, site in trace.items() if not site["is_observed"] and name not in determined}
-    own = [
-        n for n, site in latent.items() if weighed(site) and f"{n.removesuffix('_unobserved')}_observed" not in trace
-    ]
+    own = [name for name, site in latent.items() if weighed(site)]
     return own + [name for name in determined if bool((log_prob(trace[name]) != 0).any())]
 
 
@@ -140,7 +138,7 @@ def data_plate(trace: Trace, plate: str | None) -> str | None:
     return plate
 
 
-def check_sites(runs: list[Trace], plate: str | None) -> set[str]:
+def check_sites(runs: list[Trace], plate: str | None, determined: Set[str] = frozenset()) -> set[str]:
     """Check the sites of a program that ran more than once; return the observed ones whose support moves.
 
     Whether data lie in a support is asked only where it is the same in every run: one that depends on latents rules
@@ -156,7 +154,10 @@ def check_sites(runs: list[Trace], plate: str | None) -> set[str]:
     if not latent:
         raise ValueError(say("at least one latent site", f"observed sites {observed}", "pyro.sample without obs"))
     if not observed:
-        raise ValueError(say("at least one observed site", f"latent sites {latent}", "obs=x in pyro.sample"))
+        named = f", and {sorted(determined)}, whose numbers they determine" if determined else ""
+        got = f"latent sites {latent}{named}"
+        remedy = "obs=x in pyro.sample, or pyro.factor for a density of latents alone"
+        raise ValueError(say("at least one observed site", got, remedy))
     moving = set()
     for name in observed:
         site = trace[name]

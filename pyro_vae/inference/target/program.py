@@ -8,12 +8,14 @@ from typing import Any
 
 import pyro.distributions as dist
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.supports import layers
 
 __all__ = [
+    "Imputing",
     "Program",
     "Trace",
     "argument_name",
@@ -68,6 +70,20 @@ def _is_deterministic(site: dict[str, Any]) -> bool:
 def frame_of(site: dict[str, Any], plate: str | None) -> Any:
     """Return the frame of the plate around a site, or None."""
     return next((frame for frame in site["cond_indep_stack"] if frame.name == plate), None)
+
+
+class Imputing(Messenger):
+    """Leaves the numbers that ``obs_mask`` takes out their prior: without it they would have no density at all."""
+
+    def __enter__(self) -> Any:
+        self._observed: set[str] = set()
+        return super().__enter__()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"]:
+            self._observed.add(msg["name"])
+        elif f"{msg['name'].removesuffix('_unobserved')}_observed" in self._observed:
+            msg["mask"] = None
 
 
 def argument_name(position: int) -> str:

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from pyro_vae.checks import say
 from pyro_vae.inference.target.enumeration import Enumeration, is_discrete
 from pyro_vae.inference.target.layout import Layout
-from pyro_vae.inference.target.program import Program, Trace, evaluating, run_once
+from pyro_vae.inference.target.program import Imputing, Program, Trace, evaluating, run_once
 from pyro_vae.inference.target.supports import bijection, underlying
 
 __all__ = ["DrawImproper", "NaNWithoutFactor", "each", "run_at", "run_prior", "vectorised"]
@@ -43,7 +43,7 @@ def run_prior(model: Program, args: tuple[Any, ...]) -> Trace:
 
 
 def _run(model: Program, args: tuple[Any, ...], read: Callable[..., Trace] = run_once) -> Trace:
-    with evaluating(model), pyro.validation_enabled(False):
+    with evaluating(model), pyro.validation_enabled(False), Imputing():
         return read(model, *args)
 
 
@@ -58,8 +58,7 @@ def run_at(
 ) -> Trace:
     """The sample sites of one run at u ``(N, L)``; latent ones have their log |det dz/du| in ``infer["log_det"]``.
 
-    Discrete sites have all their values at once if they are to be enumerated, else the first one. Numbers that
-    ``obs_mask`` takes out keep their prior: without it they would have no density at all.
+    Discrete sites have all their values at once if they are to be enumerated, else the first one.
     """
     substitute = _Substitute(layout, u, enumerated=enumeration is not None)
     try:
@@ -87,7 +86,8 @@ def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
             flat = _vmap(lambda row: _writing(function, row), rows)
             return tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
         function(rows[0])  # an error of the program itself comes as it is
-        where = "; ".join([str(error).splitlines()[0][:200], *getattr(error, "__notes__", [])])
+        said = str(error).splitlines()[0].partition(" We don't support that yet")[0][:200]
+        where = "; ".join([said, *getattr(error, "__notes__", [])])
         if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # at some u
             remedy = "more on the diagonal of the covariance, float64, or a prior that keeps away from there"
             raise ValueError(say("a program that has a density at every u", where, remedy)) from error
@@ -211,8 +211,6 @@ class _Substitute(Messenger):
         if site is None:
             sites = list(self.layout.sites)
             raise ValueError(say(f"the latent sites of the first run, {sites}", repr(msg["name"]), "fixed sites"))
-        if f"{msg['name'].removesuffix('_unobserved')}_observed" in self.layout.observed:
-            msg["mask"] = None
         raw = self.layout.unpack(self.u, site)
         transform = bijection(msg["fn"].support)
         value = transform(raw)

@@ -108,7 +108,7 @@ class Target(Coordinates):
         runs = [{name: site for name, site in run.items() if name not in self._determined} for run in runs]
         first = runs[0]
         used_plate = data_plate(first, plate)
-        self._moving = check_sites(runs, used_plate)
+        self._moving = check_sites(runs, used_plate, self._determined)
         self._enumeration = Enumeration.of(first, used_plate)
         self.discrete = self._enumeration.sites
         self.layout = Layout.of(first, used_plate)

@@ -146,7 +146,8 @@ def fit(
         _take_best_start((model, guide), starts, partial(fit, model, guide, train, epochs=trial_epochs, **same))
     batch = tuple(part[:size] for part in train)
     spared = outside_the_kl(loss, (model, guide), batch, others) if kl_warmup else frozenset()
-    run = TrainingRun(model, guide, loss, binary=dynamic_binarisation, full_size=full_size, spared=spared)
+    of_run: dict[str, Any] = {"binary": dynamic_binarisation, "full_size": full_size, "observed": others}
+    run = TrainingRun(model, guide, loss, **of_run, spared=spared)
     parameters = run.parameters(batch)
     with progress_bar(epochs, "SVI", show=progress, unit="epoch") as bar:
         warn = write_above_bar if progress else lambda _: None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from pyro import poutine
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target.program import Program, evaluating, frame_of
+from pyro_vae.inference.target.program import Imputing, Program, evaluating, frame_of
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.randomness import fork_rng
 
-__all__ = ["check_batches", "of_the_batch"]
+__all__ = ["check_batches", "imputing", "of_the_batch"]
 
 _Rows = tuple[int, torch.Tensor]  # a plate's full size, and which of its rows are taken
 
@@ -66,6 +66,20 @@ class _Share:
 
     def __call__(self, *batch: Any) -> Any:
         with poutine.scale(scale=len(batch[0]) / self.full_size):
+            return self.program(*batch)
+
+
+def imputing(program: Program, names: Iterable[str]) -> Program:
+    """The program as it is, or where some of its observed sites have a mask, with the prior of what it takes out."""
+    return _Imputing(program) if any(name.endswith("_observed") for name in names) else program
+
+
+class _Imputing:
+    def __init__(self, program: Callable[..., Any]) -> None:
+        self.program = program
+
+    def __call__(self, *batch: Any) -> Any:
+        with Imputing():
             return self.program(*batch)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from pyro_vae.checks import say
 from pyro_vae.distributed import Parallel
 from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.variational.mini_batches import of_the_batch
+from pyro_vae.inference.variational.mini_batches import imputing, of_the_batch
 from pyro_vae.inference.variational.steppers import Data, Stepper, batches
 from pyro_vae.inference.variational.training_state import TrainingState, load_random, numbered, save_random
 from pyro_vae.randomness import fork_rng
@@ -36,6 +36,7 @@ class TrainingRun:
         loss: a Pyro ELBO.
         binary: whether the data are probabilities, from which binary data are drawn.
         full_size: of a data plate that the batches sub-sample.
+        observed: the model's observed sites.
         spared: latent sites that the KL weight leaves alone.
 
     Attributes:
@@ -55,12 +56,13 @@ class TrainingRun:
         *,
         binary: bool,
         full_size: int | None = None,
+        observed: Iterable[str] = (),
         spared: Set[str] = frozenset(),
     ) -> None:
         self.loss = loss  # Pyro types its ELBOs' loss and loss_and_grads nowhere
         self.evaluation = loss
         self.binary = binary
-        self.programs = of_the_batch(model, full_size), of_the_batch(guide, full_size)
+        self.programs = of_the_batch(imputing(model, observed), full_size), of_the_batch(guide, full_size)
         self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
         self.kl_weight = KLWeight(1.0, spared)
         self.parallel: Parallel | None = None
