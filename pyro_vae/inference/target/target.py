@@ -29,6 +29,7 @@ from pyro_vae.inference.target.legality import (
     improper_sites,
     without_data,
 )
+from pyro_vae.inference.target.products import Product
 from pyro_vae.inference.target.program import Program, Trace, beside
 from pyro_vae.inference.target.rows import arguments_over_data
 from pyro_vae.inference.target.substitution import each, run_at, run_prior, vectorised
@@ -275,16 +276,35 @@ class Target(Coordinates):
     def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
         trace = self._run(u)
         if not self.discrete:
-            return log_parts(trace, self.layout, self._moving, u)
+            shared = u.shape[-2] != self.num_data
+            return log_parts(trace, self.layout, self._moving, u, products=self._products if shared else None)
         coupled = self._coupled(trace)
         prior, likelihood = log_parts(trace, self.layout, self._moving, u, coupled.names)
         summed_prior, summed_likelihood = coupled.log_parts(self.layout.plate)
         return prior + summed_prior, likelihood + summed_likelihood
 
     @cached_property
+    def _probe(self) -> Tensor:
+        """A point that all data share, ``(1, L)``."""
+        return torch.linspace(0.3, 0.7, self.latent_dim).to(self.origin).unsqueeze(0)
+
+    @cached_property
+    def _products(self) -> dict[str, Product]:
+        """The observed sites whose density at a shared point is a product with the data: tried at one point."""
+        with torch.no_grad():
+            trace = self._run(self._probe)
+            made = {name: Product.of(trace[name], self.layout.plate) for name in self.observed}
+        return {name: product for name, product in made.items() if product is not None and name not in self._moving}
+
+    @property
+    def has_products(self) -> bool:
+        """Whether densities at points that all data share are matrix products, and so cost next to nothing a datum."""
+        return self.num_data > 1 and not self.discrete and self._can_share and set(self.observed) == set(self._products)
+
+    @cached_property
     def _can_share(self) -> bool:
         """Whether points that all data share may go through the program once: tried at one point."""
-        probe = torch.linspace(0.3, 0.7, self.latent_dim).to(self.origin).expand(1, 1, -1)
+        probe = self._probe.unsqueeze(0)
         try:
             shared, apart = (vectorised(self._densities, v) for v in (probe, probe.expand(1, *self.origin.shape)))
             return all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(shared, apart, strict=True))

@@ -1,0 +1,150 @@
+r"""The log likelihood of all data at one latent point that they share, as a matrix product.
+
+Of an exponential family :math:`\log p(x|z) = \sum_i t_i(x)\, \eta_i(z) - A(z) + h(x)`: what data give and what points
+give meet in one product, in place of a density of every entry at every point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot, softplus
+
+from pyro_vae.inference.target.program import frame_of
+
+__all__ = ["Product"]
+
+
+@dataclass(frozen=True)
+class _Family:
+    """One exponential family, entry by entry.
+
+    Attributes:
+        statistics: t(x), one tensor of the shape of x for each i (or with a last dimension of K).
+        parameters: eta of a distribution, as many.
+        normaliser: A of a distribution.
+        base: h(x).
+        exact: whether terms of both signs, each far larger than their sum, ask for double precision.
+    """
+
+    statistics: Callable[[Tensor, Any], list[Tensor]]
+    parameters: Callable[[Any], list[Tensor]]
+    normaliser: Callable[[Any], Tensor]
+    base: Callable[[Tensor], Tensor]
+    exact: bool = False
+
+
+def _nothing(x: Tensor) -> Tensor:
+    return torch.zeros_like(x)
+
+
+_HALF_LOG_TWO_PI = 0.9189385332046727
+
+_FAMILIES: dict[type, _Family] = {
+    dist.Bernoulli: _Family(lambda x, p: [x], lambda p: [p.logits], lambda p: softplus(p.logits), _nothing),
+    dist.Poisson: _Family(lambda x, p: [x], lambda p: [p.rate.log()], lambda p: p.rate, lambda x: -torch.lgamma(x + 1)),
+    dist.Categorical: _Family(
+        lambda x, p: [one_hot(x.long(), p.logits.shape[-1]).to(p.logits)],
+        lambda p: [p.logits],
+        lambda p: torch.zeros_like(p.logits[..., 0]),
+        _nothing,
+    ),
+    dist.Normal: _Family(
+        lambda x, p: [x, x.square()],
+        lambda p: [p.loc / p.scale.square(), -0.5 / p.scale.square()],
+        lambda p: 0.5 * (p.loc / p.scale).square() + p.scale.log(),
+        lambda x: torch.full_like(x, -_HALF_LOG_TWO_PI),
+        exact=True,
+    ),
+    dist.Exponential: _Family(lambda x, p: [x], lambda p: [-p.rate], lambda p: -p.rate.log(), _nothing, exact=True),
+    dist.Gamma: _Family(
+        lambda x, p: [x.log(), x],
+        lambda p: [p.concentration, -p.rate],
+        lambda p: torch.lgamma(p.concentration) - p.concentration * p.rate.log(),
+        lambda x: -x.log(),
+        exact=True,
+    ),
+}
+
+
+class Product:
+    """The log likelihood of one observed site at shared points, as a product with what is known of the data.
+
+    Args:
+        fn: the site's distribution at some shared point.
+        value: the data ``(N, *event)``.
+    """
+
+    def __init__(self, fn: Any, value: Tensor) -> None:
+        missing = value.isnan() if hasattr(fn, "_filler") else None
+        if missing is not None:
+            value = torch.where(missing, fn._filler.to(value), value)
+        parts = _parts(fn)
+        pieces = value.split([part.event_shape[0] for part in parts], -1) if len(parts) > 1 else (value,)
+        families = [_FAMILIES[type(part.base_dist)] for part in parts]
+        self.dtype = torch.float64 if any(family.exact for family in families) else value.dtype
+        self._families = families
+        self._masked = missing is not None
+        columns: list[Tensor] = []
+        base = value.new_zeros(len(value), dtype=self.dtype)
+        first = 0
+        for part, family, own in zip(parts, families, pieces, strict=True):
+            piece = own.to(self.dtype)
+            there = torch.ones_like(piece)
+            if missing is not None:
+                there = (~missing[..., first : first + piece.shape[-1]]).to(piece)
+                first += piece.shape[-1]
+            for statistic in family.statistics(piece, part.base_dist):
+                mask = there.reshape(*there.shape, *[1] * (statistic.dim() - there.dim()))
+                columns.append((statistic.to(self.dtype) * mask).flatten(1))
+            if missing is not None:
+                columns.append(there.flatten(1))
+            base = base + (family.base(piece) * there).flatten(1).sum(-1)
+        self.statistics, self.base = torch.cat(columns, -1), base
+
+    @classmethod
+    def of(cls, site: dict[str, Any], plate: str | None) -> Product | None:
+        """The product of a site at a shared point; None where its family has none, or the data's law is not shared."""
+        fn, value = site["fn"], site["value"]
+        frame = frame_of(site, plate)
+        simple = isinstance(site["scale"], float | int) and site["scale"] == 1 and site["mask"] is None
+        if not simple or frame is None or frame.dim != -1 or len(fn.batch_shape) != 1:
+            return None
+        try:
+            if any(type(part.base_dist) not in _FAMILIES for part in _parts(fn)):
+                return None
+            made = cls(fn, value)
+            found, direct = made(fn), fn.log_prob(value)
+        except (AttributeError, RuntimeError, ValueError, IndexError):  # a distribution put together otherwise
+            return None
+        return made if found.isfinite().all() and torch.allclose(found, direct, rtol=1e-4, atol=1e-3) else None
+
+    def __call__(self, fn: Any) -> Tensor:
+        """Return log p(x_n) of all data by the site's distribution at a shared point, ``(N,)``, nats."""
+        natural: list[Tensor] = []
+        constant = self.base.new_zeros(())
+        for part, family in zip(_parts(fn), self._families, strict=True):
+            for eta in family.parameters(part.base_dist):
+                natural.append(_first(eta, part).to(self.dtype).flatten())
+            log_normaliser = _first(family.normaliser(part.base_dist), part).to(self.dtype).flatten()
+            if self._masked:
+                natural.append(-log_normaliser)
+            else:
+                constant = constant - log_normaliser.sum()
+        return (self.statistics @ torch.cat(natural) + (self.base + constant)).to(eta.dtype)
+
+
+def _parts(fn: Any) -> list[Any]:
+    """The independent vectors of a distribution, side by side."""
+    inner = fn.base_dist if hasattr(fn, "_filler") else fn
+    return list(getattr(inner, "parts", [inner]))
+
+
+def _first(parameter: Tensor, part: Any) -> Tensor:
+    """Of a parameter that all data share its first row."""
+    return parameter[0] if part.batch_shape else parameter
