@@ -108,8 +108,9 @@ class Grid:
         weight = self.log_joint.double().softmax(0).T
         mean, square = weight @ index, (weight @ squares).unflatten(-1, (L, L))
         covariance = square - mean.unsqueeze(-1) * mean.unsqueeze(-2)
-        sides, middle = self._sides().double(), self.low + self.step * (self.m - 1) / 2
-        centre = self.centre + (self.basis @ middle.unsqueeze(-1)).squeeze(-1) + (sides @ mean.unsqueeze(-1)).squeeze(-1)
+        t = self.low + self.step * (mean + (self.m - 1) / 2)
+        centre = self.centre + (self.basis.double() @ t.unsqueeze(-1)).squeeze(-1)
+        sides = self._sides().double()
         return centre.to(self.low), (sides @ covariance @ sides.mT).to(self.low)
 
     def _sides(self) -> Tensor:
