@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ class Section:
     table: Any = None
     code: str = ""
 
+    @cached_property
+    def png(self) -> bytes:
+        """The figure as the bytes of a ``.png`` file, drawn once for the page and for a file of its own."""
+        return as_png(self.figure)
+
 
 def write_report(path: str | Path, title: str, sections: Sequence[Section]) -> Path:
     """Write a report and return its path.
@@ -54,7 +60,7 @@ def _section(section: Section) -> str:
     parts = [f"<h2>{html.escape(section.heading)}</h2>"]
     parts += [f"<p>{html.escape(text.strip())}</p>" for text in section.text.split("\n\n") if text.strip()]
     if section.figure is not None:
-        parts.append(_figure(section.figure, section.heading))
+        parts.append(_figure(section))
     if section.table is not None:
         parts.append(f'<div class="wide">{section.table.to_html(float_format=_number, na_rep="–", border=0)}</div>')
     if section.code:
@@ -69,10 +75,10 @@ def as_png(figure: Any) -> bytes:
     return out.getvalue()
 
 
-def _figure(figure: Any, caption: str) -> str:
-    data = base64.b64encode(as_png(figure)).decode()
-    image = f'<img alt="{html.escape(caption, quote=True)}" src="data:image/png;base64,{data}">'
-    return f'<div class="wide panels">{image}</div>' if figure.get_figwidth() > _PANELS else image
+def _figure(section: Section) -> str:
+    data = base64.b64encode(section.png).decode()
+    image = f'<img alt="{html.escape(section.heading, quote=True)}" src="data:image/png;base64,{data}">'
+    return f'<div class="wide panels">{image}</div>' if section.figure.get_figwidth() > _PANELS else image
 
 
 def _number(value: float) -> str:

@@ -15,7 +15,7 @@ from pyro_vae.datasets.kinds import Schema
 from pyro_vae.inference.variational.fit import History
 from pyro_vae.model import Model
 from pyro_vae.report.comparison import compared
-from pyro_vae.report.page import Section, as_png, write_report
+from pyro_vae.report.page import Section, write_report
 from pyro_vae.report.worth import worth
 from pyro_vae.runs.build import likelihood_name
 from pyro_vae.runs.folder import versions, write_whole
@@ -55,7 +55,7 @@ def write_page(
     figures.mkdir(exist_ok=True)
     for section in sections:
         if section.figure is not None:
-            write_whole(figures / f"{section.heading.lower().replace(' ', '-')}.png", as_png(section.figure))
+            write_whole(figures / f"{section.heading.lower().replace(' ', '-')}.png", section.png)
     return write_report(output or folder / "report.html", f"The run {folder.name}", sections)
 
 

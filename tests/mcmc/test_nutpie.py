@@ -127,7 +127,7 @@ def test_operations_without_loops_are_called_from_python(float64):
     weight = torch.softmax(log_joint, 0)
     mean = weight @ logs.exp()
     std = (weight @ (2 * logs).exp() - mean.square()).sqrt()
-    draws = pv.mcmc(correlated, y, kernel=nuts(), **BY_NUTPIE | {"num_samples": 500})
+    draws = pv.mcmc(correlated, y, kernel=nuts(), **BY_NUTPIE | {"num_samples": 300, "warmup_steps": 300})
     assert draws.engine == "nutpie"
     logged = pv.inference.mcmc.draws.Draws({"log": draws.samples["scale"].log()}, acceptance=draws.acceptance)
     log_mean = weight @ logs

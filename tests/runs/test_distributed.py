@@ -13,6 +13,7 @@ from pyro_vae.runs.checkpoints import read_tensors
 # One process imports everything that a rank will need and forks the ranks, which find each other as under torchrun.
 DRIVER = """
 import os, socket, sys, traceback
+import numpy as np
 import pyro, torch
 import pyro_vae as pv
 import pandas, scipy.optimize, scipy.stats, sklearn.covariance, sklearn.datasets, torch._dynamo
@@ -73,7 +74,9 @@ def train(*words):
 codes = [together(gradient)]
 gradient()
 torch.set_default_dtype(torch.float32)
-settings = ("digits", "--epochs", "4", "--hidden", "8", "--json", "--checkpoint-every", "1")
+np.save(folder + "/x.npy", (np.random.RandomState(0).rand(200, 8) > 0.5).astype("f4"))
+settings = (folder + "/x.npy", "--epochs", "4", "--batch-size", "32", "--hidden", "8", "--latent-dim", "2", "--json",
+            "--checkpoint-every", "1")
 codes.append(train(*settings, "--output", folder + "/whole"))
 save = Checkpoints.save
 def dying(self, state):

@@ -12,7 +12,7 @@ from pyro_vae.runs.training import read_recipe, train
 # One process imports everything and forks the command, so that a moment is one of the command's own.
 DRIVER = """
 import json, os, random, signal, sys, time
-import sklearn.datasets, torch._dynamo
+import numpy as np, sklearn.datasets, torch._dynamo
 import pyro_vae.runs.training, pyro_vae.cli.app, pyro_vae.inference.compiled.step
 from pyro_vae.cli import main
 import torch
@@ -36,7 +36,9 @@ def start(*words):
     return child
 
 codes, moments = [], random.Random(3)
-settings = ("digits", "--epochs", "100000", "--hidden", "8", "--compile", "no", "--checkpoint-every", "1")
+data = folder + "/x.npy"
+np.save(data, (np.random.RandomState(0).rand(90, 6) > 0.5).astype("f4"))
+settings = (data, "--epochs", "100000", "--hidden", "8", "--compile", "no", "--checkpoint-every", "1")
 for i in range(6):
     child = start(*(settings if not os.path.exists(folder + "/run/config.toml") else ("--resume",)))
     before = os.stat(kept).st_mtime_ns if os.path.exists(kept) else 0

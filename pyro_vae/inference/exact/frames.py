@@ -72,16 +72,12 @@ def locate(density: CountedDensity) -> tuple[Frame, Peaks]:
 
 def _zoom(grid: Grid) -> tuple[Frame, Tensor]:
     """Re-frame each datum's grid around what lies within DEPTH nats of its peak; say which frames are stable."""
-    points = grid.points()
-    weight = grid.log_joint.softmax(0)
-    mean = torch.einsum("gn,gni->ni", weight, points)
-    centred = points - mean
-    covariance = torch.einsum("gn,gni,gnj->nij", weight, centred, centred)
+    mean, covariance = grid.moments()
     # cells wider than the mass hide its covariance: a fraction of a cell is the least that is known of it
     cell = grid.basis * grid.step.unsqueeze(-2)
     basis = torch.linalg.cholesky(covariance + 0.05 * cell @ cell.mT)
     active = grid.log_joint > grid.log_joint.amax(0) - DEPTH  # (G, n)
-    t = torch.linalg.solve_triangular(basis, centred.movedim(0, -1), upper=False).movedim(-1, 0)
+    t = grid.seen_from(mean, basis)
     touched = _touches(grid, active)
     reach = torch.where(touched, grid.m / 2, 1.0).to(cell).unsqueeze(-1)  # one cell; half the box where it is left
     margin = reach * torch.linalg.solve_triangular(basis, cell, upper=False).abs().sum(-1)  # in the new axes

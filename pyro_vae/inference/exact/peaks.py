@@ -81,11 +81,11 @@ def climb(target: Target, coarse: Grid, frame: Frame) -> Peaks:
     another peak's covers at every point of the grid leaves no trace there.
     """
     L = target.latent_dim
-    points = coarse.points().expand(-1, target.num_data, -1)
-    rising = coarse.log_joint.masked_fill(~_local_maxima(coarse) | frame.holds(points), -math.inf)
+    inside = frame.spans(coarse.seen_from(frame.centre, frame.basis))
+    rising = coarse.log_joint.masked_fill(~_local_maxima(coarse) | inside, -math.inf)
     height, place = rising.topk(min(_MOST, len(rising)), dim=0)  # (K, N)
     rows = height[0].isfinite().nonzero().flatten()
-    start = points.gather(0, place.unsqueeze(-1).expand(-1, -1, L))
+    start = coarse.points().gather(0, place.unsqueeze(-1).expand(-1, -1, L))
     peaks = Peaks(start, torch.full_like(height, -math.inf), torch.eye(L).to(start).expand(*start.shape, L).clone())
     if not len(rows):
         return peaks
