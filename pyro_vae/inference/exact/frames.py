@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from pyro_vae.inference.target.substitution import NaNWithoutFactor
 from pyro_vae.inference.target.target import Target
 from pyro_vae.randomness import fork_rng
 
-__all__ = ["COARSE", "DEPTH", "FINE", "CountedDensity", "locate"]
+__all__ = ["COARSE", "DEPTH", "FINE", "CountedDensity", "locate", "missing_peaks", "survey"]
 
 COARSE = {1: 1024, 2: 96, 3: 32}  # points a dimension of the grid that all data share
 FINE = {1: 64, 2: 32, 3: 24}  # points a dimension to begin with, of each datum's own grid
@@ -26,48 +25,60 @@ _ZOOMS = 40  # five do, unless a datum lies far outside the prior
 class CountedDensity:
     """The log joint of all data at u ``(G, N or 1, L)``, ``(G, N)``, NaN where it cannot be computed; it counts."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, of: CountedDensity | None = None) -> None:
         self.target = target
         self.count = 0
+        self._of = of
 
     def __call__(self, u: Tensor) -> Tensor:
         """Of all data."""
-        return self._evaluate(self.target, u)
-
-    def of(self, rows: Tensor) -> Callable[[Tensor], Tensor]:
-        """The same of some data, ``(n,)``."""
-        target = self.target if len(rows) == self.target.num_data else self.target.rows(rows)
-        return lambda u: self._evaluate(target, u)
-
-    def _evaluate(self, target: Target, u: Tensor) -> Tensor:
         with NaNWithoutFactor():
-            value = log_joint_in_blocks(target, u)
-        self.count += value.numel()
+            value = log_joint_in_blocks(self.target, u)
+        self._add(value.numel())
         return value
 
+    def _add(self, count: int) -> None:
+        self.count += count
+        if self._of is not None:
+            self._of._add(count)
 
-def locate(density: CountedDensity) -> tuple[Frame, Peaks]:
-    """Find every datum's mass: a box around it in whitened coordinates, and the peaks that hold it."""
+    def of(self, rows: Tensor) -> CountedDensity:
+        """The same of some data, ``(n,)``; what it counts is counted here."""
+        if len(rows) == self.target.num_data:
+            return self
+        return CountedDensity(self.target.rows(rows), self)
+
+
+def survey(density: CountedDensity) -> Grid:
+    """A coarse grid over the prior, shared by all data."""
     target = density.target
-    N, L = target.num_data, target.latent_dim
+    L = target.latent_dim
     with fork_rng(seed=0):  # a deterministic route takes nothing from the user's random stream
         draws = target.sample_prior(256).reshape(-1, L)
     low, high = draws.amin(0), draws.amax(0)
     low, high = low - (high - low) / 2, high + (high - low) / 2
-    m = COARSE[L]
-    eye = torch.eye(L).to(low).expand(N, L, L)
-    box = Frame(torch.zeros_like(target.origin), eye, low.expand(N, L), high.expand(N, L))
-    shared = Grid.over(Frame(*(part[:1] for part in box)), m, density)
-    coarse = Grid(box.centre, eye, box.low, shared.step.expand(N, L), m, shared.log_joint, shared.unknown)
+    box = Frame(torch.zeros_like(low), torch.eye(L).to(low), low, high)
+    return Grid.over(Frame(*(part.unsqueeze(0) for part in box)), COARSE[L], density)
+
+
+def locate(density: CountedDensity, coarse: Grid) -> tuple[Frame, Peaks]:
+    """Find every datum's mass from a coarse grid: a box around it in whitened coordinates, and the peaks it holds."""
+    target = density.target
+    N, L = target.num_data, target.latent_dim
+    coarse = coarse.expand(N)
     grid = coarse
     for _ in range(_ZOOMS):  # zoom, and move while the mass touches the edge, until the box stays as it is
         frame, stable = _zoom(grid)
         if bool(stable.all()):
             break
         grid = Grid.over(frame, FINE[L], density)
-    seen = grid.log_joint.double().logsumexp(0) + grid.log_cell  # about the evidence, if no peak was missed
-    peaks = climb(target, coarse, frame).above(seen.to(low) - DEPTH / 2)
-    return frame, peaks
+    seen = grid.log_joint.double().logsumexp(0) + grid.log_cell
+    return frame, missing_peaks(target, coarse, frame, seen)
+
+
+def missing_peaks(target: Target, coarse: Grid, frame: Frame, seen: Tensor) -> Peaks:
+    """The peaks outside each datum's frame that hold mass beside what is seen, ``(N,)``: the evidence, without them."""
+    return climb(target, coarse, frame).above(seen.to(frame.low) - DEPTH / 2)
 
 
 def _zoom(grid: Grid) -> tuple[Frame, Tensor]:

@@ -66,10 +66,15 @@ class Grid:
     unknown: Tensor
 
     @classmethod
+    def empty(cls, frame: Frame, m: int) -> Grid:
+        """The same without a density."""
+        centre, basis, low, high = frame
+        return cls(centre, basis, low, (high - low) / (m - 1), m, torch.empty(0), torch.empty(0))
+
+    @classmethod
     def over(cls, frame: Frame, m: int, log_joint: Callable[[Tensor], Tensor]) -> Grid:
         """The grid of m points a dimension over a frame, where a density ``(G, n, L)`` to ``(G, n)`` is evaluated."""
-        centre, basis, low, high = frame
-        bare = cls(centre, basis, low, (high - low) / (m - 1), m, torch.empty(0), torch.empty(0))
+        bare = cls.empty(frame, m)
         value = log_joint(bare.points())
         unknown = value.isnan()
         return replace(bare, log_joint=value.masked_fill(unknown, -math.inf), unknown=unknown)
@@ -138,7 +143,9 @@ class Grid:
         return ((index == 0) | (index == self.m - 1)).any(-1).to(self.low.device)
 
     def brink(self) -> Tensor:
-        """Which points lie on the faces, or next to one whose density is unknown, ``(m**L, n)``."""
+        """Which points lie on the faces, or next to one whose density is unknown, ``(m**L, n or 1)``."""
+        if not self.unknown.any():
+            return self.edge().unsqueeze(-1)
         L = self.low.shape[-1]
         cube = self.unknown.reshape(*(self.m,) * L, -1)
         for axis in range(L):
@@ -146,6 +153,17 @@ class Grid:
             walled = torch.cat([wall, cube, wall], axis)
             cube = cube | walled.narrow(axis, 0, self.m) | walled.narrow(axis, 2, self.m)
         return cube.flatten(0, L - 1) | self.edge().unsqueeze(-1)
+
+    @property
+    def frame(self) -> Frame:
+        """The box that it fills."""
+        return Frame(self.centre, self.basis, self.low, self.low + self.step * (self.m - 1))
+
+    def expand(self, num_data: int) -> Grid:
+        """One place for all data, where a grid has one."""
+        parts = (self.centre, self.basis, self.low, self.step)
+        centre, basis, low, step = (part.expand(num_data, *part.shape[1:]) for part in parts)
+        return Grid(centre, basis, low, step, self.m, self.log_joint, self.unknown)
 
     def take(self, keep: Tensor) -> Grid:
         """The grids of some data."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from typing import Any
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
-from pyro_vae.inference.exact.frames import DEPTH, FINE, CountedDensity, locate
-from pyro_vae.inference.exact.grids import Frame, Grid, QuadraturePosterior, scatter
-from pyro_vae.inference.exact.peaks import Peaks
+from pyro_vae.inference.exact.frames import DEPTH, FINE, CountedDensity, locate, survey
+from pyro_vae.inference.exact.grids import Frame, Grid, QuadraturePosterior
+from pyro_vae.inference.exact.lattice import share
+from pyro_vae.inference.exact.sums import Found, integral, rounding
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
 
@@ -39,9 +39,11 @@ def quadrature(
     program of discrete sites alone has no z to integrate over: its sum is the evidence.
 
     A coarse grid over the prior, shared by all data so that the decoder runs once for all of them, shows where each
-    datum's mass is. A grid of its own then covers that mass, in axes whitened by its covariance, and is doubled until
-    the sum has converged. Equal weights on a regular grid (the trapezoidal rule) converge geometrically for a smooth
-    density that vanishes at the ends, quadratically where it has kinks.
+    datum's mass is. Where the likelihood is of an exponential family, log p(x|z) of all data at all points is one
+    matrix product, and the shared grid is doubled as long as that resolves data. A grid of its own then covers the mass
+    of each datum that is left, in axes whitened by its covariance, and is doubled until the sum has converged. Equal
+    weights on a regular grid (the trapezoidal rule) converge geometrically for a smooth density that vanishes at the
+    ends, quadratically where it has kinks.
 
     Mass far outside the prior's is followed. A peak narrower than a cell of the coarse grid still raises the log
     density around it: from the highest places where the coarse grid rises a climb finds the top, the datum's grid is
@@ -92,29 +94,30 @@ def quadrature(
     m = FINE.get(L, 4) if resolution is None else positive_integer(resolution, "resolution", minimum=4)
     m += -m % 4
     density = CountedDensity(target)
-    if L:
-        frame, peaks = locate(density)
-        frame, missed = peaks.reached(frame, depth=DEPTH, points=_finest(m, L, max_points))
-        refined = _refine(density, frame, peaks, missed, m=m, tolerance=tolerance, max_points=max_points)
+    found = Found(target.num_data)
+    if not L:
+        _sum_alone(density, found)
     else:
-        refined = _sum_alone(density)
-    posterior = QuadraturePosterior(target, *refined)
+        coarse = survey(density)
+        if target.has_products and resolution is None:
+            share(density, coarse, found, tolerance=tolerance, max_points=max_points)
+        left = found.missing()
+        if len(left):
+            own = coarse.expand(target.num_data).take(left)
+            _refine(density.of(left), own, left, found, m=m, tolerance=tolerance, max_points=max_points)
+    posterior = QuadraturePosterior(target, found.grids, *found.evidence_and_bound())
     posterior.num_evaluations = density.count
     posterior.seconds = time.perf_counter() - start
     return posterior
 
 
-def _sum_alone(density: CountedDensity) -> tuple[list[tuple[Tensor, Grid]], Tensor, Tensor]:
-    """What :func:`_refine` returns where no latent site is continuous: the sum over discrete ones, exact."""
+def _sum_alone(density: CountedDensity, found: Found) -> None:
+    """Where no latent site is continuous: the sum over discrete ones, exact."""
     origin = density.target.origin
     N = len(origin)
     grid = Grid.over(Frame(origin, origin.new_zeros(N, 0, 0), origin, origin), 1, density)
     value = grid.log_joint.squeeze(0)
-    return [(torch.arange(N, device=value.device), grid)], value, _rounding(value).to(value)
-
-
-def _rounding(value: Tensor) -> Tensor:
-    return 4 * torch.finfo(value.dtype).eps * (1 + value.abs().double())
+    found.add(torch.arange(N, device=value.device), grid, value, rounding(value).to(value))
 
 
 def _finest(m: int, L: int, max_points: int) -> int:
@@ -125,53 +128,27 @@ def _finest(m: int, L: int, max_points: int) -> int:
 
 
 def _refine(
-    density: CountedDensity, frame: Frame, peaks: Peaks, missed: Tensor, *, m: int, tolerance: float, max_points: int
-) -> tuple[list[tuple[Tensor, Grid]], Tensor, Tensor]:
-    """Double each datum's grid until its bound is below the tolerance and its peaks are shown, or points run out.
-
-    Returns:
-        The grids, each with its data; the log integral and the bound on its error, ``(N,)`` each.
-    """
-    N, L = frame.centre.shape
-    pending = torch.arange(N, device=missed.device)
-    grids, evidence, bound = [], [], []
+    density: CountedDensity,
+    coarse: Grid,
+    rows: Tensor,
+    found: Found,
+    *,
+    m: int,
+    tolerance: float,
+    max_points: int,
+) -> None:
+    """Give some data grids of their own, doubled until the bound is below the tolerance and their peaks are shown."""
+    L = density.target.latent_dim
+    frame, peaks = locate(density, coarse)
+    frame, missed = peaks.reached(frame, depth=DEPTH, points=_finest(m, L, max_points))
+    pending = torch.arange(len(rows), device=missed.device)
     while len(pending):
         grid = Grid.over(frame.take(pending), m, density.of(pending))
-        value, error, rounding = _integral(grid)
-        done = (error <= tolerance) | (error - rounding < rounding)
+        value, error, rounded = integral(grid)
+        done = (error <= tolerance) | (error - rounded < rounded)
         done &= missed[pending] | peaks.take(pending).resolved(grid.basis, grid.step)
         done |= torch.tensor((2 * m) ** L > max_points)
-        if done.any():
-            rows = pending[done]
-            grids.append((rows, grid.take(done)))
-            evidence.append((rows, value[done]))
-            bound.append((rows, error.masked_fill(missed[pending], math.inf)[done]))
+        error = error.masked_fill(missed[pending], math.inf)
+        found.add(rows[pending[done]], grid.take(done), value[done], error[done])
         pending = pending[~done]
         m *= 2
-    return grids, scatter(evidence, N), scatter(bound, N)
-
-
-def _integral(grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
-    """Log of the integral, the bound on its error, and the part of it that is rounding, each ``(n,)``."""
-    L = grid.low.shape[-1]
-    f = grid.log_joint.double()
-    total = f.logsumexp(0)
-    # The geometric mean of both moves: a kinked density quarters its error at a doubling, a smooth one far faster;
-    # either alone can be small by accident.
-    moved = (_move(f, grid.m, L, 2) * _move(f, grid.m, L, 4)).sqrt()
-    edge = (f.masked_fill(~grid.brink(), -math.inf).logsumexp(0) - total).exp() * grid.m / 2
-    edge = edge.masked_fill(edge > _LEAK, math.inf)  # the mass goes on beyond the grid: nothing bounds it
-    value = total + grid.log_cell
-    rounding = _rounding(grid.log_joint.amax(0))
-    error = moved + edge + rounding
-    return value.to(grid.log_joint), error.to(grid.log_joint), rounding.to(grid.log_joint)
-
-
-def _move(f: Tensor, m: int, L: int, every: int) -> Tensor:
-    """The largest move of the log integral among the grids that keep one point in ``every``, ``(n,)``."""
-    cube = f.reshape(*(m,) * L, -1)
-    sums = [
-        cube[tuple(slice(start, None, every) for start in starts)].flatten(0, -2).logsumexp(0)
-        for starts in itertools.product(range(every), repeat=L)
-    ]
-    return (torch.stack(sums) + L * math.log(every) - f.logsumexp(0)).abs().amax(0)

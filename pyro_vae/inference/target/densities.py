@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,6 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyro_vae.inference.target.layout import Layout
-from pyro_vae.inference.target.products import Product
 from pyro_vae.inference.target.program import Trace, frame_of
 
 __all__ = ["log_density", "log_parts", "log_prob", "per_datum", "unvalidated"]
@@ -92,12 +91,10 @@ def log_parts(
     moving: Set[str],
     like: Tensor,
     without: Set[str] = frozenset(),
-    *,
-    products: Mapping[str, Product] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log p(u), with the Jacobian, and log p(x|u) of one run at u, each ``(N,)``, nats.
 
-    Of sites ``without`` a density of their own here only the Jacobian counts; sites with ``products`` have theirs so.
+    Of sites ``without`` a density of their own here only the Jacobian counts.
     """
     log_prior = like.new_zeros(layout.num_data)
     log_likelihood = like.new_zeros(layout.num_data)
@@ -106,10 +103,7 @@ def log_parts(
             log_prior = log_prior + per_datum(site, site["infer"]["log_det"], layout.plate)
         if name in without:
             continue
-        if products and name in products:
-            term = products[name](site["fn"])
-        else:
-            term = per_datum(site, log_prob(site, moving), layout.plate)
+        term = per_datum(site, log_prob(site, moving), layout.plate)
         if site["is_observed"]:
             log_likelihood = log_likelihood + term
         else:

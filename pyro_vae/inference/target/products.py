@@ -105,7 +105,8 @@ class Product:
             if missing is not None:
                 columns.append(there.flatten(1))
             base = base + (family.base(piece) * there).flatten(1).sum(-1)
-        self.statistics, self.base = torch.cat(columns, -1), base
+        # what neither side shares stands in the product too: sums of its size cost as much as itself
+        self.statistics = torch.cat([*columns, base.unsqueeze(-1), torch.ones_like(base).unsqueeze(-1)], -1)
 
     @classmethod
     def of(cls, site: dict[str, Any], plate: str | None) -> Product | None:
@@ -127,16 +128,18 @@ class Product:
     def __call__(self, fn: Any) -> Tensor:
         """Return log p(x_n) of all data by the site's distribution at a shared point, ``(N,)``, nats."""
         natural: list[Tensor] = []
-        constant = self.base.new_zeros(())
+        constant = self.statistics.new_zeros(())
         for part, family in zip(_parts(fn), self._families, strict=True):
-            for eta in family.parameters(part.base_dist):
-                natural.append(_first(eta, part).to(self.dtype).flatten())
-            log_normaliser = _first(family.normaliser(part.base_dist), part).to(self.dtype).flatten()
+            row = _Row(part.base_dist) if part.batch_shape else part.base_dist
+            for eta in family.parameters(row):
+                natural.append(eta.to(self.dtype).flatten())
+            log_normaliser = family.normaliser(row).to(self.dtype).flatten()
             if self._masked:
                 natural.append(-log_normaliser)
             else:
                 constant = constant - log_normaliser.sum()
-        return (self.statistics @ torch.cat(natural) + (self.base + constant)).to(eta.dtype)
+        ends = torch.stack([torch.ones_like(constant), constant])
+        return (self.statistics @ torch.cat([*natural, ends])).to(eta.dtype)
 
 
 def _parts(fn: Any) -> list[Any]:
@@ -145,6 +148,12 @@ def _parts(fn: Any) -> list[Any]:
     return list(getattr(inner, "parts", [inner]))
 
 
-def _first(parameter: Tensor, part: Any) -> Tensor:
-    """Of a parameter that all data share its first row."""
-    return parameter[0] if part.batch_shape else parameter
+class _Row:
+    """The parameters of the first datum, which all data share."""
+
+    def __init__(self, fn: Any) -> None:
+        self._fn = fn
+
+    def __getattr__(self, name: str) -> Tensor:
+        found: Tensor = getattr(self._fn, name)[0]
+        return found

@@ -6,7 +6,7 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import torch
@@ -274,10 +274,14 @@ class Target(Coordinates):
         return Coupled.of(trace, self._enumeration, self._moving)
 
     def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        if u.shape[-2] != self.num_data and self._products:  # one datum's run says all that points give
+            trace = self._first._run(u)
+            prior, _ = log_parts(trace, self._first.layout, self._moving, u, frozenset(self.observed))
+            likelihoods = (product(trace[name]["fn"]) for name, product in self._products.items())
+            return prior.expand(self.num_data), reduce(torch.add, likelihoods)
         trace = self._run(u)
         if not self.discrete:
-            shared = u.shape[-2] != self.num_data
-            return log_parts(trace, self.layout, self._moving, u, products=self._products if shared else None)
+            return log_parts(trace, self.layout, self._moving, u)
         coupled = self._coupled(trace)
         prior, likelihood = log_parts(trace, self.layout, self._moving, u, coupled.names)
         summed_prior, summed_likelihood = coupled.log_parts(self.layout.plate)
@@ -290,21 +294,33 @@ class Target(Coordinates):
 
     @cached_property
     def _products(self) -> dict[str, Product]:
-        """The observed sites whose density at a shared point is a product with the data: tried at one point."""
-        with torch.no_grad():
-            trace = self._run(self._probe)
-            made = {name: Product.of(trace[name], self.layout.plate) for name in self.observed}
-        return {name: product for name, product in made.items() if product is not None and name not in self._moving}
+        """Observed sites' densities at a shared point as products with the data: tried at one point; all or none."""
+        if self.discrete or not self.per_datum or self._moving:
+            return {}
+        try:
+            with torch.no_grad():
+                trace = self._run(self._probe)
+                made = {name: Product.of(trace[name], self.layout.plate) for name in self.observed}
+                self._first._run(self._probe)
+        except (RuntimeError, ValueError):  # data that cannot be taken apart, or a program of just so many
+            return {}
+        return {name: product for name, product in made.items() if product is not None} if all(made.values()) else {}
+
+    @cached_property
+    def _first(self) -> Target:
+        """The target of the first datum."""
+        return self._indexed(torch.zeros(1, dtype=torch.long), self._over_data)
 
     @property
     def has_products(self) -> bool:
         """Whether densities at points that all data share are matrix products, and so cost next to nothing a datum."""
-        return self.num_data > 1 and not self.discrete and self._can_share and set(self.observed) == set(self._products)
+        return self.num_data > 1 and bool(self._products) and self._can_share
 
     @cached_property
     def _can_share(self) -> bool:
         """Whether points that all data share may go through the program once: tried at one point."""
         probe = self._probe.unsqueeze(0)
+        _ = self._products  # found out before anything is vectorised
         try:
             shared, apart = (vectorised(self._densities, v) for v in (probe, probe.expand(1, *self.origin.shape)))
             return all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(shared, apart, strict=True))

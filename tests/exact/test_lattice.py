@@ -1,0 +1,63 @@
+"""One lattice for all data: the numbers of grids of their own, and what it does not resolve is left to those."""
+
+import numpy as np
+import pytest
+import torch
+
+import pyro_vae as pv
+from pyro_vae.inference.target.target import Target
+from tests.truth import linear_gaussian, linear_gaussian_posterior
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def _on_lattice(posterior):
+    """How many data have a window of the lattice, whose axes are those of u."""
+    eye = torch.eye(posterior.event_shape[0])
+    return sum(len(rows) for rows, grid in posterior._grids if torch.equal(grid.basis[0], eye.to(grid.basis)))
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+def test_the_shared_lattice_gives_the_closed_form(latent_dim):
+    model, W, b = linear_gaussian(latent_dim, 6)
+    N = 200 if latent_dim < 3 else 60
+    x = model.sample(N)["x"]
+    posterior = pv.quadrature(model, x, tolerance=1e-5 if latent_dim < 3 else 1e-2, max_points=2**20)
+    mean, covariance, exact = linear_gaussian_posterior(x, W, b, 0.5)
+    assert _on_lattice(posterior) > N / 3
+    away = np.abs(posterior.log_evidence.numpy() - exact)
+    assert (away <= posterior.error_bound.numpy()).all()
+    np.testing.assert_allclose(posterior.mean, mean, atol=1e-6)
+    np.testing.assert_allclose(
+        posterior.covariance_matrix, np.broadcast_to(covariance, (N, *covariance.shape)), atol=1e-6
+    )
+
+
+def test_data_far_off_and_data_of_another_width_get_what_they_need():
+    """A datum beyond the lattice, and one so sharp that no lattice for all is fine enough."""
+    z_scale = torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(z_scale.weight, 1.0)
+    torch.nn.init.zeros_(z_scale.bias)
+    model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(z_scale, scale=0.002))
+    x = torch.cat([torch.randn(40, 1), torch.tensor([[300.0]])])
+    posterior = pv.quadrature(model, x)
+    exact = torch.distributions.Normal(0.0, (1 + 0.002**2) ** 0.5).log_prob(x).squeeze(-1)
+    assert ((posterior.log_evidence - exact).abs() <= posterior.error_bound).all()
+    assert float(posterior.error_bound.max()) <= 1e-3
+
+
+def test_a_peak_that_the_lattice_does_not_show_is_found():
+    """The mean turns at z = 1.5, within a cell of the coarse grid; for the first datum all mass is there."""
+
+    class Bent(torch.nn.Module):
+        def forward(self, z):
+            return torch.cat([torch.tanh(60 * (z - 1.5)), z], -1)
+
+    model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(Bent(), scale=0.05))
+    x = torch.tensor([[0.0, 1.5], [1.0, 1.7], [-1.0, 0.3]]).repeat(20, 1)
+    posterior = pv.quadrature(model, x)
+    z = 1.5 + torch.linspace(-4.0, 4.0, 2_000_001)[:, None]
+    log_joint = Target(model, x[:3]).log_joint
+    value = torch.cat([log_joint(part.unsqueeze(1)) for part in z.split(50_000)])
+    exact = value.logsumexp(0) + torch.log(z[1, 0] - z[0, 0])
+    assert ((posterior.log_evidence[:3] - exact).abs() <= posterior.error_bound[:3] + 1e-6).all()
