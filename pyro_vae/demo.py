@@ -51,7 +51,7 @@ class DemoResult:
 
 
 def demo(
-    output: str | Path = "demo", *, epochs: int = 60, num_chained: int = 24, seed: int = 0, progress: bool = True
+    output: str | Path = "demo", *, epochs: int = 60, num_chained: int = 6, seed: int = 0, progress: bool = True
 ) -> DemoResult:
     """Train a VAE on real digits, infer held-out digits by every basic route, and compare with the exact posterior.
 

@@ -37,6 +37,7 @@ def test_a_site_that_cannot_be_vectorised_is_named():
         ({"num_samples": 0}, "num_samples to be at least 1"),
         ({"num_chains": -1}, "num_chains to be at least 1"),
         ({"kernel": "NUTS"}, "expected a kernel"),
+        ({"kernel": pyro.infer.NUTS(lambda x: None)}, r"got Pyro's NUTS; try kernel=pv.NUTS\(\), or pv.pyro_mcmc"),
         ({"kernel": pv.IndependenceMH()}, "a guide to propose from"),
         ({"kernel": pv.GaussianGibbs()}, "Gaussian posteriors"),
         ({"plate": "rows"}, "plate='data'"),

@@ -52,7 +52,7 @@ class Draws:
         plate: name of the data plate; None for the posterior of a whole program.
         kernel: the kernel's name.
         engine: what evaluated the log joint, and why, in words: "compiled", or "Pyro: ..." with a reason; "nutpie"
-            where that was the sampler too.
+            where that was the sampler too, and why Python calls the density there where no C function could be made.
 
     Example:
         >>> _ = torch.manual_seed(0)

@@ -155,7 +155,10 @@ def mcmc(
 def _check_kernel(kernel: Any, target: Target) -> None:
     """Refuse what is no kernel, and a kernel that was given another model."""
     if not isinstance(kernel, Kernel):
-        raise TypeError(say("a kernel", type(kernel).__name__, "kernel=pv.HMC()"))
+        name, module = type(kernel).__name__, type(kernel).__module__
+        got = f"Pyro's {name}" if module.startswith("pyro.infer") else name
+        remedy = f"kernel=pv.{name if name in {'NUTS', 'HMC'} else 'HMC'}(), or pv.pyro_mcmc for Pyro's own"
+        raise TypeError(say("a kernel of this package", got, remedy))
     if kernel.model is not None and kernel.model is not target.model:
         raise ValueError(say("one model", "another one in the kernel", "a kernel without model"))
 

@@ -80,7 +80,7 @@ def sample_by_nutpie(kernel: NUTS, target: Target, u: Tensor, plan: Plan, *, pro
         num_gradients=max(chain.num_gradients for chain in chains),
         num_evaluations=0,
         compile_seconds=compile_seconds,
-        engine="nutpie",
+        engine="nutpie" if isinstance(density, Native) else f"nutpie, through Python: {density.reason}",
     )
 
 

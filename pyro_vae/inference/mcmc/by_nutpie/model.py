@@ -28,10 +28,12 @@ class Called:
     Attributes:
         graph: of the log density ``(1,)`` and its gradient ``(1, L)``.
         run: the graph compiled.
+        reason: why not, in words.
     """
 
     graph: Widened
     run: Run
+    reason: str
 
     def call(self) -> Call:
         """Return counts for one caller."""
@@ -63,7 +65,8 @@ def density_for_nutpie(target: Target, u: Tensor) -> Native | Called:
         if why_no_compiler([u]) is not None:
             raise
         try:
-            return Called(graph, compiled(lambda tensors: list(graph(tensors[0])), [graph.example]))
+            run = compiled(lambda tensors: list(graph(tensors[0])), [graph.example])
+            return Called(graph, run, str(error))
         except NotTraceableError:
             raise error from None
 
