@@ -67,7 +67,14 @@ def _own_mean(x):
         pyro.sample("x", dist.Poisson((z + x.mean(-1, keepdim=True)).exp()).to_event(1), obs=x)
 
 
-@pytest.mark.parametrize("program", [_with_scale, _own_prior, _own_mean])
+def _own_mean_far_off(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        mean = torch.where(z > 1.5, x.mean(-1, keepdim=True), 0.0)
+        pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("program", [_with_scale, _own_prior, _own_mean, _own_mean_far_off])
 def test_a_law_that_is_not_shared_has_no_product(program):
     """A scale, a prior or a mean of each datum's own: the numbers are right, by the densities themselves."""
     target = Target(program, torch.poisson(torch.full((6, 2), 2.0)))

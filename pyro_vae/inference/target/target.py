@@ -6,7 +6,7 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property, partial, reduce
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from pyro_vae.inference.target.legality import (
     improper_sites,
     without_data,
 )
-from pyro_vae.inference.target.products import Product
+from pyro_vae.inference.target.products import SharedPoints
 from pyro_vae.inference.target.program import Program, Trace, beside
 from pyro_vae.inference.target.rows import arguments_over_data
 from pyro_vae.inference.target.substitution import each, run_at, run_prior, vectorised
@@ -274,11 +274,8 @@ class Target(Coordinates):
         return Coupled.of(trace, self._enumeration, self._moving)
 
     def _densities(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        if u.shape[-2] != self.num_data and self._products:  # one datum's run says all that points give
-            trace = self._first._run(u)
-            prior, _ = log_parts(trace, self._first.layout, self._moving, u, frozenset(self.observed))
-            likelihoods = (product(trace[name]["fn"]) for name, product in self._products.items())
-            return prior.expand(self.num_data), reduce(torch.add, likelihoods)
+        if u.shape[-2] != self.num_data and self._shared is not None:
+            return self._shared(u)
         trace = self._run(u)
         if not self.discrete:
             return log_parts(trace, self.layout, self._moving, u)
@@ -288,39 +285,22 @@ class Target(Coordinates):
         return prior + summed_prior, likelihood + summed_likelihood
 
     @cached_property
-    def _probe(self) -> Tensor:
-        """A point that all data share, ``(1, L)``."""
-        return torch.linspace(0.3, 0.7, self.latent_dim).to(self.origin).unsqueeze(0)
-
-    @cached_property
-    def _products(self) -> dict[str, Product]:
-        """Observed sites' densities at a shared point as products with the data: tried at one point; all or none."""
-        if self.discrete or not self.per_datum or self._moving:
-            return {}
-        try:
-            with torch.no_grad():
-                trace = self._run(self._probe)
-                made = {name: Product.of(trace[name], self.layout.plate) for name in self.observed}
-                self._first._run(self._probe)
-        except (RuntimeError, ValueError):  # data that cannot be taken apart, or a program of just so many
-            return {}
-        return {name: product for name, product in made.items() if product is not None} if all(made.values()) else {}
-
-    @cached_property
-    def _first(self) -> Target:
-        """The target of the first datum."""
-        return self._indexed(torch.zeros(1, dtype=torch.long), self._over_data)
+    def _shared(self) -> SharedPoints | None:
+        if self.discrete or not self.per_datum or self._moving or self.num_data == 1:
+            return None
+        return SharedPoints.of(self, lambda: self._indexed(torch.zeros(1, dtype=torch.long), self._over_data))
 
     @property
     def has_products(self) -> bool:
         """Whether densities at points that all data share are matrix products, and so cost next to nothing a datum."""
-        return self.num_data > 1 and bool(self._products) and self._can_share
+        return self._shared is not None
 
     @cached_property
     def _can_share(self) -> bool:
         """Whether points that all data share may go through the program once: tried at one point."""
-        probe = self._probe.unsqueeze(0)
-        _ = self._products  # found out before anything is vectorised
+        if self._shared is not None:
+            return True
+        probe = torch.linspace(0.3, 0.7, self.latent_dim).to(self.origin).expand(1, 1, -1)
         try:
             shared, apart = (vectorised(self._densities, v) for v in (probe, probe.expand(1, *self.origin.shape)))
             return all(torch.allclose(a, b, rtol=1e-4) for a, b in zip(shared, apart, strict=True))
