@@ -14,6 +14,7 @@ from pyro.infer.util import get_dependent_plate_dims
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
+from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.target.program import Program
 from pyro_vae.randomness import fork_rng
 
@@ -54,6 +55,7 @@ class Objective(ELBO):
         ValueError: if it is too small for the objective.
     """
 
+    weight: float = 1.0  # of latent sites' log densities at the present step; a subclass may make it a property
     min_particles = 1
     default_particles = 1
 
@@ -78,6 +80,11 @@ class Objective(ELBO):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the objective, summed over data, with the estimator's gradient."""
+        weigh = KLWeight(self.weight)
+        return self.unweighted_loss(weigh(model), weigh(guide), *args, **kwargs)
+
+    def unweighted_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the same at weight 1, by tensor operations alone: what a compiled graph holds."""
         value, surrogate = self.estimate(model, guide, args, kwargs)
         if surrogate is value:
             return -value
@@ -93,7 +100,11 @@ class Objective(ELBO):
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
+        self.advance()
         return float(loss.detach())
+
+    def advance(self) -> None:
+        """Count a step with gradients, for a weight that follows a schedule."""
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Any, Any]:
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
