@@ -62,7 +62,7 @@ def test_the_cpu_is_called_from_python_where_cpp_cannot(calls):
 
 
 def test_inductor_says_nothing_of_lapack(monkeypatch):
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+    monkeypatch.setattr(torch.compiler.config, "force_disable_caches", True)
     log = logging.getLogger("torch._inductor.ir")
     heard = []
     listener = logging.Handler()
