@@ -22,6 +22,7 @@ from pyro.infer import (
 from pyro.infer.traceenum_elbo import _compute_dice_elbo
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from pyro_vae.inference.compiled.backend import NotTraceableError
 
@@ -73,17 +74,15 @@ def traceable_loss(elbo: Any, model: Any, guide: Any, *args: Any, **kwargs: Any)
     if not isinstance(elbo, (Trace_ELBO, TraceEnum_ELBO)):
         return elbo.unweighted_loss(model, guide, *args, **kwargs)
     traces = list(elbo._get_traces(model, guide, args, kwargs))
-    if isinstance(elbo, TraceEnum_ELBO):
-        with _NoNumbersOfPyros():
-            return _enumerated(elbo, traces)
-    total: Any = 0.0
-    for model_trace, guide_trace in traces:
+    for _, guide_trace in traces:
         for name, site in guide_trace.nodes.items():
             if site["type"] == "sample" and not is_identically_zero(site["score_parts"].score_function):
                 raise NotTraceableError(f"site {name!r} has no reparametrised sample")
-        with _NoNumbersOfPyros():  # without score functions Pyro's surrogate has the value of the loss
-            total = total + elbo._differentiable_loss_particle(model_trace, guide_trace)[1] / elbo.num_particles
-    return total
+    with _NoNumbersOfPyros():
+        if isinstance(elbo, TraceEnum_ELBO):
+            return _enumerated(elbo, traces)
+        # without score functions Pyro's surrogate has the value of the loss
+        return sum(elbo._differentiable_loss_particle(*pair)[1] for pair in traces) / elbo.num_particles
 
 
 def _enumerated(elbo: TraceEnum_ELBO, traces: Any) -> Any:
@@ -92,12 +91,16 @@ def _enumerated(elbo: TraceEnum_ELBO, traces: Any) -> Any:
 
 
 class _NoNumbersOfPyros(TorchFunctionMode):
-    """Spares Pyro's own code from making numbers of tensors, which a tracer would refuse.
+    """Spares Pyro's own code from making numbers of tensors, which a tracer would refuse; no graph takes them here.
 
-    Nothing takes them here but the check that all scales of a sum are one, which Pyro's own run has passed.
+    Its questions get true answers: whether the scales in a sum are the same, and whether no probability is 0, which
+    none is where the guide samples nothing discrete.
     """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return 0.0 if func in (Tensor.item, Tensor.__float__) else func(*args, **(kwargs or {}))
+        if func in (Tensor.__float__, Tensor.__bool__):
+            with _disable_current_modes():
+                return func(*args)
+        return 0.0 if func is Tensor.item else func(*args, **(kwargs or {}))

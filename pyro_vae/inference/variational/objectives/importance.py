@@ -72,9 +72,9 @@ class DoublyReparameterisedELBO(ImportanceWeightedELBO):
         log_w = log_p - log_q
         weight = log_w.detach().softmax(0)
         for draw in draws:  # the gradient that comes back through the model has one weight; here it gets the other
-            own = weight if self.vectorize_particles else weight[draw.run]
             if draw.seen.requires_grad:
-                draw.seen.register_hook(partial(torch.mul, own.reshape(*own.shape, *[1] * draw.event_dim)))
+                own = weight if self.vectorize_particles else weight[draw.run]
+                draw.seen.register_hook(partial(_times, own.reshape(*own.shape, *[1] * draw.event_dim)))
         surrogate = (weight * log_p).sum() - pull_back((weight.square() * log_q).sum(), draws)
         return _log_mean_exp(log_w).sum(), surrogate
 
@@ -113,6 +113,10 @@ class RenyiELBO(ImportanceWeightedELBO):
         log_p, log_q = self._log_densities(model, guide, args, kwargs)
         bound = _log_mean_exp((1 - self.alpha) * (log_p - log_q)).sum() / (1 - self.alpha)
         return bound, bound
+
+
+def _times(weight: Tensor, grad: Tensor) -> Tensor:
+    return (weight * grad).reshape(grad.shape)  # the weight may have empty dimensions to the left of the draw's
 
 
 def pull_back(objective: Tensor, draws: list[Draw]) -> Tensor:
