@@ -53,6 +53,11 @@ def test_particles_one_by_one(name):
     assert_compiles(vae, lambda: one_by_one(OBJECTIVES[name](K)))
 
 
+def test_tensors_that_are_equal_until_they_are_written_to_stay_two():
+    """The low-rank Gaussian adds to a diagonal in place; TorchScript made one of two particles' matrices."""
+    assert_compiles(PROGRAMS["guide: low rank"], lambda: Trace_ELBO(num_particles=2))
+
+
 NAMES = list(parts.OBJECTIVES)
 OF_PARTS = {
     name: NAMES[i % len(NAMES)] for i, name in enumerate(name for name in PROGRAMS if name not in SHAPES_OF_PROGRAM)
