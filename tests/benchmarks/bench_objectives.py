@@ -2,7 +2,8 @@
 
 Run as ``python -m tests.benchmarks.bench_objectives [--particles 50] [--steps 5] [--repeats 7] [--only NAME ...]``:
 784-400-20 on batches of 100, particles drawn in one run, Adam and clipping included, on noise in the shape of MNIST.
-``--parts`` goes through the table of parts instead, each with ``Trace_ELBO`` on a small shape.
+``--parts`` goes through the table of parts instead, each with ``Trace_ELBO`` on a small shape. ``--backend eager`` runs
+graphs as ``fit`` does where a run is too short for Inductor.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import platform
 import statistics
 import time
 import warnings
+from functools import partial
 
 import pyro
 import torch
@@ -59,9 +61,9 @@ def compiled(model, guide, x, loss, backend="inductor"):
     return lambda steps: step.run([(x,)] * steps)
 
 
-def ratio(program, make, steps, repeats):
+def ratio(program, make, steps, repeats, backend):
     """Median milliseconds of an uncompiled and a compiled step, and of the ratio of neighbouring ones."""
-    runs = [kind(*program(), make()) for kind in (uncompiled, compiled)]
+    runs = [kind(*program(), make()) for kind in (uncompiled, partial(compiled, backend=backend))]
     for run in runs:
         run(6)
     times = []
@@ -97,9 +99,10 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--backend", default="inductor", choices=["inductor", "eager"])
     parser.add_argument("--parts", action="store_true", help="the table of parts, with Trace_ELBO")
     parser.add_argument("--only", nargs="*", help="parts of rows' names")
-    options = parser.parse_args()
+    options, _ = parser.parse_known_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(options.threads)
     rows = {name: (large, lambda make=make: make(options.particles)) for name, make in OBJECTIVES.items()}
@@ -110,7 +113,7 @@ def main():
     print("| milliseconds a step | uncompiled | compiled | compiled / uncompiled |\n| --- | --- | --- | --- |")
     for name, (program, make) in rows.items():
         if not options.only or any(part in name for part in options.only):
-            slow, fast, share = ratio(program, make, options.steps, options.repeats)
+            slow, fast, share = ratio(program, make, options.steps, options.repeats, options.backend)
             print(f"| {name} | {slow:,.2f} | {fast:,.2f} | {share:.2f} |", flush=True)
 
 
