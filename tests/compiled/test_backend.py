@@ -61,8 +61,8 @@ def test_the_cpu_is_called_from_python_where_cpp_cannot(calls):
     assert torch.equal(run([torch.ones(3)])[0], torch.full((3,), 2.0))
 
 
-def test_inductor_says_nothing_of_lapack(monkeypatch):
-    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+@torch._inductor.config.patch(force_disable_caches=True)  # pytest's monkeypatch would take it away for good
+def test_inductor_says_nothing_of_lapack():
     log = logging.getLogger("torch._inductor.ir")
     heard = []
     listener = logging.Handler()

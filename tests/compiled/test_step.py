@@ -329,7 +329,7 @@ def test_weights_and_rates_may_be_tensors_that_change():
     for x in batches(7):
         step(x, kl_weight=weight)
         weight.add_(0.1)
-    assert float(step._loop.kl_weight) == pytest.approx(0.7)
+    assert float(step._loop.kl_weight(())) == pytest.approx(0.7)
 
 
 def test_new_learning_rate_and_weight_need_no_new_graph():

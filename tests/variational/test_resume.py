@@ -40,7 +40,9 @@ def _parts():
 
 def _train(checkpoint, x, settings):
     model, guide = _parts()
-    history = pv.fit(model, guide, x, seed=3, progress=False, checkpoint=checkpoint, **settings)
+    loss = pv.objectives.BetaELBO(pv.objectives.warm_up(settings["warm_up"])) if "warm_up" in settings else None
+    quiet = {"loss": loss, "seed": 3, "progress": False, "checkpoint": checkpoint}
+    history = pv.fit(model, guide, x, **quiet, **{key: settings[key] for key in settings.keys() - {"warm_up"}})
     return history, [*model.state_dict().values(), *guide.state_dict().values()]
 
 
@@ -48,6 +50,7 @@ SETTINGS = {
     "pyro": {"epochs": 6, "compile": False},
     "pyro-sgd": {"epochs": 6, "optimiser": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9)},
     "traced": {"epochs": 38},
+    "scheduled": {"epochs": 38, "warm_up": 250},
     "compiled": {"epochs": 8, "compile": True, "batch_size": 125, "validation": None},  # by Inductor
     "dropping": {"epochs": 6, "compile": False, "patience": 1, "lr_drops": 2, "lr": 0.3},
     "everything": {"epochs": 40, "kl_warmup": 3, "patience": 4, "clip_norm": 1.0, "dynamic_binarisation": True},
@@ -60,6 +63,7 @@ SETTINGS = {
         ("pyro", 1),
         ("pyro-sgd", 3),
         ("traced", 2),
+        ("scheduled", 5),
         ("compiled", 3),
         ("dropping", 3),
         ("everything", 1),

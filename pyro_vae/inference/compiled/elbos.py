@@ -1,44 +1,53 @@
-"""Pyro ELBOs whose loss and gradient run as one compiled tensor graph."""
+"""ELBOs whose loss and gradient run as one compiled tensor graph."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pyro
 import torch
-from pyro.distributions.util import is_identically_zero
-from pyro.infer import ELBO, JitTrace_ELBO, JitTraceMeanField_ELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine.runtime import _PYRO_STACK
 from pyro.util import warn_if_nan
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
 
 from pyro_vae import checks
-from pyro_vae.inference.compiled.backend import NotTraceableError, Run
-from pyro_vae.inference.compiled.call import Call
+from pyro_vae.inference.compiled.backend import Run
+from pyro_vae.inference.compiled.call import Call, Scalar
 from pyro_vae.inference.compiled.graphs import Graphs
+from pyro_vae.inference.compiled.losses import advance, must_be_traceable, weight_of
 from pyro_vae.inference.compiled.tracing import Graph
 
-__all__ = ["CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO", "compiled_twin"]
+__all__ = ["CompiledELBO", "CompiledTraceMeanField_ELBO", "CompiledTrace_ELBO", "traceable"]
 
 
-class _Compiled(Trace_ELBO):
-    """What compiled ELBOs share; the class beside it says, in Pyro's words, what a particle's ELBO is."""
+class CompiledELBO(ELBO):
+    """Any ELBO of this package or of Pyro's plain ones, with loss and gradient as one compiled graph.
 
-    def __init__(
-        self,
-        num_particles: int = 1,
-        *,
-        backend: str = "inductor",
-        warn: Callable[[Warning], None] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(num_particles=num_particles, **kwargs)
+    Args:
+        elbo: what to compile; a schedule of its own goes on with it.
+        backend: "inductor", or "eager" to run the graph operation by operation, without any compilation.
+        warn: takes the warnings; ``warnings.warn`` if None. For all else see :class:`CompiledTrace_ELBO`.
+
+    Raises:
+        NotTraceableError: if the ELBO is of another kind.
+        ValueError: on an unknown backend.
+
+    Example:
+        >>> from pyro_vae.inference.variational.objectives import ImportanceWeightedELBO
+        >>> CompiledELBO(ImportanceWeightedELBO(num_particles=5), backend="eager").num_particles
+        5
+    """
+
+    def __init__(self, elbo: ELBO, *, backend: str = "inductor", warn: Callable[[Warning], None] | None = None) -> None:
+        super().__init__(num_particles=elbo.num_particles, retain_graph=elbo.retain_graph)
         checks.among(backend, ["inductor", "eager"], "backend")
-        self._graphs = Graphs(self._loss_of_call, backend, self._warn if warn is None else warn, _as_it_is)
+        self.elbo = traceable(elbo)
+        self._graphs = Graphs(backend, self._warn if warn is None else warn, _as_it_is)
+        self._weight = Scalar()
 
     @property
     def num_graphs(self) -> int:
@@ -69,40 +78,18 @@ class _Compiled(Trace_ELBO):
                 leaf.grad = grad.clone()
             else:
                 leaf.grad += grad
+        advance(self.elbo)
         return _as_number(value)
-
-    def eager_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return Pyro's own differentiable loss."""
-        return super().differentiable_loss(model, guide, *args, **kwargs)
-
-    def traceable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return minus the ELBO, computed by tensor operations alone; a number if there is no site.
-
-        Raises:
-            NotTraceableError: if a site has no reparametrised sample.
-        """
-        total: Any = 0.0
-        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
-            for name, site in guide_trace.nodes.items():
-                if site["type"] == "sample" and not is_identically_zero(site["score_parts"].score_function):
-                    raise NotTraceableError(f"site {name!r} has no reparametrised sample")
-            with _NoNumbersOfPyros():  # without score functions Pyro's surrogate has the value of the loss
-                total = total + self._differentiable_loss_particle(model_trace, guide_trace)[1] / self.num_particles
-        return total
 
     def _run(
         self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, gradient: bool
     ) -> tuple[Any, list[Tensor], list[Tensor]]:
-        """Return a graph's loss, leaves and gradients; where there is none to trust yet, Pyro's own loss alone."""
-        call = Call.of(model, guide, args, kwargs, gradient)
-
-        def reference() -> Any:
-            inputs = (args, kwargs) if call.obstacle else call.arguments(call.leaves)
-            return self.eager_loss(model, guide, *inputs[0], **inputs[1])
-
-        graph = self._graphs.find(call, reference, gradient=gradient)
+        """Return a graph's loss, leaves and gradients; where there is none to trust yet, the eager loss alone."""
+        weight = self._weight.tensor(weight_of(self.elbo), args)
+        call = Call.of((model, guide, self.elbo), weight, args, kwargs, gradient)
+        graph = self._graphs.find(call, gradient=gradient)
         if graph is None:
-            return self._graphs.observe(call, reference, gradient=gradient), [], []
+            return self._graphs.observe(call, gradient=gradient), [], []
         if _PYRO_STACK:  # the handlers around see the parameters, as they would if the program ran
             store = pyro.get_param_store()
             for name in graph.graph.parameters.keys() & store.keys():
@@ -110,15 +97,14 @@ class _Compiled(Trace_ELBO):
         graph, (value, *grads) = self._graphs.run(call, graph, graph.graph.inputs(call.leaves))
         return value, graph.graph.wanted, grads
 
-    def _loss_of_call(self, call: Call, leaves: Sequence[Tensor]) -> Any:
-        args, kwargs = call.arguments(leaves)
-        return self.traceable_loss(call.model, call.guide, *args, **kwargs)
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Any:
+        return self.elbo._get_trace(model, guide, args, kwargs)
 
     def _warn(self, warning: Warning) -> None:
         warnings.warn(type(warning)(f"{type(self).__name__}: {warning}"), stacklevel=7)
 
 
-class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBOs
+class CompiledTrace_ELBO(CompiledELBO):  # noqa: N801  named as Pyro names its ELBOs
     r"""``Trace_ELBO`` at the speed of compiled torch.
 
     The estimator is Pyro's: the mean over particles of :math:`\log p(x, z) - \log q(z)`, z drawn from the guide, with
@@ -154,8 +140,20 @@ class CompiledTrace_ELBO(_Compiled):  # noqa: N801  named as Pyro names its ELBO
         1
     """
 
+    _kind: type[ELBO] = Trace_ELBO
 
-class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801  named as Pyro names its ELBOs
+    def __init__(
+        self,
+        num_particles: int = 1,
+        *,
+        backend: str = "inductor",
+        warn: Callable[[Warning], None] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(self._kind(num_particles, **kwargs), backend=backend, warn=warn)
+
+
+class CompiledTraceMeanField_ELBO(CompiledTrace_ELBO):  # noqa: N801  named as Pyro names its ELBOs
     r"""``TraceMeanField_ELBO`` at the speed of compiled torch: KL terms in closed form where there is one.
 
     :math:`E_{q(z)}[\log p(x|z)] - KL(q(z) \| p(z))`, site by site, for guides that factorise over sites; a site
@@ -166,30 +164,19 @@ class CompiledTraceMeanField_ELBO(_Compiled, TraceMeanField_ELBO):  # noqa: N801
         0
     """
 
+    _kind = TraceMeanField_ELBO
 
-def compiled_twin(
-    elbo: ELBO, *, backend: str = "inductor", warn: Callable[[Warning], None] | None = None
-) -> CompiledTrace_ELBO | CompiledTraceMeanField_ELBO:
-    """Return the compiled ELBO that gives what one of Pyro's gives.
+
+def traceable(elbo: ELBO) -> ELBO:
+    """Return the ELBO whose graphs give what this one gives: that behind a compiled one, or itself.
 
     Raises:
-        NotTraceableError: if there is none.
+        NotTraceableError: if its loss cannot be traced.
     """
-    twins: dict[type[ELBO], type[CompiledTrace_ELBO] | type[CompiledTraceMeanField_ELBO]] = {
-        Trace_ELBO: CompiledTrace_ELBO,
-        JitTrace_ELBO: CompiledTrace_ELBO,
-        TraceMeanField_ELBO: CompiledTraceMeanField_ELBO,
-        JitTraceMeanField_ELBO: CompiledTraceMeanField_ELBO,
-    }
-    if isinstance(elbo, (CompiledTrace_ELBO, CompiledTraceMeanField_ELBO)):
-        return elbo
-    if type(elbo) not in twins:
-        raise NotTraceableError(f"{type(elbo).__name__} has no compiled twin")
-    twin = twins[type(elbo)](
-        elbo.num_particles, backend=backend, warn=warn, vectorize_particles=elbo.vectorize_particles
-    )
-    twin.max_plate_nesting, twin.retain_graph = elbo.max_plate_nesting, elbo.retain_graph
-    return twin
+    if isinstance(elbo, CompiledELBO):
+        return elbo.elbo
+    must_be_traceable(elbo)
+    return elbo
 
 
 class _Differentiable(torch.autograd.Function):
@@ -206,15 +193,6 @@ class _Differentiable(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients that were kept, times the one from above."""
         return (None, None, *(above * grad for grad in ctx.grads))
-
-
-class _NoNumbersOfPyros(TorchFunctionMode):
-    """Spares Pyro's own code from making numbers of tensors, which a tracer would refuse; nothing takes them here."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return 0.0 if func is Tensor.item else func(*args, **(kwargs or {}))
 
 
 def _as_it_is(graph: Graph) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae.inference.compiled.backend import Run, compiled, one_by_one, usable_cache
 from pyro_vae.inference.compiled.call import Call
 from pyro_vae.inference.compiled.recording import record
-from pyro_vae.inference.compiled.states import CHANGES, Checked, Compiled, Recorded, Reference, Refused, Traced
+from pyro_vae.inference.compiled.states import CHANGES, Checked, Compiled, Recorded, Refused, Traced
 from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
 
 __all__ = ["Graphs", "LeftToPyro", "NotCompiled", "Retraced"]
@@ -62,7 +62,6 @@ class Graphs:
     """Finds, makes, checks and runs the graphs of programs.
 
     Args:
-        loss: the loss of a call on given tensors, as traceable tensor code.
         backend: "inductor", or "eager" to run graphs operation by operation.
         warn: takes each warning once.
         compose: makes, of a graph, the function to run.
@@ -70,12 +69,10 @@ class Graphs:
 
     def __init__(
         self,
-        loss: Callable[[Call, Sequence[Tensor]], Any],
         backend: str,
         warn: Callable[[Warning], None],
         compose: Callable[[Graph], Run],
     ) -> None:
-        self.loss = loss
         self.backend = backend
         self.warn = warn
         self.compose = compose
@@ -92,7 +89,7 @@ class Graphs:
 
     def __getstate__(self) -> dict[str, Any]:
         """Graphs stay behind: they belong to the tensors of this process."""
-        return {name: getattr(self, name) for name in ("loss", "backend", "warn", "compose", "step", "_said")}
+        return {name: getattr(self, name) for name in ("backend", "warn", "compose", "step", "_said")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -103,7 +100,7 @@ class Graphs:
         """How many graphs have been found right and are in use."""
         return sum(isinstance(graph, Checked) for entry in self._entries.values() for graph in entry.graphs)
 
-    def find(self, call: Call, reference: Reference, *, gradient: bool, epoch: bool = False) -> Checked | None:
+    def find(self, call: Call, *, gradient: bool, epoch: bool = False) -> Checked | None:
         """Return the graph to run for this call, checked if it is due; None if there is none yet that is right."""
         entry = None if call.obstacle else self._entries.get(call.key)
         if entry is None or isinstance(entry.coming, Refused):
@@ -113,36 +110,36 @@ class Graphs:
         if not isinstance(graph, Checked):
             return None
         if graph.is_due(epoch=epoch):
-            reason = graph.recheck(call, reference, self.step + 1, gradient=gradient)
+            reason = graph.recheck(call, self.step + 1, gradient=gradient)
             if reason is not None:
                 self._drop(entry, graph, call, reason)
                 return None
         return graph
 
-    def observe(self, call: Call, reference: Reference, *, gradient: bool) -> Any:
+    def observe(self, call: Call, *, gradient: bool) -> Any:
         """Run Pyro's own loss for this call, and use the occasion to record, trace or check a graph for the next."""
         self.step += 1
         if call.obstacle:
             self._say(LeftToPyro(f"this call is left to Pyro: {call.obstacle}"))
-            return reference()
+            return call.reference()
         if call.key not in self._entries and len(self._entries) >= _ENTRIES:
             del self._entries[min(self._entries, key=lambda key: self._entries[key].used)]
         entry = self._entries.setdefault(call.key, _Entry(used=self.step))
         coming = entry.coming
         if isinstance(coming, Refused):
-            return reference()
+            return call.reference()
         graph = entry.holding()
         after: Traced | Recorded | Refused
         if graph is not None:
             entry.graphs.remove(graph)
-            value, after = graph.check(call, reference, self.step, gradient=gradient)
+            value, after = graph.check(call, self.step, gradient=gradient)
         elif coming is not None and coming.alike and coming.watch.holds():
             after = self._trace(entry, coming, call, gradient=gradient)  # before the run below: it may write buffers
-            value = reference()
+            value = call.reference()
         else:
             usable_cache()  # without one torch does not import what a recording needs
             with record(call.leaves) as recording:
-                value = reference()
+                value = call.reference()
             after = Recorded.after(coming, call, recording)
         if isinstance(after, Traced):
             entry.graphs.insert(0, after)
@@ -195,7 +192,7 @@ class Graphs:
         entry.graphs = [graph for graph in entry.graphs if graph.watch.lives()]
         if len(entry.graphs) + entry.dropped >= _GRAPHS:
             return Refused(CHANGES)
-        return recorded.trace(call, self.loss, gradient=gradient)
+        return recorded.trace(call, gradient=gradient)
 
     def _drop(self, entry: _Entry, graph: Checked, call: Call, reason: str) -> None:
         """Forget a graph that was found wrong, and all others of the program: they hold what it held."""

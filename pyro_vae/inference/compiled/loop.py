@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
 from pyro_vae.inference.compiled.adam import Adam
-from pyro_vae.inference.compiled.call import Call
+from pyro_vae.inference.compiled.call import Call, Scalar
 from pyro_vae.inference.compiled.composition import Composition
-from pyro_vae.inference.compiled.elbos import CompiledTrace_ELBO, CompiledTraceMeanField_ELBO
 from pyro_vae.inference.compiled.graphs import Graphs
-from pyro_vae.inference.compiled.kl_weight import KLWeight
+from pyro_vae.inference.compiled.losses import advance, weight_of
 from pyro_vae.inference.compiled.recording import parameters_of
 from pyro_vae.inference.compiled.states import Checked
 
@@ -29,37 +28,38 @@ class StepLoop:
     Args:
         model: a Pyro program.
         guide: its guide.
-        elbo: the loss.
+        elbo: the loss, one that is traceable.
         adam: moves the parameters.
         backend: "inductor" or "eager".
         warn: takes each warning once.
+        spared: latent sites that the KL weight leaves alone.
     """
 
     def __init__(
         self,
         model: Any,
         guide: Any,
-        elbo: CompiledTrace_ELBO | CompiledTraceMeanField_ELBO,
+        elbo: ELBO,
         adam: Adam,
         *,
         backend: str,
         warn: Callable[[Warning], None],
+        spared: Set[str] = frozenset(),
     ) -> None:
-        self.model, self.guide, self.elbo = model, guide, elbo
+        self.model, self.guide, self.elbo, self.spared = model, guide, elbo, spared
         self.adam = adam
         self.composition = Composition(adam)
-        self.graphs = Graphs(partial(_weighted, elbo.traceable_loss), backend, warn, self.composition.step)
-        self.kl_weight = torch.ones((), dtype=torch.float64)
-        self._kl_number = 1.0
+        self.graphs = Graphs(backend, warn, self.composition.step)
+        self._kl_number, self._weight = 1.0, Scalar()
 
     def schedule(self, args: Sequence[Any], kl_weight: float, lr: float | None, scale: float) -> None:
         """Set the numbers that change from step to step: tensors, so that no graph holds them."""
-        device = next((a.device for a in args if isinstance(a, Tensor)), self.kl_weight.device)
-        self.kl_weight = self.kl_weight.to(device)
-        if self._kl_number != float(kl_weight):
-            self._kl_number = float(kl_weight)
-            self.kl_weight.fill_(self._kl_number)
-        self.adam.schedule(device, float(scale), lr)
+        self._kl_number = float(kl_weight)
+        self.adam.schedule(self.kl_weight(args).device, float(scale), lr)
+
+    def kl_weight(self, args: Sequence[Any]) -> Tensor:
+        """The weight of latent sites at the present step, for these arguments: the run's times the loss's own."""
+        return self._weight.tensor(self._kl_number * weight_of(self.elbo), args)
 
     def steps(self, batches: Iterable[Sequence[Any]], block_size: int, *schedule: Any) -> Iterator[Sequence[Tensor]]:
         """Take the steps of :meth:`run`, each when it is asked for; give its loss and gradient's norm."""
@@ -75,7 +75,7 @@ class StepLoop:
                 continue
             for batch in block:
                 if graph is not None and known and not graph.is_due():
-                    inputs = self.composition.inputs(graph.graph, [self.kl_weight, *batch])
+                    inputs = self.composition.inputs(graph.graph, self._leaves(batch))
                     yield self.graphs.repeat(graph, inputs)
                 else:
                     loss, norm, graph = self.take(tuple(batch), epoch=before is None)
@@ -84,26 +84,33 @@ class StepLoop:
 
     def take(self, args: tuple[Any, ...], *, epoch: bool = False) -> tuple[Tensor, Tensor, Checked | None]:
         """Take one step; return its loss, the gradient's norm, and the graph that may be repeated for the next."""
-        call = Call.of(self.model, self.guide, (self.kl_weight, *args), {}, "step")
-        reference = partial(_weighted, self.elbo.eager_loss, call, call.leaves)
-        graph = self.graphs.find(call, reference, gradient=True, epoch=epoch)
+        weight = self.kl_weight(args)
+        call = Call.of((self.model, self.guide, self.elbo), weight, args, {}, "step", spared=self.spared)
+        graph = self.graphs.find(call, gradient=True, epoch=epoch)
+        advance(self.elbo)
         if graph is None:
-            return (*self._take_by_pyro(call, reference), None)
+            return (*self._take_by_pyro(call), None)
         graph, (loss, norm) = self.graphs.run(call, graph, self.composition.inputs(graph.graph, call.leaves))
         return loss, norm, graph if self.graphs.is_final(graph) else None
 
+    def _leaves(self, batch: Sequence[Any]) -> list[Tensor]:
+        """The tensors of a call for the next step, which is counted."""
+        leaves = [self.kl_weight(batch), *batch]
+        advance(self.elbo)
+        return leaves
+
     def _take_block(self, graph: Checked, block: list[Sequence[Any]]) -> Iterator[Sequence[Tensor]]:
         """Take several steps in one graph; give their losses and norms. After one not finite nothing moves."""
-        inputs = self.composition.block_inputs(graph.graph, [[self.kl_weight, *batch] for batch in block])
+        inputs = self.composition.block_inputs(graph.graph, [self._leaves(batch) for batch in block])
         if graph.block is None:
             graph.block = self.graphs.compiled_or_not(self.composition.block(graph.graph, len(block)), inputs)
         found = self.graphs.repeat(graph, inputs, steps=len(block))
         return zip(found[::2], found[1::2], strict=True)
 
-    def _take_by_pyro(self, call: Call, reference: Callable[[], Any]) -> tuple[Tensor, Tensor]:
+    def _take_by_pyro(self, call: Call) -> tuple[Tensor, Tensor]:
         """Take one step by Pyro's loss and the same update; return loss and norm."""
         with torch.enable_grad(), poutine.trace(param_only=True) as sites:
-            loss = self.graphs.observe(call, reference, gradient=True)
+            loss = self.graphs.observe(call, gradient=True)
         leaves = {id(p): p for p in parameters_of(sites.trace).values()}
         for module in (self.model, self.guide):
             if isinstance(module, nn.Module):
@@ -117,12 +124,6 @@ class StepLoop:
         with torch.no_grad():
             loss = loss.detach()
             return loss, self.adam.update(loss, [grad for _, grad in used], states, self.adam.scheduled)
-
-
-def _weighted(loss: Callable[..., Any], call: Call, leaves: Sequence[Tensor]) -> Any:
-    """The loss of a call whose first argument is the weight of the latent sites' log densities."""
-    (weight, *args), _ = call.arguments(leaves)
-    return loss(KLWeight(weight)(call.model), KLWeight(weight)(call.guide), *args)
 
 
 def _in_blocks(batches: Iterable[Sequence[Any]], size: int) -> Iterator[list[Sequence[Any]]]:

@@ -8,7 +8,6 @@ loss and gradients on inputs it was not traced on is used from then on, and it i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,7 @@ from pyro_vae.inference.compiled.recording import Recording, parameters_of, with
 from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
 from pyro_vae.inference.compiled.watch import Watch
 
-__all__ = ["CHANGES", "Checked", "Compiled", "Recorded", "Reference", "Refused", "Traced"]
+__all__ = ["CHANGES", "Checked", "Compiled", "Recorded", "Refused", "Traced"]
 
 CHANGES = "numbers or flags that it reads from Python change all the time; pass them as tensors"
 _OTHERS = "the tensors that it reads from outside are others at every run"
@@ -32,8 +31,6 @@ _RUNS_WITH_OTHERS = 3  # in which a program may create its parameters, say
 _RUNS_WITH_CHANGES = 32
 _EVERY = 1000  # steps between checks, once they have doubled up to it
 _APART = 750  # steps since the last check after which one at the beginning of an epoch is worth its twenty steps' time
-
-Reference = Callable[[], Any]  # Pyro's own loss of a call
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Recorded:
     @classmethod
     def after(cls, before: Recorded | None, call: Call, recording: Recording) -> Recorded | Refused:
         """The state after one more recorded run."""
-        watch = Watch((call.model, call.guide), recording.tensors, recording.parameters)
+        watch = Watch(call.programs, recording.tensors, recording.parameters)
         if recording.obstacle is not None or watch.generator:
             return Refused(recording.obstacle or "it has a random generator of its own")
         if before is None:
@@ -74,13 +71,13 @@ class Recorded:
             return Refused(_OTHERS if others >= _RUNS_WITH_OTHERS else CHANGES)
         return cls(recording, watch, alike, others, changes)
 
-    def trace(self, call: Call, loss: Callable[..., Any], *, gradient: bool) -> Traced | Refused:
+    def trace(self, call: Call, *, gradient: bool) -> Traced | Refused:
         """Trace the program; nothing that it writes is left changed."""
         try:
-            graph = tracing.trace(lambda leaves: loss(call, leaves), call.leaves, self.recording, gradient=gradient)
+            graph = tracing.trace(call.traceable, call.leaves, self.recording, gradient=gradient)
         except NotTraceableError as error:
             return Refused(str(error).partition("\n")[0])  # Pyro adds the shapes of all sites
-        return Traced(graph, Watch((call.model, call.guide), graph.tensors, graph.parameters, graph.frozen))
+        return Traced(graph, Watch(call.programs, graph.tensors, graph.parameters, graph.frozen))
 
 
 @dataclass(eq=False)
@@ -90,9 +87,9 @@ class Traced:
     graph: Graph
     watch: Watch
 
-    def check(self, call: Call, reference: Reference, step: int, *, gradient: bool) -> tuple[Any, Checked | Refused]:
+    def check(self, call: Call, step: int, *, gradient: bool) -> tuple[Any, Checked | Refused]:
         """Run graph and Pyro under the same noise; return Pyro's value, and the state that follows."""
-        value, reason = _compare(self.graph, call, reference, gradient=gradient)
+        value, reason = _compare(self.graph, call, gradient=gradient)
         return value, Checked(self.graph, self.watch, right_at=step) if reason is None else Refused(reason)
 
 
@@ -120,13 +117,13 @@ class Checked(Traced):
         """Whether a check falls into so many runs from now; ``epoch``: these begin an epoch."""
         return self.runs + runs >= self.next_check or (epoch and self.runs + 1 - self.last_check >= _APART)
 
-    def recheck(self, call: Call, reference: Reference, step: int, *, gradient: bool) -> str | None:
+    def recheck(self, call: Call, step: int, *, gradient: bool) -> str | None:
         """Compare graph and Pyro again, without a trace left; return how they differ."""
         written, seen = self.graph.written, [*call.leaves, *self.graph.tensors]
         with without_effects(written, seen), poutine.block(), pyro.validation_enabled(False), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                _, reason = _compare(self.graph, call, reference, gradient=gradient)
+                _, reason = _compare(self.graph, call, gradient=gradient)
             except Exception as error:  # noqa: BLE001  Pyro's next run of its own raises it again
                 reason = f"Pyro fails: {error}"
         if reason is None:
@@ -145,7 +142,7 @@ class Compiled(Checked):
     """The graph runs as Inductor's code."""
 
 
-def _compare(graph: Graph, call: Call, reference: Reference, *, gradient: bool) -> tuple[Any, str | None]:
+def _compare(graph: Graph, call: Call, *, gradient: bool) -> tuple[Any, str | None]:
     """Run the graph without a trace left, then Pyro, under the same noise.
 
     Returns:
@@ -157,7 +154,7 @@ def _compare(graph: Graph, call: Call, reference: Reference, *, gradient: bool) 
             found = graph.module(*inputs)
         after = torch.get_rng_state()
     with poutine.trace(param_only=True) as sites:
-        value = reference()
+        value = call.reference()
     if not isinstance(value, Tensor):
         return value, "its loss is no tensor"
     wanted = [value.detach()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.inference.compiled.adam import Adam
-from pyro_vae.inference.compiled.elbos import compiled_twin
+from pyro_vae.inference.compiled.elbos import traceable
 from pyro_vae.inference.compiled.loop import StepLoop
 
 __all__ = ["CompiledStep"]
@@ -36,7 +36,8 @@ class CompiledStep:
     Args:
         model: a Pyro program.
         guide: its guide.
-        loss: ``Trace_ELBO`` or ``TraceMeanField_ELBO``, or a compiled one; ``Trace_ELBO()`` if None.
+        loss: ``Trace_ELBO``, ``TraceMeanField_ELBO``, ``TraceEnum_ELBO``, an objective of this package, or one of
+            these compiled; ``Trace_ELBO()`` if None. A weight that it has of its own multiplies ``kl_weight``.
         lr: the learning rate :math:`\eta`; may be changed at any step.
         betas: Adam's :math:`\beta_1, \beta_2`.
         eps: Adam's :math:`\epsilon`.
@@ -45,6 +46,7 @@ class CompiledStep:
         backend: "inductor" or "eager", as in ``CompiledTrace_ELBO``.
         steps_per_call: how many steps :meth:`run` puts into one graph. Compilation takes as many times as long, and
             results are those of single steps up to rounding; 4 saves small programs another fifth of the time.
+        spared: names of latent sites that ``kl_weight`` leaves alone.
         warn: takes the warnings, as in ``CompiledTrace_ELBO``.
 
     Attributes:
@@ -78,6 +80,7 @@ class CompiledStep:
         clip_norm: float | None = None,
         backend: str = "inductor",
         steps_per_call: int = 1,
+        spared: Set[str] = frozenset(),
         warn: Callable[[Warning], None] | None = None,
     ) -> None:
         checks.among(backend, ["inductor", "eager"], "backend")
@@ -86,8 +89,8 @@ class CompiledStep:
         self.grad_norm = torch.tensor(0.0)
         self._warn = warn
         self._adam = Adam(lr, betas, eps, weight_decay, clip_norm, together=backend == "eager")
-        elbo = compiled_twin(loss if loss is not None else Trace_ELBO(), backend=backend)
-        self._loop = StepLoop(model, guide, elbo, self._adam, backend=backend, warn=self._hear)
+        elbo = traceable(loss if loss is not None else Trace_ELBO())
+        self._loop = StepLoop(model, guide, elbo, self._adam, backend=backend, warn=self._hear, spared=spared)
 
     def __call__(self, *args: Any, kl_weight: float = 1.0, lr: float | None = None, scale: float = 1.0) -> Tensor:
         """Take one step on these arguments, otherwise as :meth:`run`; return the loss before it, a scalar tensor."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.compiled.backend import NotTraceableError, usable_cache
-from pyro_vae.inference.compiled.elbos import compiled_twin
+from pyro_vae.inference.compiled.elbos import CompiledELBO
 from pyro_vae.inference.compiled.graphs import NotCompiled, Retraced
 from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.inference.variational.settings import Settings
@@ -82,10 +82,10 @@ class Engine:
     def _compiled(self, run: TrainingRun, settings: Settings, *, inductor: bool) -> bool:
         """Give the run graphs for its steps and its evaluation; say whether its loss has any."""
         self.description = "one graph a step, " + ("compiled" if inductor else "not compiled: the run is too short")
-        numbers: Any = {"lr": settings.lr, "clip_norm": settings.largest_norm}
+        numbers: Any = {"lr": settings.lr, "clip_norm": settings.largest_norm, "spared": run.kl_weight.spared}
         backend = "inductor" if inductor else "eager"
         try:
-            run.evaluation = compiled_twin(run.loss, backend="eager", warn=_hear_retraced)
+            run.evaluation = CompiledELBO(run.loss, backend="eager", warn=_hear_retraced)
             step = CompiledStep(*run.programs, run.loss, backend=backend, warn=self._hear, **numbers)
         except NotTraceableError as error:
             self._give_up(str(error))

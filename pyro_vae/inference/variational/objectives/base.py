@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro import poutine
@@ -14,12 +14,31 @@ from pyro.infer.util import get_dependent_plate_dims
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
+from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.target.program import Program
 from pyro_vae.randomness import fork_rng
 
-__all__ = ["Objective", "latent_sites"]
+__all__ = ["Draw", "Objective", "latent_sites"]
 
 Site = dict[str, Any]
+
+
+class Draw(NamedTuple):
+    """A latent site's draw.
+
+    Attributes:
+        value: as the guide drew it.
+        leaf: the same, cut off the guide's parameters.
+        seen: the same, as the model sees it.
+        event_dim: how many dimensions one draw has.
+        run: in which run of the programs it was drawn.
+    """
+
+    value: Tensor
+    leaf: Tensor
+    seen: Tensor
+    event_dim: int
+    run: int
 
 
 class Objective(ELBO):
@@ -54,6 +73,7 @@ class Objective(ELBO):
         ValueError: if it is too small for the objective.
     """
 
+    weight: float = 1.0  # of latent sites' log densities at the present step; a subclass may make it a property
     min_particles = 1
     default_particles = 1
 
@@ -78,6 +98,11 @@ class Objective(ELBO):
 
     def differentiable_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the objective, summed over data, with the estimator's gradient."""
+        weigh = KLWeight(self.weight)
+        return self.unweighted_loss(weigh(model), weigh(guide), *args, **kwargs)
+
+    def unweighted_loss(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the same at weight 1, by tensor operations alone: what a compiled graph holds."""
         value, surrogate = self.estimate(model, guide, args, kwargs)
         if surrogate is value:
             return -value
@@ -93,7 +118,11 @@ class Objective(ELBO):
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
+        self.advance()
         return float(loss.detach())
+
+    def advance(self) -> None:
+        """Count a step with gradients, for a weight that follows a schedule."""
 
     def _get_trace(self, model: Program, guide: Program, args: Any, kwargs: Any) -> tuple[Any, Any]:
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
@@ -144,39 +173,48 @@ class Objective(ELBO):
     # -- log weights at leaves -----------------------------------------------------------------------------------
 
     def _at_leaves(
-        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
-        """Draw z from the guide, cut it off its parameters, and evaluate both programs there.
+        self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any], *, through: bool
+    ) -> tuple[list[Draw], Tensor, Tensor]:
+        """Draw z from the guide, and evaluate the guide at leaves with the same values, cut off its parameters.
+
+        Args:
+            model: a Pyro program.
+            guide: its guide.
+            args: their arguments.
+            kwargs: the rest of these.
+            through: whether the model is evaluated at copies of the draws, so that one backward pass goes through it
+                to its own parameters and on to the guide's; or at the leaves.
 
         Returns:
-            The draws, the leaves with the same values, and log p and log q at the leaves ``(K, *plates)``.
+            The draws, and log p and log q ``(K, *plates)``.
         """
-        draws: list[Tensor] = []
-        leaves: list[Tensor] = []
+        draws: list[Draw] = []
         pairs = []
-        for run_model, run_guide in self._programs(model, guide, args, kwargs):
+        for run, (run_model, run_guide) in enumerate(self._programs(model, guide, args, kwargs)):
             guide_trace = poutine.util.prune_subsample_sites(poutine.trace(run_guide).get_trace(*args, **kwargs))
             self._check(guide_trace)
-            cut = guide_trace.copy()
+            cut, seen = guide_trace.copy(), guide_trace.copy()
             latent = latent_sites(guide_trace)
             for name, site in latent.items():
-                leaf = site["value"].detach().requires_grad_()
-                draws.append(site["value"])
-                leaves.append(leaf)
-                node: Any = site.copy()
-                node["value"] = leaf
-                cut.nodes[name] = node
+                value = site["value"]
+                leaf = value.detach().requires_grad_()
+                draw = Draw(value, leaf, value.view_as(value) if through else leaf, site["fn"].event_dim, run)
+                draws.append(draw)
+                for trace, z in ((cut, leaf), (seen, draw.seen)):
+                    node: Any = site.copy()
+                    node["value"] = z
+                    trace.nodes[name] = node
             if len(latent) > 1:  # a site's density may depend on the sites before it
                 cut = poutine.trace(poutine.replay(run_guide, trace=cut)).get_trace(*args, **kwargs)
                 cut = poutine.util.prune_subsample_sites(cut)
-            model_trace = poutine.trace(poutine.replay(run_model, trace=cut)).get_trace(*args, **kwargs)
+            model_trace = poutine.trace(poutine.replay(run_model, trace=seen)).get_trace(*args, **kwargs)
             model_trace = poutine.util.prune_subsample_sites(model_trace)
             for trace in (model_trace, cut):
                 for site in _sample(trace).values():
                     log_prob = site["fn"].log_prob(site["value"])
                     site["log_prob"] = scale_and_mask(log_prob, site["scale"], site["mask"])
             pairs.append(self._sums(model_trace, cut))
-        return draws, leaves, self._particles([p for p, _ in pairs]), self._particles([q for _, q in pairs])
+        return draws, self._particles([p for p, _ in pairs]), self._particles([q for _, q in pairs])
 
     def _programs(self, model: Program, guide: Program, args: Any, kwargs: Any) -> list[tuple[Program, Program]]:
         if not self.vectorize_particles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.program import Program
-from pyro_vae.inference.variational.objectives.base import Objective
+from pyro_vae.inference.variational.objectives.base import Draw, Objective
 
 __all__ = ["DoublyReparameterisedELBO", "ImportanceWeightedELBO", "RenyiELBO"]
 
@@ -52,8 +53,8 @@ class DoublyReparameterisedELBO(ImportanceWeightedELBO):
     r"""The importance-weighted bound with the doubly reparameterised gradient (DReG).
 
     The guide's gradient is :math:`\sum_k \tilde w_k^2\, \partial_z \log w_k\, \partial_\phi z_k` with normalised
-    weights :math:`\tilde w`: unbiased, and its signal does not vanish beside its noise as K grows. The model's gradient
-    is that of the bound.
+    weights :math:`\tilde w`: unbiased where a datum depends on its own draws alone, and its signal does not vanish
+    beside its noise as K grows. The model's gradient is that of the bound.
 
     Source:
         Tucker et al. 2019, equation 10.
@@ -67,10 +68,14 @@ class DoublyReparameterisedELBO(ImportanceWeightedELBO):
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor]:
         """Return the bound and the surrogate of its gradient."""
-        draws, leaves, log_p, log_q = self._at_leaves(model, guide, args, kwargs)
+        draws, log_p, log_q = self._at_leaves(model, guide, args, kwargs, through=True)
         log_w = log_p - log_q
         weight = log_w.detach().softmax(0)
-        surrogate = (weight * log_p).sum() + pull_back((weight.square() * log_w).sum(), leaves, draws)
+        for draw in draws:  # the gradient that comes back through the model has one weight; here it gets the other
+            if draw.seen.requires_grad:
+                own = weight if self.vectorize_particles else weight[draw.run]
+                draw.seen.register_hook(partial(_times, own.reshape(*own.shape, *[1] * draw.event_dim)))
+        surrogate = (weight * log_p).sum() - pull_back((weight.square() * log_q).sum(), draws)
         return _log_mean_exp(log_w).sum(), surrogate
 
 
@@ -110,13 +115,18 @@ class RenyiELBO(ImportanceWeightedELBO):
         return bound, bound
 
 
-def pull_back(objective: Tensor, leaves: list[Tensor], draws: list[Tensor]) -> Tensor:
+def _times(weight: Tensor, grad: Tensor) -> Tensor:
+    return (weight * grad).reshape(grad.shape)  # the weight may have empty dimensions to the left of the draw's
+
+
+def pull_back(objective: Tensor, draws: list[Draw]) -> Tensor:
     """Return a scalar whose gradient carries the objective's gradient at the leaves back through the draws."""
-    if not objective.requires_grad:  # only the value is asked for
-        return objective.new_zeros(())
-    grads = torch.autograd.grad(objective, leaves, retain_graph=True, allow_unused=True)
     zero = objective.new_zeros(())
-    return sum(((g * z).sum() for g, z in zip(grads, draws, strict=True) if g is not None and z.requires_grad), zero)
+    if not objective.requires_grad:  # only the value is asked for
+        return zero
+    grads = torch.autograd.grad(objective, [d.leaf for d in draws], retain_graph=True, allow_unused=True)
+    pairs = [(g, d.value) for g, d in zip(grads, draws, strict=True) if g is not None and d.value.requires_grad]
+    return sum(((g * z).sum() for g, z in pairs), zero)
 
 
 def _log_mean_exp(log_w: Tensor) -> Tensor:

@@ -37,7 +37,6 @@ class PathDerivativeELBO(Objective):
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor]:
         """Return the ELBO and the surrogate of its gradient."""
-        draws, leaves, log_p, log_q = self._at_leaves(model, guide, args, kwargs)
+        draws, log_p, log_q = self._at_leaves(model, guide, args, kwargs, through=True)
         K = self.num_particles
-        elbo = (log_p - log_q).sum() / K
-        return elbo, log_p.sum() / K + pull_back(elbo, leaves, draws)
+        return (log_p - log_q).sum() / K, log_p.sum() / K - pull_back(log_q.sum() / K, draws)

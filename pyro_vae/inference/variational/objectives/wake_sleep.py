@@ -46,7 +46,7 @@ class ReweightedWakeSleep(ImportanceWeightedELBO):
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor]:
         """Return the bound and the surrogate of both gradients."""
-        _, _, log_p, log_q = self._at_leaves(model, guide, args, kwargs)
+        _, log_p, log_q = self._at_leaves(model, guide, args, kwargs, through=False)
         log_w = (log_p - log_q).detach()
         weight = torch.softmax(log_w, 0)
         return _log_mean_exp(log_w).sum(), (weight * (log_p + log_q)).sum()

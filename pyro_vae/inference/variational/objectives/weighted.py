@@ -11,7 +11,6 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.objectives.base import Objective, _sample, latent_sites
 
@@ -46,27 +45,33 @@ class BetaELBO(Objective):
         if not callable(beta) and not (isinstance(beta, (int, float)) and beta >= 0 and math.isfinite(beta)):
             raise ValueError(say("a beta of at least 0, or a schedule", f"{beta!r}", "beta=1.0"))
         self.beta = beta
-        self.step = 0
+        self._steps = [0]  # in a list: what graphs watch for changes are scalars
 
     @property
-    def weight(self) -> float:
+    def step(self) -> int:
+        """How many steps have been taken."""
+        return self._steps[0]
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._steps[0] = step
+
+    @property
+    def weight(self) -> float:  # type: ignore[override]
         """The weight at the present step."""
         return float(self.beta(self.step)) if callable(self.beta) else float(self.beta)
 
     def estimate(
         self, model: Program, guide: Program, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Tensor, Tensor]:
-        """Return the weighted ELBO twice: autograd does the rest."""
-        with KLWeight(self.weight):
-            log_p, log_q = self._log_densities(model, guide, args, kwargs)
+        """Return the ELBO, of programs that have the weight already, twice: autograd does the rest."""
+        log_p, log_q = self._log_densities(model, guide, args, kwargs)
         elbo = (log_p.sum() - log_q.sum()) / self.num_particles
         return elbo, elbo
 
-    def loss_and_grads(self, model: Program, guide: Program, *args: Any, **kwargs: Any) -> float:
-        """Return the loss, add its gradient to the parameters', and count a step of the schedule."""
-        loss = super().loss_and_grads(model, guide, *args, **kwargs)
+    def advance(self) -> None:
+        """Count a step of the schedule."""
         self.step += 1
-        return loss
 
 
 class FreeBitsELBO(Objective):
