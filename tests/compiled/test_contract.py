@@ -468,7 +468,7 @@ def test_checks_come_at_powers_of_two_then_at_thousands_and_at_epochs_far_apart(
     call = types.SimpleNamespace(leaves=[])
     for run in range(1, 3101):
         if graph.is_due(epoch=run in (300, 340, 1300, 1800)):
-            graph.recheck(call, None, run, gradient=True)
+            graph.recheck(call, run, gradient=True)
             at.append(run)
         graph.runs += 1
     assert at == [2, 4, 8, 16, 32, 64, 128, 256, 512, 1000, 1800, 3000]
