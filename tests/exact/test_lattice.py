@@ -61,3 +61,35 @@ def test_a_peak_that_the_lattice_does_not_show_is_found():
     value = torch.cat([log_joint(part.unsqueeze(1)) for part in z.split(50_000)])
     exact = value.logsumexp(0) + torch.log(z[1, 0] - z[0, 0])
     assert ((posterior.log_evidence[:3] - exact).abs() <= posterior.error_bound[:3] + 1e-6).all()
+
+
+@pytest.mark.parametrize("steep", [5.0, 40.0])
+def test_a_narrow_peak_between_the_points_beside_a_wide_one_is_counted(steep):
+    """z -> z^2 on the left, (steep z)^2 on the right: the peak on the right moves no sum that steps over it."""
+
+    class Bent(torch.nn.Module):
+        def forward(self, z):
+            return torch.where(z < 0, z, steep * z).square()
+
+    model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Gaussian(Bent(), scale=0.1))
+    x = torch.linspace(0.8, 1.2, 41)[:, None]
+    posterior = pv.quadrature(model, x)
+    z = torch.linspace(-4.0, 4.0, 800_001)[:, None]
+    log_joint = Target(model, x[::8]).log_joint
+    exact = torch.cat([log_joint(part.unsqueeze(1)) for part in z.split(50_000)]).logsumexp(0) + torch.log(z[1] - z[0])
+    assert ((posterior.log_evidence[::8] - exact).abs() <= posterior.error_bound[::8] + 1e-6).all()
+
+
+def test_single_precision_is_enough_for_sharp_likelihoods():
+    """Terms of a sharp Gaussian are thousands of nats where their sum is a few."""
+    network = torch.nn.Linear(2, 20).float()
+    model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(network, scale=0.03)).float()
+    x = model.sample(50)["x"].float()
+    target = Target(model, x)
+    u = pv.analytic(model, x).mean[:10].unsqueeze(1)
+    with torch.no_grad():
+        shared, apart = target.log_joint(u), target.log_joint(u.expand(-1, 50, -1))
+        exact = Target(model.double(), x.double()).log_joint(u.double().expand(-1, 50, -1))
+    near = exact > exact.amax() - 50
+    assert target.has_products
+    assert float((shared - exact)[near].abs().max()) < 2 * float((apart - exact)[near].abs().max()) + 1e-4

@@ -44,7 +44,7 @@ class CountedDensity:
 
     def of(self, rows: Tensor) -> CountedDensity:
         """The same of some data, ``(n,)``; what it counts is counted here."""
-        if len(rows) == self.target.num_data:
+        if rows.tolist() == list(range(self.target.num_data)):  # all of them, in their order
             return self
         return CountedDensity(self.target.rows(rows), self)
 

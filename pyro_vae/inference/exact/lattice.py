@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyro_vae.inference.exact.frames import DEPTH, FINE, CountedDensity, missing_peaks
 from pyro_vae.inference.exact.grids import Frame, Grid, scatter
+from pyro_vae.inference.exact.peaks import Peaks
 from pyro_vae.inference.exact.sums import Found, integral
 
 __all__ = ["share"]
@@ -20,7 +21,8 @@ _BUCKET = 16  # windows of sizes within so many points are one grid
 def share(density: CountedDensity, coarse: Grid, found: Found, *, tolerance: float, max_points: int) -> None:
     """Halve the spacing of one lattice for all data while that costs less than a grid each; take in what it resolves.
 
-    Data with peaks outside of what the coarse grid shows of them are left to grids of their own.
+    Data with peaks outside of what the coarse grid shows of them are left to grids of their own; peaks inside must be
+    resolved by the spacing, for one that falls between the points moves no sum.
 
     Args:
         density: of all data.
@@ -32,11 +34,12 @@ def share(density: CountedDensity, coarse: Grid, found: Found, *, tolerance: flo
     L, N = density.target.latent_dim, density.target.num_data
     cut = _windows(coarse)
     seen = coarse.log_joint.double().logsumexp(0) + coarse.log_cell
-    hidden = missing_peaks(density.target, coarse.expand(N), _frames(cut, N), seen).log_mass.isfinite().any(0)
+    peaks = missing_peaks(density.target, coarse.expand(N), _top(coarse), seen)
+    hidden = (peaks.log_mass.isfinite() & ~_frames(cut, N).holds(peaks.u)).any(0)
     cut = [(rows[keep], grid.take(keep)) for rows, grid in cut for keep in [~hidden[rows]]]
     step = coarse.step
     while cut:
-        rows, boxes = _take_in(cut, found, tolerance, max_points)
+        rows, boxes = _take_in(cut, peaks, found, tolerance, max_points)
         if not len(rows):
             return
         step = step / 2
@@ -50,12 +53,22 @@ def share(density: CountedDensity, coarse: Grid, found: Found, *, tolerance: flo
             cut += [(some[own], grid) for own, grid in _windows(Grid.over(box, m, density.of(some)))]
 
 
-def _take_in(cut: list[tuple[Tensor, Grid]], found: Found, tolerance: float, max_points: int) -> tuple[Tensor, Frame]:
-    """Take in the grids whose bound is below the tolerance; return the other data, and their boxes."""
+def _top(coarse: Grid) -> Frame:
+    """A box around each datum's highest point, a cell and a half on each side: that peak shows in the sums."""
+    place = coarse.points().squeeze(1)[coarse.log_joint.argmax(0)]
+    lattice = coarse.expand(len(place))
+    return Frame(lattice.centre, lattice.basis, place - 1.5 * coarse.step, place + 1.5 * coarse.step)
+
+
+def _take_in(
+    cut: list[tuple[Tensor, Grid]], peaks: Peaks, found: Found, tolerance: float, max_points: int
+) -> tuple[Tensor, Frame]:
+    """Take in the grids whose bound is below the tolerance and that show every peak; return the rest, and its boxes."""
     left, boxes = [], []
     for rows, grid in cut:
         value, error, rounded = integral(grid)
         done = ((error <= tolerance) | (error - rounded < rounded)) & (len(grid.log_joint) <= max_points)
+        done &= peaks.take(rows).resolved(grid.basis, grid.step)
         found.add(rows[done], grid.take(done), value[done], error[done])
         left.append(rows[~done])
         boxes.append(grid.take(~done).frame)

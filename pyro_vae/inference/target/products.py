@@ -136,7 +136,8 @@ class Product:
         parts = _parts(fn)
         pieces = value.split([part.event_shape[0] for part in parts], -1) if len(parts) > 1 else (value,)
         families = [_FAMILIES[type(part.base_dist)] for part in parts]
-        self.dtype = torch.float64 if any(family.exact for family in families) else value.dtype
+        self._own_dtype = families[0].parameters(parts[0].base_dist)[0].dtype
+        self.dtype = torch.float64 if any(family.exact for family in families) else self._own_dtype
         self._families = families
         self._masked = missing is not None
         columns: list[Tensor] = []
@@ -179,16 +180,16 @@ class Product:
         natural: list[Tensor] = []
         constant = self.statistics.new_zeros(())
         for part, family in zip(_parts(fn), self._families, strict=True):
-            row = _Row(part.base_dist) if part.batch_shape else part.base_dist
+            row = _Row(part, self.dtype)
             for eta in family.parameters(row):
-                natural.append(eta.to(self.dtype).flatten())
-            log_normaliser = family.normaliser(row).to(self.dtype).flatten()
+                natural.append(eta.flatten())
+            log_normaliser = family.normaliser(row).flatten()
             if self._masked:
                 natural.append(-log_normaliser)
             else:
                 constant = constant - log_normaliser.sum()
         ends = torch.stack([torch.ones_like(constant), constant])
-        return (self.statistics @ torch.cat([*natural, ends])).to(eta.dtype)
+        return (self.statistics @ torch.cat([*natural, ends])).to(self._own_dtype)
 
 
 def _parts(fn: Any) -> list[Any]:
@@ -198,11 +199,12 @@ def _parts(fn: Any) -> list[Any]:
 
 
 class _Row:
-    """The parameters of the first datum, which all data share."""
+    """The parameters of the first datum, which all data share, in the product's precision."""
 
-    def __init__(self, fn: Any) -> None:
-        self._fn = fn
+    def __init__(self, part: Any, dtype: torch.dtype) -> None:
+        self._part = part
+        self._dtype = dtype
 
     def __getattr__(self, name: str) -> Tensor:
-        found: Tensor = getattr(self._fn, name)[0]
-        return found
+        found: Tensor = getattr(self._part.base_dist, name)
+        return (found[0] if self._part.batch_shape else found).to(self._dtype)
