@@ -92,7 +92,7 @@ def _printable(options: dict[str, Any]) -> dict[str, Any]:
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the report, the figures and the table.")] = Path("demo"),
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the 1,437 training digits.")] = 60,
-    chained: Annotated[int, typer.Option(min=1, max=360, help="Digits that Pyro's own NUTS samples.")] = 24,
+    chained: Annotated[int, typer.Option(min=1, max=360, help="Digits that Pyro's own NUTS samples.")] = 6,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
