@@ -94,7 +94,7 @@ def quadrature(
     m = FINE.get(L, 4) if resolution is None else positive_integer(resolution, "resolution", minimum=4)
     m += -m % 4
     density = CountedDensity(target)
-    found = Found(target.num_data)
+    found = Found(target.num_data, target.origin.device)
     if not L:
         _sum_alone(density, found)
     else:

@@ -17,9 +17,10 @@ _LEAK = 1e-3  # share of the mass at the grid's edge above which no bound is giv
 class Found:
     """The grids that are fine enough, each with its data, their log integrals and the bounds on the errors."""
 
-    def __init__(self, num_data: int) -> None:
+    def __init__(self, num_data: int, device: torch.device) -> None:
         self.grids: list[tuple[Tensor, Grid]] = []
         self.num_data = num_data
+        self._there = torch.zeros(num_data, dtype=torch.bool, device=device)
         self._evidence: list[tuple[Tensor, Tensor]] = []
         self._bound: list[tuple[Tensor, Tensor]] = []
 
@@ -27,15 +28,13 @@ class Found:
         """Take in the grids of some data, if any."""
         if len(rows):
             self.grids.append((rows, grid))
+            self._there[rows] = True
             self._evidence.append((rows, evidence))
             self._bound.append((rows, bound))
 
     def missing(self) -> Tensor:
         """The data that none of the grids is of."""
-        there = torch.zeros(self.num_data, dtype=torch.bool)
-        for rows, _ in self.grids:
-            there[rows] = True
-        return (~there).nonzero().squeeze(-1)
+        return (~self._there).nonzero().squeeze(-1)
 
     def evidence_and_bound(self) -> tuple[Tensor, Tensor]:
         """The log integrals and the bounds, ``(N,)`` each, in the order of the data."""

@@ -110,6 +110,7 @@ class SharedPoints:
         return None
 
     def _agrees(self, target: Target, u: Tensor) -> bool:
+        """Whether both are what the program itself gives for all data at u ``(1, L)``."""
         direct = log_parts(target.trace(u), target.layout, frozenset(), u)
         return all(torch.allclose(a, b, rtol=1e-4, atol=1e-3) for a, b in zip(direct, self(u), strict=True))
 
