@@ -114,18 +114,18 @@ def test_the_density_of_a_chain_is_one_graph_of_tensor_operations(float64):
         torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("program", [_bernoulli, programs.zero_inflated])
-def test_means_are_those_of_pyros_own_nuts(program, float64):
+@pytest.mark.parametrize(("program", "num_samples"), [(_bernoulli, 1000), (programs.zero_inflated, 300)])
+def test_means_are_those_of_pyros_own_nuts(program, num_samples, float64):
     program, x = config_enumerate(program), torch.tensor([0.3, -1.0, 2.2, 0.9, 2.6, 0.1])
     found = pv.mcmc(program, x, plate=None, kernel=pv.NUTS(), num_samples=300, warmup_steps=150, compile=False)
-    own = MCMC(NUTS(program, max_plate_nesting=1), num_samples=300, warmup_steps=100, disable_progbar=True)
+    own = MCMC(NUTS(program, max_plate_nesting=1), num_samples=num_samples, warmup_steps=100, disable_progbar=True)
     own.run(x)
     for name, draws in own.get_samples(group_by_chain=True).items():
         draws = draws.unsqueeze(2)  # noqa: PLW2901
         error = (diagnostics.mcse_mean(draws).square() + found.mcse[name].square()).sqrt()
         assert bool(((draws.mean((0, 1)) - found.mean()[name]).abs() < STANDARD_ERRORS * error).all())
         assert bool((found.mcse[name] < 0.1 * found.std()[name]).all())  # and they say something
-        assert bool((error < 0.5 * found.std()[name]).all())  # Pyro's is one chain
+        assert bool((error < 0.2 * found.std()[name]).all())
 
 
 def test_a_long_chain_is_left_to_pyro_with_the_reason(float64):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.inference.target import products
 from pyro_vae.inference.target.products import Product
 from pyro_vae.inference.target.target import Target
 from pyro_vae.networks import mlp
@@ -80,6 +81,14 @@ def test_a_law_that_is_not_shared_has_no_product(program):
     target = Target(program, torch.poisson(torch.full((6, 2), 2.0)))
     assert not target.has_products
     assert _gap(target, torch.randn(10, 1, 2)) < 1e-9
+
+
+def test_statistics_that_memory_has_no_room_for_are_not_made(monkeypatch):
+    monkeypatch.setattr(products, "_MOST_NUMBERS", 9 * 3 * 4 - 1)
+    x = torch.randint(4, (9, 3)).double()
+    model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Categorical(mlp(2, 12), num_categories=4))
+    assert not Target(model, x).has_products
+    assert Target(model, x[:8]).has_products
 
 
 def test_a_product_that_is_off_is_not_taken(monkeypatch):

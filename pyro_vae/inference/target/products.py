@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Product", "SharedPoints"]
 
+_MOST_NUMBERS = 2**26  # that the statistics of the data may hold: half a gigabyte in float64
 _FAR = (1.0, -1.0, 0.1, 4.0, -4.0)  # times a point near 0: where products are tried
 
 
@@ -168,7 +169,12 @@ class Product:
         if not simple or frame is None or frame.dim != -1 or len(fn.batch_shape) != 1:
             return None
         try:
-            if any(type(part.base_dist) not in _FAMILIES for part in _parts(fn)):
+            parts = _parts(fn)
+            if any(type(part.base_dist) not in _FAMILIES for part in parts):
+                return None
+            rows = [(_FAMILIES[type(part.base_dist)], _Row(part, torch.float64)) for part in parts]
+            numbers = sum(eta.numel() for family, row in rows for eta in family.parameters(row))
+            if len(value) * numbers > _MOST_NUMBERS:
                 return None
             made = cls(fn, value)
             found, direct = made(fn), fn.log_prob(value)
