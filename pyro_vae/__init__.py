@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae import likelihoods as likelihoods
     from pyro_vae import networks as networks
     from pyro_vae import priors as priors
+    from pyro_vae import systems as systems
     from pyro_vae.evaluation.evidence.bracket import Bracket as Bracket
     from pyro_vae.evaluation.evidence.bracket import bracket as bracket
     from pyro_vae.evaluation.evidence.evidence import Evidence as Evidence
@@ -78,6 +79,9 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.inference.variational.fit import History as History
     from pyro_vae.inference.variational.fit import fit as fit
     from pyro_vae.model import Model as Model
+    from pyro_vae.systems.adversarial import AdversarialHistory as AdversarialHistory
+    from pyro_vae.systems.adversarial import AdversarialWarning as AdversarialWarning
+    from pyro_vae.systems.adversarial import fit_adversarial as fit_adversarial
 
 _HOMES = {
     "datasets": "pyro_vae.datasets",
@@ -86,6 +90,7 @@ _HOMES = {
     "likelihoods": "pyro_vae.likelihoods",
     "networks": "pyro_vae.networks",
     "priors": "pyro_vae.priors",
+    "systems": "pyro_vae.systems",
     "Agreement": "pyro_vae.evaluation.posterior.agreement",
     "agreement": "pyro_vae.evaluation.posterior.agreement",
     "Calibration": "pyro_vae.evaluation.posterior.calibration",
@@ -148,6 +153,9 @@ _HOMES = {
     "History": "pyro_vae.inference.variational.fit",
     "fit": "pyro_vae.inference.variational.fit",
     "Model": "pyro_vae.model",
+    "AdversarialHistory": "pyro_vae.systems.adversarial",
+    "AdversarialWarning": "pyro_vae.systems.adversarial",
+    "fit_adversarial": "pyro_vae.systems.adversarial",
 }
 
 __all__ = list(_HOMES)
