@@ -56,7 +56,11 @@ class Contest:
         self.losses: dict[str, list[float]] = defaultdict(list)
         self.players = game.players()
         pairs = zip(self.players, lr, strict=True)
-        self.optimisers = [torch.optim.Adam(player, lr=rate, betas=_BETAS, fused=True) for player, rate in pairs]
+        self.optimisers = {
+            name: torch.optim.Adam(player, lr=rate, betas=_BETAS, fused=True)
+            for name, (player, rate) in zip(_PLAYERS, pairs, strict=True)
+            if player  # a game may have no discriminator to train
+        }
         self._moving = [*self.players[1], *game.generator_statistics()]
         self.averaged = [tensor.detach().clone() for tensor in self._moving]
         self._order = torch.empty(0, dtype=torch.int64)
@@ -106,12 +110,12 @@ class Contest:
         move = self.game.play(*batch)
         shown = {name: value.detach() for name, value in move.items()}
         judged = self.game.discriminator_loss(shown, *batch)
-        self._turn(0, judged)
+        self._turn("discriminator", judged)
         for parameter in self.players[0]:
             parameter.requires_grad_(False)
         try:
             made = self.game.generator_loss(move, *batch)
-            self._turn(1, made)
+            self._turn("generator", made)
         finally:
             for parameter in self.players[0]:
                 parameter.requires_grad_(True)
@@ -120,7 +124,9 @@ class Contest:
         torch._foreach_lerp_(self.averaged, [tensor.detach() for tensor in self._moving], 1 - keep)
         return {name: value.detach() for name, value in {**made, **judged}.items()}
 
-    def _turn(self, player: int, terms: dict[str, Tensor]) -> None:
+    def _turn(self, player: str, terms: dict[str, Tensor]) -> None:
+        if player not in self.optimisers:
+            return
         self.optimisers[player].zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
         self.optimisers[player].step()
@@ -133,7 +139,7 @@ class Contest:
             self._restore()
             term, step = min(bad, key=lambda pair: pair[1])
             got = f"{values[term][step]:g} in the term {list(found)[term]!r} at step {first + step}"
-            rates = ", ".join(f"{optimiser.param_groups[0]['lr']:g}" for optimiser in self.optimisers)
+            rates = ", ".join(f"{optimiser.param_groups[0]['lr']:g}" for optimiser in self.optimisers.values())
             raise FloatingPointError(
                 say("finite losses", got, f"a smaller lr than {rates}, a larger penalty, or data on the scale of 1")
             )
@@ -150,7 +156,7 @@ class Contest:
         state.tensors["order"] = self._order.clone()
         for name, values in self.losses.items():
             state.tensors[f"losses.{name}"] = torch.tensor(values, dtype=torch.float64)
-        for player, optimiser in zip(_PLAYERS, self.optimisers, strict=True):
+        for player, optimiser in self.optimisers.items():
             own = TrainingState()
             save_optimiser(optimiser, own)
             state.tensors |= {f"{player}.{name}": value for name, value in own.tensors.items()}
@@ -175,7 +181,7 @@ class Contest:
         self._order, self.step = state.tensors["order"], state.numbers["step"]
         kept = _named(state, "losses")
         self.losses = defaultdict(list, {name: kept[name].tolist() for name in state.numbers["terms"]})
-        for player, optimiser in zip(_PLAYERS, self.optimisers, strict=True):
+        for player, optimiser in self.optimisers.items():
             load_optimiser(optimiser, TrainingState(_named(state, player), state.numbers[player]))
         load_random(state)
         self._good = self._weights()
@@ -189,7 +195,7 @@ class Contest:
 
     def _drop_gradients(self) -> None:
         """A gradient left behind would add to the user's next one."""
-        for optimiser in self.optimisers:
+        for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
 
 
