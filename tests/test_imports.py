@@ -63,6 +63,7 @@ MAY_IMPORT = {
         "inference.variational",
         *ROUTES,
     ],
+    "systems": ["flows", "inference.target", "inference.variational", *PARTS],
     "factor_analysis": [],
     "runs": [
         "datasets",
