@@ -37,8 +37,8 @@ class FlowDensity(torch.nn.Module):
     "data", and ``guide`` an empty one; with ``num_levels`` the latent site "y" is what was dequantised.
 
     Args:
-        data_dim: D.
-        base: the law of f(x): "normal" or "logistic", standard and independent.
+        data_dim: D, at least 2.
+        base: the law of f(x), "normal" or "logistic": independent, of mean 0 and variance 1.
         num_levels: K of whole numbers; None for real numbers.
         intensities: whether levels are given as k / (K - 1).
         dequantisation: "uniform", or "variational" for a learned q(y|x).
@@ -70,7 +70,7 @@ class FlowDensity(torch.nn.Module):
         alpha: float | None = None,
     ) -> None:
         super().__init__()
-        self.data_dim = positive_integer(data_dim, "data_dim")
+        self.data_dim = positive_integer(data_dim, "data_dim", minimum=2)
         self.base = among(base, ("normal", "logistic"), "base")
         among(dequantisation, ("uniform", "variational"), "dequantisation")
         self.num_levels = None if num_levels is None else positive_integer(num_levels, "num_levels", minimum=2)
@@ -86,7 +86,7 @@ class FlowDensity(torch.nn.Module):
         self.dequantiser: Dequantiser | None = None
         if self.num_levels is not None:
             uniform = dequantisation == "uniform"
-            kind = UniformDequantiser(self.num_levels) if uniform else VariationalDequantiser(data_dim, self.num_levels)
+            kind = UniformDequantiser(self.num_levels) if uniform else VariationalDequantiser(self.data_dim, self.num_levels)
             self.dequantiser = kind
         self.register_buffer("loc", torch.zeros(self.data_dim), persistent=False)
         # no child modules: a child that holds its parent has no end
@@ -98,7 +98,8 @@ class FlowDensity(torch.nn.Module):
     def distribution(self) -> FlowDistribution:
         """Return the density as a Pyro distribution, ``event_shape (D,)``: of x, or of y where data are levels."""
         one = torch.ones_like(self.loc)
-        law = dist.Normal(self.loc, one) if self.base == "normal" else dist.Logistic(self.loc, one)
+        normal = self.base == "normal"
+        law = dist.Normal(self.loc, one) if normal else dist.Logistic(self.loc, math.sqrt(3) / math.pi * one)
         end = self._end()
         support = constraints.real if end is None else constraints.interval(0.0, end)
         return FlowWithin(LayerTransform(self._whole()), law.to_event(1), support)
