@@ -86,7 +86,8 @@ class FlowDensity(torch.nn.Module):
         self.dequantiser: Dequantiser | None = None
         if self.num_levels is not None:
             uniform = dequantisation == "uniform"
-            kind = UniformDequantiser(self.num_levels) if uniform else VariationalDequantiser(self.data_dim, self.num_levels)
+            D, K = self.data_dim, self.num_levels
+            kind = UniformDequantiser(K) if uniform else VariationalDequantiser(D, K)
             self.dequantiser = kind
         self.register_buffer("loc", torch.zeros(self.data_dim), persistent=False)
         # no child modules: a child that holds its parent has no end

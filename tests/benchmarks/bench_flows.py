@@ -7,8 +7,8 @@ evenly over its column's own rounding, for a density of repeated values has no b
 start from the whitened table (Ledoit and Wolf's covariance: where they start, they are the full-covariance Gaussian),
 learn under weight decay on four fifths of the training rows until the rest no longer improves, and then once more on
 all of them for as many steps. *Digits*: counts 0 to 16; *MNIST*: 8,000 training and 2,000 test images, 256 levels.
-There the flows' figure is the dequantised bound (uniform noise; "variational" where it says so), the Gaussian's the same
-bound on the same noise, and the VAE's the importance-weighted bound on the probability of the levels itself: no
+There the flows' figure is the dequantised bound (noise uniform, or variational where it says so), the Gaussian's the
+same bound on such noise, and the VAE's the importance-weighted bound on the probability of the levels itself: no
 continuous model can gain on it by noise. Bits per dimension are of the units that the table, or the levels, have.
 """
 
