@@ -64,6 +64,7 @@ MAY_IMPORT = {
         "inference.variational",
         *ROUTES,
     ],
+    "systems": ["flows", "inference.target", "inference.variational", *PARTS],
     "factor_analysis": [],
     "runs": [
         "datasets",

@@ -1,15 +1,26 @@
-"""Whole systems of the literature, built of the package's parts and trained on it."""
+"""The lecture's other systems, as they were published: DRAW, NICE, Real NVP, GAN, InfoGAN, StackGAN; and GMMN."""
 
+from pyro_vae.systems.attention import GaussianWindow, gaussian_window
+from pyro_vae.systems.draw import DRAW, DrawDecoder, DrawGuide
 from pyro_vae.systems.gan import GAN
 from pyro_vae.systems.gmmn import GMMN
 from pyro_vae.systems.infogan import InfoGAN, mutual_information
 from pyro_vae.systems.mmd import maximum_mean_discrepancy
+from pyro_vae.systems.nice import NICE
 from pyro_vae.systems.observation import observation_model
+from pyro_vae.systems.real_nvp import RealNVP
 
 __all__ = [
+    "DRAW",
     "GAN",
     "GMMN",
+    "NICE",
+    "DrawDecoder",
+    "DrawGuide",
+    "GaussianWindow",
     "InfoGAN",
+    "RealNVP",
+    "gaussian_window",
     "maximum_mean_discrepancy",
     "mutual_information",
     "observation_model",
