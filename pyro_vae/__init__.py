@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae import likelihoods as likelihoods
     from pyro_vae import networks as networks
     from pyro_vae import priors as priors
+    from pyro_vae import systems as systems
     from pyro_vae.evaluation.evidence.bracket import Bracket as Bracket
     from pyro_vae.evaluation.evidence.bracket import bracket as bracket
     from pyro_vae.evaluation.evidence.evidence import Evidence as Evidence
@@ -82,6 +83,7 @@ _HOMES = {
     "likelihoods": "pyro_vae.likelihoods",
     "networks": "pyro_vae.networks",
     "priors": "pyro_vae.priors",
+    "systems": "pyro_vae.systems",
     "Agreement": "pyro_vae.evaluation.posterior.agreement",
     "agreement": "pyro_vae.evaluation.posterior.agreement",
     "Calibration": "pyro_vae.evaluation.posterior.calibration",
