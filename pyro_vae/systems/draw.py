@@ -78,8 +78,8 @@ class DrawDecoder(nn.Module):
         self.latent_dim = latent_dim
         self.num_glimpses = num_glimpses
         self.gates = nn.Linear(latent_dim + hidden, 4 * hidden)
-        whole = window is None
-        self.write = WriteWhole(hidden, image_shape) if whole else WriteWindow(hidden, image_shape, size=window)
+        sizes = hidden, image_shape
+        self.write = WriteWhole(*sizes) if window is None else WriteWindow(*sizes, size=window)
         self.first_canvas = nn.Parameter(torch.zeros(math.prod(image_shape)))
         self.first_hidden = nn.Parameter(torch.zeros(hidden))
         self.first_cell = nn.Parameter(torch.zeros(hidden))
@@ -90,8 +90,7 @@ class DrawDecoder(nn.Module):
 
     def step(self, z: Tensor, drawing: Drawing) -> Drawing:
         """Return the drawing after one more glimpse, of latents ``(..., L)``."""
-        gates = self.gates(torch.cat([z, drawing.hidden], -1))
-        hidden, cell = lstm(gates, drawing.cell)
+        hidden, cell = self._recur(z, drawing.hidden, drawing.cell)
         return Drawing(drawing.canvas + self.write(hidden), hidden, cell)
 
     def steps(self, z: Tensor) -> Iterator[Drawing]:
@@ -102,10 +101,16 @@ class DrawDecoder(nn.Module):
             yield drawing
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return the last canvas, ``(..., D)``."""
-        for drawing in self.steps(z):
-            last = drawing
-        return last.canvas
+        """Return the last canvas, ``(..., D)``: nothing looks at those before, so all glimpses are written at once."""
+        canvas, hidden, cell = self.start(z.shape[:-1])
+        states: list[Tensor] = []
+        for glimpse in z.split(self.latent_dim, -1):
+            hidden, cell = self._recur(glimpse, hidden, cell)
+            states.append(hidden)
+        return canvas + self.write.total(torch.stack(states))
+
+    def _recur(self, z: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        return lstm(self.gates(torch.cat([z, hidden], -1)), cell)
 
 
 class DrawGuide(Guide):
@@ -148,9 +153,8 @@ class DrawGuide(Guide):
         self.latent_dim = decoder.num_glimpses * decoder.latent_dim
         self.image_shape = image_shape
         self.link = link
-        whole = window is None
         sizes = hidden, image_shape, 4 * hidden
-        self.read = ReadWhole(*sizes) if whole else ReadWindow(*sizes, size=window)
+        self.read = ReadWhole(*sizes) if window is None else ReadWindow(*sizes, size=window)
         self.states = nn.Linear(2 * hidden, 4 * hidden, bias=False)
         self.head = nn.Linear(hidden, 2 * decoder.latent_dim)
         self.first_hidden = nn.Parameter(torch.zeros(hidden))

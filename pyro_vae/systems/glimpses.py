@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from pyro_vae.systems.attention import GaussianWindow, WindowHead
 
@@ -99,6 +100,10 @@ class WriteWhole(nn.Linear):
     def __init__(self, hidden: int, image_shape: tuple[int, int]) -> None:
         super().__init__(hidden, math.prod(image_shape))
 
+    def total(self, states: Tensor) -> Tensor:
+        """Return the sum of what T states ``(T, ..., hidden)`` add to the canvas, ``(..., D)``, by one product."""
+        return linear(states.sum(0), self.weight, len(states) * self.bias)
+
 
 class WriteWindow(nn.Module):
     r"""Writes a patch through a window, :math:`\gamma^{-1} F_Y^\top w F_X` with :math:`w = W(h)`.
@@ -126,3 +131,8 @@ class WriteWindow(nn.Module):
         size = self.window.size
         window: GaussianWindow = self.window(hidden)
         return window.write(self.patch(hidden).unflatten(-1, (size, size))).flatten(-2)
+
+    def total(self, states: Tensor) -> Tensor:
+        """Return the sum of what T states ``(T, ..., hidden)`` add to the canvas, ``(..., D)``."""
+        added: Tensor = self(states).sum(0)
+        return added
