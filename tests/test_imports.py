@@ -35,6 +35,7 @@ MAY_IMPORT = {
         *("inference.compiled", "inference.exact", "inference.target"),
     ],
     "infer": ["inference.compiled", "inference.mcmc"],
+    "systems": ["flows", "inference.target", "inference.variational", *PARTS],
     "evaluation.simulation": ["inference.target"],
     "evaluation.tables": [],
     "evaluation.sites": ["inference.posterior", "inference.target"],
