@@ -35,7 +35,7 @@ MAY_IMPORT = {
         *("inference.compiled", "inference.exact", "inference.target"),
     ],
     "infer": ["inference.compiled", "inference.mcmc"],
-    "systems": ["flows", "inference.target", "inference.variational", *PARTS],
+    "systems": ["evaluation.evidence", "flows", "inference.target", "inference.variational", *PARTS],
     "evaluation.simulation": ["inference.target"],
     "evaluation.tables": [],
     "evaluation.sites": ["inference.posterior", "inference.target"],
@@ -65,7 +65,6 @@ MAY_IMPORT = {
         "inference.variational",
         *ROUTES,
     ],
-    "systems": ["flows", "inference.target", "inference.variational", *PARTS],
     "factor_analysis": [],
     "runs": [
         "datasets",
@@ -76,6 +75,7 @@ MAY_IMPORT = {
         "factor_analysis",
         "inference.target",
         "inference.variational",
+        "systems",
         *PARTS,
     ],
     "report": [

@@ -172,11 +172,14 @@ def evidence(
     from pyro_vae.datasets.rows import pieces
     from pyro_vae.distributed import gathered, joined, own_share
     from pyro_vae.evaluation.evidence.evidence import evidence as estimate
-    from pyro_vae.runs.judgement import in_own_units, units
+    from pyro_vae.runs.judgement import density_evidence, in_own_units, units
 
-    with joined() as rank, opened(run, trust_code=trust_code) as trained:
+    with joined() as rank, opened(run, trust_code=trust_code, latent=False) as trained:
         found = []
         for piece in pieces(own_share(choose(trained, data, split, rows))):
+            if (of_density := density_evidence(trained, piece)) is not None:
+                found.append(in_own_units(trained, piece, of_density))
+                continue
             posterior = trained.guide if method in {"importance", "elbo"} else None
             if method == "bridge":
                 posterior = _posterior(trained, piece, "HMC", num_samples=500, progress=not (json or rank))

@@ -26,7 +26,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of everything random.")]
 TrustCode = Annotated[bool, typer.Option("--trust-code", help="Import the run's own Python code, which runs it.")]
 
-_TABLES = {"prior": "PRIORS", "likelihood": "LIKELIHOODS", "guide": "GUIDES", "objective": "OBJECTIVES"}
+_TABLES = {
+    "prior": "PRIORS",
+    "likelihood": "LIKELIHOODS",
+    "guide": "GUIDES",
+    "objective": "OBJECTIVES",
+    "system": "SYSTEMS",
+}
 
 
 def completion(setting: str) -> Callable[[str], list[str]]:
@@ -79,13 +85,26 @@ def _parameter(name: str) -> Parameter:
 
 
 @contextmanager
-def opened(folder: Path, *, trust_code: bool) -> Iterator[Any]:
-    """Load the finished run in a folder, and work in its precision and from its seed until the end."""
+def opened(folder: Path, *, trust_code: bool, latent: bool = True) -> Iterator[Any]:
+    """Load the finished run in a folder, and work in its precision and from its seed until the end.
+
+    Args:
+        folder: of the run.
+        trust_code: import the user's own Python code.
+        latent: whether the command is about latents, which a density of x has not.
+
+    Raises:
+        ValueError: if it is, and the run's system has none.
+    """
+    from pyro_vae.checks import say
     from pyro_vae.runs.folder import Run
     from pyro_vae.runs.isolation import isolated
     from pyro_vae.runs.training import load_run
 
     trained = load_run(Run(folder), trust_code=trust_code)
+    if latent and trained.density is not None:
+        remedy = "pyro-vae evidence or sample; or a run without --system"
+        raise ValueError(say("a model with latents", f"{trained.recipe.system}, a density of x", remedy))
     with isolated(trained.recipe):
         yield trained
 

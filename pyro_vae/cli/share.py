@@ -26,7 +26,7 @@ def sample(
     Example:
     pyro-vae sample runs/first --num-samples 1000 --output synthetic.csv
     """
-    with opened(run, trust_code=trust_code) as trained:
+    with opened(run, trust_code=trust_code, latent=False) as trained:
         import numpy as np
         import pandas as pd
         import pyro
@@ -34,7 +34,8 @@ def sample(
         from pyro_vae.datasets.encoding import as_written, decode, named
 
         pyro.set_rng_seed(seed)
-        x = trained.model.sample(num_samples)[trained.model.observed]
+        density, model = trained.density, trained.model
+        x = model.sample(num_samples)[model.observed] if density is None else density.sample(num_samples)
         schema = trained.prepared.schema
         columns = named(
             schema, as_written(schema, decode(schema, x.flatten(1)), dtype=x.dtype, rng=np.random.default_rng(seed))

@@ -22,7 +22,7 @@ def compared(trained: Trained, x: Tensor, *, num_samples: int) -> list[Section]:
     """Return the verdict on the posterior, the routes side by side on data ``(N, D)``, and the ledger of gaps."""
     routes: dict[str, Any] = {"guide (VI)": trained.guide, "Laplace": laplace(trained.model, x)}
     routes["HMC"] = mcmc(trained.model, x, kernel=HMC(), guide=trained.guide, num_samples=num_samples)
-    exact = trained.recipe.num_latents <= MAX_LATENT_DIM
+    exact = trained.num_latents <= MAX_LATENT_DIM
     truth = quadrature(trained.model, x) if exact else routes["HMC"]
     comparison = in_own_units(trained, x, compare(trained.model, x, routes, truth=truth))
     words = (

@@ -21,7 +21,7 @@ from pyro_vae.runs.build import likelihood_name
 from pyro_vae.runs.folder import versions, write_whole
 from pyro_vae.runs.isolation import isolated
 from pyro_vae.runs.judgement import history_in_own_units
-from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
+from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, SYSTEMS, parse
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.training import Trained
 
@@ -88,6 +88,9 @@ def _model(trained: Trained) -> Section:
     recipe, schema = trained.recipe, trained.prepared.schema
     if recipe.model:
         return Section("Model", f"The user's own, {recipe.model}.")
+    if recipe.system:
+        part, _ = parse(recipe.system, SYSTEMS, "the system")
+        return Section("Model", f"{recipe.system}: {_plain(part.summary())}")
     name = likelihood_name(recipe, schema)
     summaries = []
     for what, text, parts in (

@@ -63,7 +63,13 @@ class Prepared:
 
 
 def load_data(
-    data: str, key: str = "", *, memory_map: str = "no", like: Layout | None = None, drop: Collection[str] = ()
+    data: str,
+    key: str = "",
+    *,
+    memory_map: str = "no",
+    like: Layout | None = None,
+    drop: Collection[str] = (),
+    grey: bool = False,
 ) -> Loaded:
     """Return the content of a data set.
 
@@ -73,6 +79,7 @@ def load_data(
         memory_map: "yes" leaves an ``.npy`` on disk, "auto" does if it would not fit into memory.
         like: the columns of a table to read, and the codes of their words; the file's own if None.
         drop: names of a table's columns to leave out.
+        grey: the embedded digits with their intensities, rather than black and white.
 
     Raises:
         FileNotFoundError, ValueError: if it cannot be used.
@@ -81,7 +88,7 @@ def load_data(
     if memory_map == "yes" and not mappable:
         raise ValueError(say("an .npy file to leave on disk", repr(data), "numpy.save, or --memory-map no"))
     if data == "digits" and not Path(data).exists():
-        return Loaded(digits("all", values="binary").numpy().reshape(-1, 8, 8))
+        return Loaded(digits("all", values="intensity" if grey else "binary").numpy().reshape(-1, 8, 8))
     if memory_map == "no" or not mappable:
         return load(data, key=key or None, like=like, drop=drop)
     loaded = load(data, memory_map=True)
@@ -107,13 +114,14 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     Raises:
         FileNotFoundError, ValueError: if the data cannot be used.
     """
-    loaded = load_data(recipe.data, recipe.key, memory_map=recipe.memory_map, drop=recipe.dropped)
+    grey = recipe.system.partition(":")[0] not in {"", "DRAW"}
+    loaded = load_data(recipe.data, recipe.key, memory_map=recipe.memory_map, drop=recipe.dropped, grey=grey)
     digest = fingerprint(Path(recipe.data)) if Path(recipe.data).exists() else recipe.data
     rows = split_rows(recipe, len(loaded.values))
     choices: list[Choice] = []
     if schema is None:
         schema = describe(loaded, rows["train"].numpy(), kind=recipe.kind, standardise=recipe.standardise)
-        if schema.columns and not recipe.model:
+        if schema.columns and not (recipe.model or recipe.system):
             table = torch.as_tensor(np.asarray(loaded.values, dtype=np.float64))
             _must_be_learnt(table[rows["train"]], loaded.columns)
             schema, choices = with_choices(

@@ -30,6 +30,7 @@ __all__ = [
     "Judgement",
     "compare_runs",
     "criticise_run",
+    "density_evidence",
     "history_in_own_units",
     "in_own_units",
     "jacobian",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 _MOST_ROWS = 1_000  # to judge on
+_DEQUANTISED = 16  # draws of a bound
 _MOST_IMAGES = 10_000  # to learn independent pixels from
 
 
@@ -75,27 +77,46 @@ def judge(trained: Trained) -> Judgement | None:
     schema, x, x_test = prepared.schema, prepared.x.get("train"), prepared.x.get("test")
     if not isinstance(x, Tensor) or not isinstance(x_test, Tensor) or not len(x_test):
         return None
-    if not isinstance(trained.model, Model):
+    if trained.density is None and not isinstance(trained.model, Model):
         return None
     x_test = x_test[:_MOST_ROWS]
     grey = "Bernoulli" in schema.likelihoods and bool(((x_test > 0) & (x_test < 1)).any())
     if not schema.columns and grey:
         return None
-    found = held_out(Target(trained.model, x_test), trained.guide)
+    found = density_evidence(trained, x_test) or held_out(Target(trained.model, x_test), trained.guide)
     families = [family_of(schema.likelihoods[i]) for i in schema.order]
     names = [schema.name(i).strip("'") for i in schema.order]
     simple = baselines(
         x if schema.columns else x[:_MOST_IMAGES],
         x_test,
-        latent_dim=trained.recipe.num_latents,
-        discrete=[family.discrete for family in families],
+        latent_dim=1 if trained.density is not None else trained.num_latents,
+        discrete=[family.discrete or _of_levels(trained) for family in families],
         atoms=[family.atom for family in families],
         names=names,
         joint=bool(schema.columns),
     )
     by = log_jacobian(schema, x_test)
     simple = replace(simple, log_prob={name: value + by.to(value) for name, value in simple.log_prob.items()})
-    return Judgement(in_own_units(trained, x_test, found), simple, schema.units)
+    return Judgement(in_own_units(trained, x_test, found), simple, units(trained))
+
+
+@torch.no_grad()
+def density_evidence(trained: Trained, x: Tensor) -> Evidence | None:
+    """Return log p(x) of a run whose system is a density; of levels, the mean of some bounds; None of other runs."""
+    density = trained.density
+    if density is None:
+        return None
+    if not _of_levels(trained):
+        value, reason = density.log_prob(x), "exact"
+        return Evidence(value, torch.zeros_like(value), "flow", torch.ones_like(value, dtype=torch.bool), reason)
+    draws = torch.stack([density.bound(x) for _ in range(_DEQUANTISED)])
+    error = draws.std(0) / _DEQUANTISED**0.5
+    reason = "a lower bound, by dequantisation"
+    return Evidence(draws.mean(0), error, "flow", torch.zeros_like(error, dtype=torch.bool), reason)
+
+
+def _of_levels(trained: Trained) -> bool:
+    return trained.density is not None and trained.density.num_levels is not None
 
 
 def history_in_own_units(trained: Trained) -> History:
@@ -115,7 +136,9 @@ def history_in_own_units(trained: Trained) -> History:
 
 def units(trained: Trained) -> str:
     """What the log density of a row is one of, in words."""
-    return "a density of the data as the model sees them" if trained.recipe.model else trained.prepared.schema.units
+    if trained.recipe.model:
+        return "a density of the data as the model sees them"
+    return "a probability" if _of_levels(trained) else trained.prepared.schema.units
 
 
 def jacobian(trained: Trained, x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from pyro_vae.runs.start import (
     marginal_start,
     widen_scales,
 )
+from pyro_vae.runs.systems import GeneratorModel, learn_generator, prepare_density, resolved_system
 
 __all__ = ["learn", "resolved", "train_guide"]
 
@@ -48,6 +49,8 @@ def resolved(recipe: Recipe, prepared: Prepared) -> Recipe:
     Of a table, L and the components of a mixture prior are those of the factor analysis of its columns with the
     highest cross-validated likelihood.
     """
+    if recipe.system:
+        return resolved_system(recipe, prepared)
     gaps = bool(prepared.schema.columns) and prepared.schema.missing
     guide = ("ProductOfExperts" if gaps else "DiagonalGaussian") if recipe.guide == "auto" else recipe.guide
     if recipe.model or not prepared.schema.columns:
@@ -89,10 +92,15 @@ def learn(
         progress: show a bar.
         notify: called with what a person should know.
     """
+    if isinstance(model, GeneratorModel):
+        return learn_generator(recipe, prepared, model, guide, checkpoints, progress=progress, notify=notify)
     x, validation = prepared.x["train"], prepared.x["validation"]
     size = min(recipe.batch_size, len(x))
     first = None
-    if not recipe.model:
+    if recipe.system:
+        _to_data(model, guide)
+        prepare_density(model, x[:])
+    elif not recipe.model:
         _to_data(model, guide)
         data: Any = (x,)  # rows on disk read like a tensor
         check_programs(model, guide, data, None, batch_size=size, plate="data", binary=recipe.dynamic_binarisation)

@@ -11,7 +11,7 @@ from importlib import import_module
 from inspect import Parameter, signature
 from typing import Any
 
-__all__ = ["GUIDES", "KERNELS", "LIKELIHOODS", "OBJECTIVES", "PRIORS", "TABLES", "Part", "parse"]
+__all__ = ["GUIDES", "KERNELS", "LIKELIHOODS", "OBJECTIVES", "PRIORS", "SYSTEMS", "TABLES", "Part", "parse"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,13 @@ class Part:
         home: module and class, "module:Class".
         width: width of its network's last layer, of D or L and the part's options; None if a name makes no network.
         skip: arguments of the class that are none of the user's.
+        density: whether it is a density of x itself, without latents.
     """
 
     home: str
     width: Callable[..., int] | None = None
     skip: tuple[str, ...] = field(default=("network", "latent", "plate", "top", "event_dim", "latent_dim", "data_dim"))
+    density: bool = False
 
     def load(self) -> Any:
         """Import the class."""
@@ -38,8 +40,12 @@ class Part:
         return (self.load().__doc__ or "").strip().partition("\n")[0]
 
     def options(self) -> dict[str, Any]:
-        """Its options with their defaults; those without one are left out."""
-        taken = signature(self.load()).parameters.values()
+        """Its options with their defaults, and those that it hands on to its base class; without one, left out."""
+        made = self.load()
+        taken = list(signature(made).parameters.values())
+        if any(p.kind is Parameter.VAR_KEYWORD for p in taken):
+            own = signature(made).parameters
+            taken += [p for p in signature(made.__base__).parameters.values() if p.name not in own]
         return {p.name: p.default for p in taken if p.name not in self.skip and p.default is not Parameter.empty}
 
 
@@ -110,12 +116,20 @@ KERNELS: Mapping[str, Part] = {
     "ChEES": Part(f"{_M}.chees:ChEES"),
     "ParallelTempering": Part(f"{_M}.tempering:ParallelTempering"),
 }
+SYSTEMS: Mapping[str, Part] = {
+    "DRAW": Part("pyro_vae.systems:DRAW", skip=("image_shape", "latent_dim", "likelihood", "link")),
+    "NICE": Part("pyro_vae.systems:NICE", density=True),
+    "RealNVP": Part("pyro_vae.systems:RealNVP", density=True),
+    "GAN": Part("pyro_vae.systems:GAN", skip=("data_dim", "latent_dim", "prior", "generator", "discriminator")),
+    "GMMN": Part("pyro_vae.systems:GMMN", skip=("data_dim", "latent_dim", "prior", "generator")),
+}
 TABLES: Mapping[str, Mapping[str, Part]] = {
     "priors": PRIORS,
     "likelihoods": LIKELIHOODS,
     "guides": GUIDES,
     "objectives": OBJECTIVES,
     "kernels": KERNELS,
+    "systems": SYSTEMS,
 }
 
 

@@ -39,6 +39,11 @@ class Recipe:
         'A function of yours, "package.module:function", that takes x and returns model and guide, in place '
         "of prior, likelihood and guide. It is imported only if trusted.",
     ] = ""
+    system: Annotated[
+        str,
+        "A system of the literature in place of prior, likelihood and guide: DRAW, NICE, RealNVP, GAN or GMMN, with "
+        'options as in "DRAW:num_glimpses=8".',
+    ] = ""
     latent_dim: Annotated[str, 'Dimension of z, L; "auto" chooses it by held-out evidence, 2 for images.'] = "auto"
     hidden: Annotated[str, 'Widths of the hidden layers of both networks, as in "128" or "256,128".'] = "128"
     epochs: Annotated[int, "At most so many passes over the data; 0 goes on until the held-out ELBO stays."] = 0

@@ -15,6 +15,7 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.distributed import agree, rank
 from pyro_vae.inference.variational.fit import History
+from pyro_vae.model import Model
 from pyro_vae.runs.build import build, check_device, likelihood_name, objective
 from pyro_vae.runs.checkpoints import Checkpoints, read_tensors, write_tensors
 from pyro_vae.runs.data import Prepared, prepare
@@ -23,6 +24,7 @@ from pyro_vae.runs.isolation import isolated
 from pyro_vae.runs.learning import learn, resolved
 from pyro_vae.runs.precision import bias, halve, must_not_bias
 from pyro_vae.runs.recipe import Recipe
+from pyro_vae.systems.density import DensityProgram, FlowDensity
 
 __all__ = ["Trained", "load_run", "read_recipe", "train"]
 
@@ -44,6 +46,16 @@ class Trained:
     model: Any
     guide: Any
     history: History
+
+    @property
+    def density(self) -> FlowDensity | None:
+        """The density of x itself, where the run's system is one."""
+        return self.model.density if isinstance(self.model, DensityProgram) else None
+
+    @property
+    def num_latents(self) -> int:
+        """Dimensions of z: of DRAW, of all glimpses."""
+        return self.model.latent_dim if isinstance(self.model, Model) else self.recipe.num_latents
 
 
 def read_recipe(run: Run) -> Recipe:
@@ -147,7 +159,9 @@ def _description(recipe: Recipe, prepared: Prepared) -> list[str]:
     lines = [f"data: {len(prepared.x['all'])} rows of {prepared.schema.summary()}"]
     lines += [f"note: {note}" for note in prepared.notes]
     lines += [f"column {prepared.schema.name(i)}: {choice}" for i, choice in enumerate(prepared.choices)]
-    if not recipe.model:
+    if recipe.system:
+        lines.append(f"system: {recipe.system}")
+    elif not recipe.model:
         likelihood = likelihood_name(recipe, prepared.schema)
         L = recipe.num_latents
         lines.append(f"model: {recipe.prior} prior in {L} dimensions, {likelihood} likelihood; {recipe.guide} guide")

@@ -1,0 +1,168 @@
+"""Systems of the literature as runs: built for the data by name, trained, and made a model that every command takes.
+
+Three forms. A pair of model and guide, or a density of x itself, goes through ``fit``. A generator is trained by
+itself, gets the observation noise of the highest evidence, and then a guide that learns its posteriors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from pyro_vae.checks import say
+from pyro_vae.datasets.kinds import Schema
+from pyro_vae.inference.variational.fit import History, fit
+from pyro_vae.likelihoods import Gaussian
+from pyro_vae.model import Model
+from pyro_vae.runs.build import build_guide
+from pyro_vae.runs.checkpoints import Checkpoints
+from pyro_vae.runs.data import Prepared
+from pyro_vae.runs.parts import SYSTEMS, parse
+from pyro_vae.runs.recipe import Recipe
+from pyro_vae.systems.adversarial import fit_adversarial
+from pyro_vae.systems.density import DensityProgram
+from pyro_vae.systems.gan import GAN
+from pyro_vae.systems.observation import observation_model
+
+__all__ = ["GeneratorModel", "build_system", "learn_generator", "prepare_density", "resolved_system"]
+
+_LATENT_DIM = {"DRAW": 2, "GAN": 10, "GMMN": 10}  # of one glimpse, or of the generator
+_LEVELS = (2, 17, 256)  # of images whose values are k / (levels - 1)
+_STEPS = 3000  # of a game, where the recipe leaves it open
+_MOMENT_BATCH = 500  # a discrepancy between sets needs sets
+_NOISE_ROWS = 50
+_GUIDE_EPOCHS = 30
+
+
+class GeneratorModel(Model):
+    """A trained generator with observation noise; the system that trains it is no part of its weights.
+
+    Args:
+        game: has generator and prior.
+    """
+
+    game: GAN
+
+    def __init__(self, game: GAN) -> None:
+        super().__init__(game.prior, Gaussian(game.generator, scale=1.0))
+        object.__setattr__(self, "game", game)  # not a child: what it needs to train is not the model's
+
+
+def resolved_system(recipe: Recipe, prepared: Prepared) -> Recipe:
+    """Return the recipe with what its system takes from the data: L, and the levels of whole numbers.
+
+    Raises:
+        ValueError: if the system is not for such data.
+    """
+    schema, (part, options) = prepared.schema, parse(recipe.system, SYSTEMS, "the system")
+    name = recipe.system.partition(":")[0]
+    if prepared.schema.missing:
+        raise ValueError(say(f"data without gaps for {name}", "missing entries", "a VAE, without --system"))
+    if not part.density:
+        L = str(_LATENT_DIM[name]) if recipe.latent_dim == "auto" else recipe.latent_dim
+        guide = "DiagonalGaussian" if recipe.guide == "auto" else recipe.guide
+        recipe = replace(recipe, latent_dim=L, prior="StandardNormal", guide=guide)
+        _must_be_images(name, schema, prepared.x["all"][:])
+        return recipe if name == "DRAW" else replace(recipe, likelihood="Gaussian")
+    if not schema.tabular:
+        x = prepared.x["all"][:]
+        levels = next((K for K in _LEVELS if bool((x * (K - 1)).frac().abs().max() < 1e-4)), None)
+        if levels is not None and "num_levels" not in options:
+            recipe = replace(recipe, system=_with(recipe.system, f"num_levels={levels},intensities=true"))
+        return recipe
+    if set(schema.kinds) != {"real"}:
+        kind = next(kind for kind in schema.kinds if kind != "real")
+        at = schema.name(schema.kinds.index(kind))
+        remedy = f"--kind real, or --drop {at.strip(chr(39))}"
+        raise ValueError(say(f"columns of real numbers for {name}, a density", f"column {at} of {kind}", remedy))
+    return recipe
+
+
+def _with(system: str, option: str) -> str:
+    return f"{system}{',' if ':' in system else ':'}{option}"
+
+
+def _must_be_images(name: str, schema: Schema, x: Tensor) -> None:
+    """DRAW draws, and the generators' networks make, images in [0, 1]."""
+    low, high = float(x.min()), float(x.max())
+    if len(schema.shape) == 2 and low >= 0 and high <= 1 and (name == "DRAW" or schema.shape[0] == schema.shape[1]):
+        return
+    square = "" if name == "DRAW" else "square "
+    got = f"data of shape {schema.shape} with values from {low:g} to {high:g}"
+    raise ValueError(say(f"{square}images in [0, 1] for {name}", got, "digits, or NICE and RealNVP, which take tables"))
+
+
+def build_system(recipe: Recipe, schema: Schema) -> tuple[Any, Any]:
+    """Return model and guide of a resolved recipe's system, with fresh weights."""
+    part, options = parse(recipe.system, SYSTEMS, "the system")
+    name, made = recipe.system.partition(":")[0], part.load()
+    if part.density:
+        image = not schema.tabular and name == "RealNVP"
+        density = made(schema.shape if image else schema.data_dim, **options)
+        return density.model, density.guide
+    if name == "DRAW":
+        draw = made(schema.shape, latent_dim=recipe.num_latents, **options)
+        return draw.model, draw.guide
+    model = GeneratorModel(made(schema.data_dim, recipe.num_latents, **options))
+    return model, build_guide(recipe, schema)
+
+
+def prepare_density(model: Any, x: Tensor) -> None:
+    """Let a density take location and scale of its training data."""
+    if isinstance(model, DensityProgram):
+        model.density.standardise(x)
+
+
+def learn_generator(
+    recipe: Recipe,
+    prepared: Prepared,
+    model: GeneratorModel,
+    guide: nn.Module,
+    checkpoints: Checkpoints,
+    *,
+    progress: bool,
+    notify: Callable[[str], None],
+) -> History:
+    """Train a generator, choose its noise on validation data, and let the guide learn its posteriors.
+
+    The run is resumed within the generator's training; what follows it is done again.
+    """
+    x, validation = prepared.x["train"][:], prepared.x["validation"][:]
+    alone = not any(True for _ in model.game.players()[0])
+    size = min(_MOMENT_BATCH if alone else recipe.batch_size, len(x))
+    steps = recipe.epochs * (len(x) // size) or _STEPS // (4 if alone else 1)
+    history = fit_adversarial(
+        model.game,
+        x,
+        steps=steps,
+        batch_size=size,
+        lr=recipe.lr,
+        checkpoint=checkpoints,
+        device=recipe.device,
+        progress=progress,
+    )
+    for warning in history.warnings:
+        notify(f"note: {warning}")
+    rows = validation if len(validation) else x
+    noisy = observation_model(model.game.generator, rows[:_NOISE_ROWS], prior=model.prior, accuracy=0.05)
+    scale: Any = noisy.likelihood.scale
+    model.likelihood.register_buffer("scale", scale)
+    notify(f"observation noise: {float(scale):.3g}, by the evidence of {len(rows[:_NOISE_ROWS])} held-out rows")
+    model.requires_grad_(False)
+    found = fit(
+        model,
+        guide,
+        x,
+        epochs=_GUIDE_EPOCHS,
+        batch_size=recipe.batch_size,
+        lr=recipe.lr,
+        validation=validation if len(validation) else None,
+        compile=recipe.compiled,
+        device=recipe.device,
+        progress=progress,
+    )
+    words = f"{history.num_steps} steps of the generator, then its guide by {found.engine}"
+    return replace(found, seconds=found.seconds + history.seconds, engine=words)
