@@ -6,6 +6,7 @@ itself, gets the observation noise of the highest evidence, and then a guide tha
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,7 @@ from pyro_vae.runs.checkpoints import Checkpoints
 from pyro_vae.runs.data import Prepared
 from pyro_vae.runs.parts import SYSTEMS, parse
 from pyro_vae.runs.recipe import Recipe
-from pyro_vae.systems.adversarial import fit_adversarial
+from pyro_vae.systems.adversarial import AdversarialWarning, fit_adversarial
 from pyro_vae.systems.density import DensityProgram
 from pyro_vae.systems.gan import GAN
 from pyro_vae.systems.observation import observation_model
@@ -134,16 +135,18 @@ def learn_generator(
     alone = not any(True for _ in model.game.players()[0])
     size = min(_MOMENT_BATCH if alone else recipe.batch_size, len(x))
     steps = recipe.epochs * (len(x) // size) or _STEPS // (4 if alone else 1)
-    history = fit_adversarial(
-        model.game,
-        x,
-        steps=steps,
-        batch_size=size,
-        lr=recipe.lr,
-        checkpoint=checkpoints,
-        device=recipe.device,
-        progress=progress,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdversarialWarning)  # said below
+        history = fit_adversarial(
+            model.game,
+            x,
+            steps=steps,
+            batch_size=size,
+            lr=recipe.lr,
+            checkpoint=checkpoints,
+            device=recipe.device,
+            progress=progress,
+        )
     for warning in history.warnings:
         notify(f"note: {warning}")
     rows = validation if len(validation) else x
@@ -156,7 +159,7 @@ def learn_generator(
         model,
         guide,
         x,
-        epochs=_GUIDE_EPOCHS,
+        epochs=recipe.epochs or _GUIDE_EPOCHS,
         batch_size=recipe.batch_size,
         lr=recipe.lr,
         validation=validation if len(validation) else None,

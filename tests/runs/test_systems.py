@@ -1,0 +1,106 @@
+"""``pyro-vae train --system``: each form of system through the commands, and what is not for it refused by name."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pyro_vae.cli.app import app
+from pyro_vae.runs.folder import Run
+from pyro_vae.runs.training import load_run
+
+SYSTEMS = {
+    "DRAW:num_glimpses=2,hidden=8": ("--epochs", 1),
+    "RealNVP:width=4": ("--epochs", 1),
+    "NICE": ("--epochs", 1),
+    "GAN": ("--epochs", 1, "--latent-dim", 1),
+    "GMMN": ("--epochs", 1, "--latent-dim", 1),
+}
+
+
+def go(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of each, on digits."""
+    folder, found = tmp_path_factory.mktemp("systems"), {}
+    for system, settings in SYSTEMS.items():
+        name = system.partition(":")[0]
+        done = go("train", "digits", "--system", system, *settings, "--output", folder / name, "--compile", "no")
+        assert done.exit_code == 0, done.output
+        found[name] = folder / name, done.output
+    return found
+
+
+@pytest.mark.parametrize("name", [system.partition(":")[0] for system in SYSTEMS])
+def test_a_run_says_what_it_is_worth_and_is_taken_up_by_evidence_and_sample(trained, name):
+    folder, output = trained[name]
+    assert f"system: {name}" in output
+    assert "independent" in output
+    found = json.loads(go("evidence", folder, "--rows", 4, "--json").stdout)
+    assert np.isfinite(found["log_evidence"]).all()
+    assert found["units"] == ("a density in the table's own units" if name in {"GAN", "GMMN"} else "a probability")
+    drawn = json.loads(go("sample", folder, "--num-samples", 3, "--json").stdout)["x"]
+    assert len(drawn) == 64
+    assert len(drawn[next(iter(drawn))]) == 3
+
+
+@pytest.mark.parametrize("name", ["DRAW", "GAN"])
+def test_what_has_latents_is_inferred(trained, name):
+    found = json.loads(go("infer", trained[name][0], "--rows", 3, "--json").stdout)
+    assert len(found["mean_1"]) == 3
+
+
+@pytest.mark.parametrize("name", ["NICE", "RealNVP"])
+def test_a_density_has_no_latents_and_says_so(trained, name):
+    done = go("infer", trained[name][0])
+    assert done.exit_code == 1
+    assert "a density of x" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("name", [system.partition(":")[0] for system in SYSTEMS])
+def test_a_run_that_is_loaded_has_the_weights_and_noise_that_it_ended_with(trained, name):
+    run = load_run(Run(trained[name][0]))
+    x = run.prepared.x["test"][:5]
+    if run.density is not None:
+        assert run.density.standardised.loc.abs().max() > 0
+        assert torch.isfinite(run.density.bound(x)).all()
+        return
+    if name != "DRAW":
+        assert 0.01 < float(run.model.likelihood.scale) < 1
+    assert run.num_latents == (4 if name == "DRAW" else 1)
+
+
+def test_a_density_of_a_table_is_in_its_own_units(tmp_path):
+    random = np.random.RandomState(0)
+    rows = 1000 + 50 * random.randn(300, 2) @ np.array([[1.0, 0.5], [0.0, 0.8]])
+    np.savetxt(tmp_path / "x.csv", rows, delimiter=",", header="a,b", comments="")
+    words = ("train", tmp_path / "x.csv", "--system", "NICE", "--output", tmp_path / "run", "--json", "--epochs", 60)
+    done = go(*words, "--kind", "real")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["log_p"] == pytest.approx(found["baselines"]["Gaussian"], abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("digits", "--system", "DRAWN"), "DRAW"),
+        (("digits", "--system", "DRAW:glimpses=3"), "num_glimpses"),
+        (("table.csv", "--system", "GAN"), "images in [0, 1] for GAN"),
+        (("table.csv", "--system", "NICE"), "real numbers for NICE"),
+        (("gaps.csv", "--system", "NICE"), "without gaps"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(tmp_path, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table.csv").write_text("a,b\n" + "\n".join(f"{i}.5,{'xy'[i % 2]}" for i in range(40)))
+    (tmp_path / "gaps.csv").write_text("a,b\n" + "\n".join(f"{i}.5,{i * 0.3 if i % 3 else ''}" for i in range(40)))
+    done = go("train", *words)
+    assert done.exit_code == 1
+    assert said in " ".join(done.output.split())
+    assert not (tmp_path / "run").exists()
