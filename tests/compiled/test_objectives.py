@@ -263,10 +263,10 @@ def test_fit_sums_discrete_sites_by_a_graph(float64):
 
 
 def test_inductor(float64):
-    for name in ("doubly reparameterised", "wake-sleep"):
-        elbo = CompiledELBO(OBJECTIVES[name](K))
-        compare(run(vae, elbo), run(vae, OBJECTIVES[name](K)), 1e-10)
-        assert elbo.num_graphs == 1
+    objective = OBJECTIVES["doubly reparameterised"](K)
+    elbo = CompiledELBO(objective)
+    compare(run(vae, elbo), run(vae, objective), 1e-10)
+    assert elbo.num_graphs == 1
 
 
 def test_plain_elbos_of_pyros_are_unchanged():
