@@ -42,7 +42,7 @@ def test_a_criticism_marks_the_column_that_is_wrong_in_all_three_panels():
 
 def test_canvases_stand_in_rows_with_their_windows():
     steps = torch.arange(2 * 3 * 20).reshape(2, 3, 20) / 120
-    boxes = torch.tensor([1.0, 0.0, 3.0, 2.5]).expand(2, 3, 4)
+    boxes = torch.tensor([1.0, -7.0, 3.0, 2.5]).expand(2, 3, 4)  # its top is above the image
     figure = plots.canvases(steps, image_shape=(4, 5), write=boxes, x=torch.ones(3, 20))
     assert len(figure.axes) == 9
     for n in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ def canvases(
 ) -> Figure:
     """Draw canvases over time, one row a datum and one column a step, with the windows of every step.
 
+    A side of a window that lies beyond the image is drawn on the image's outermost pixels.
+
     Args:
         steps: means of x in [0, 1] after every step, ``(T, N, D)``, such as those of ``systems.DRAW.canvases``.
         image_shape: rows and columns of one image.
@@ -49,17 +52,16 @@ def canvases(
         picture = x[n] if x is not None and t == T else steps[t, n]
         axes.imshow(picture.reshape(image_shape).detach().cpu().numpy(), cmap="gray_r", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[])
-        axes.autoscale(False)  # a window may reach beyond the image
         if n == 0:
             axes.set_title(f"{t + 1}" if t < T else "x", fontsize=8)
         for name, boxes in (("read", read), ("write", write)):
             if boxes is not None and t < T:
-                axes.add_patch(_rectangle(boxes[t, n], name))
+                axes.add_patch(_rectangle(_inside(boxes[t, n], image_shape), name))
     figure.suptitle(title)
     if read is not None or write is not None:
         kinds = [name for name, boxes in (("read", read), ("write", write)) if boxes is not None]
         figure.legend(
-            handles=[_rectangle(None, name) for name in kinds],
+            handles=[_rectangle((0, 0, 1, 1), name) for name in kinds],
             labels=kinds,
             loc="outside lower center",
             ncols=2,
@@ -126,17 +128,24 @@ def _frame(step: Tensor, image_shape: tuple[int, int], windows: dict[str, Tensor
         grey = ((1 - picture.clamp(0, 1)) * 255).round().byte().reshape(B, A).numpy()
         tile = Image.fromarray(grey).resize((zoom * A, zoom * B), Image.Resampling.NEAREST).convert("RGB")
         for name, boxes in windows.items():
-            corners = [zoom * (c + 0.5) for c in boxes[n].tolist()]  # a pixel's centre is half a pixel in
+            corners = [zoom * (c + 0.5) for c in _inside(boxes[n], image_shape)]  # a pixel's centre is half a pixel in
             ImageDraw.Draw(tile).rectangle(corners, outline=_COLOURS[name])
         frame.paste(tile, (column * width, row * height))
     return frame
 
 
-def _rectangle(box: Tensor | None, name: str) -> Any:
-    """A window's outline in a figure; without a box, what stands for it in the legend."""
+def _inside(box: Tensor, image_shape: tuple[int, int]) -> list[float]:
+    """A window's sides, on the image's edge where they lie beyond it."""
+    rows, columns = image_shape
+    last = [columns - 1.0, rows - 1.0] * 2
+    return [min(max(side, 0.0), most) for side, most in zip(box.tolist(), last, strict=True)]
+
+
+def _rectangle(box: Sequence[float], name: str) -> Any:
+    """A window's outline in a figure."""
     from matplotlib.patches import Rectangle
 
-    left, top, right, bottom = (0.0, 0.0, 1.0, 1.0) if box is None else box.tolist()
+    left, top, right, bottom = box
     return Rectangle((left, top), right - left, bottom - top, fill=False, color=_COLOURS[name], lw=1)
 
 

@@ -102,11 +102,14 @@ class WindowHead(nn.Module):
     r"""A linear map from a hidden state to a window over the image, :math:`W(h)` of DRAW.
 
     It starts with windows over the whole image, whose filters are half a stride wide, so that no pixel is out of sight.
+    Reading then takes means over pixels, and writing divides by the density of filters: with an intensity of 1 it would
+    leave on the canvas, and in the gradient, a share of one over the squared stride.
 
     Args:
         hidden: width of the state.
         image_shape: B rows and A columns.
         size: n, filters a side.
+        writes: whether it starts with the intensity at which a patch of ones writes about ones, rather than 1.
 
     Raises:
         TypeError: if ``size`` is no whole number.
@@ -120,7 +123,7 @@ class WindowHead(nn.Module):
         torch.Size([7, 3, 8])
     """
 
-    def __init__(self, hidden: int, image_shape: tuple[int, int], size: int) -> None:
+    def __init__(self, hidden: int, image_shape: tuple[int, int], size: int, *, writes: bool = False) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.size = positive_integer(size, "attention", minimum=2)
@@ -129,9 +132,10 @@ class WindowHead(nn.Module):
             raise ValueError(say("a window of at most as many filters as pixels a side", got, "attention=(2, 5)"))
         self.place = nn.Linear(hidden, _NUMBERS)
         stride = (max(image_shape) - 1) / (self.size - 1)
+        log_intensity = -2 * math.log(stride) if writes else 0.0
         with torch.no_grad():
             self.place.weight.mul_(0.1)
-            self.place.bias.copy_(torch.tensor([0.0, 0.0, 2 * math.log(stride / 2), 0.0, 0.0]))
+            self.place.bias.copy_(torch.tensor([0.0, 0.0, 2 * math.log(stride / 2), 0.0, log_intensity]))
 
     def forward(self, hidden: Tensor) -> GaussianWindow:
         """Return the window of states ``(..., hidden)``."""

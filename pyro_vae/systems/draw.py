@@ -78,6 +78,7 @@ class DrawDecoder(nn.Module):
         self.latent_dim = latent_dim
         self.num_glimpses = num_glimpses
         self.gates = nn.Linear(latent_dim + hidden, 4 * hidden)
+        nn.init.normal_(self.gates.weight[:, :latent_dim], std=latent_dim**-0.5)  # else z is not heard, and collapses
         sizes = hidden, image_shape
         self.write = WriteWhole(*sizes) if window is None else WriteWindow(*sizes, size=window)
         self.first_canvas = nn.Parameter(torch.zeros(math.prod(image_shape)))

@@ -123,7 +123,7 @@ class WriteWindow(nn.Module):
 
     def __init__(self, hidden: int, image_shape: tuple[int, int], *, size: int) -> None:
         super().__init__()
-        self.window = WindowHead(hidden, image_shape, size)
+        self.window = WindowHead(hidden, image_shape, size, writes=True)
         self.patch = nn.Linear(hidden, size * size)
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -119,6 +119,8 @@ def test_a_window_starts_over_the_whole_image_and_misses_no_pixel():
     window = WindowHead(6, (8, 8), 3)(torch.zeros(6))
     torch.testing.assert_close(window.box.detach(), torch.tensor([0.0, 0.0, 7.0, 7.0]))
     assert bool((window.filters_x.sum(0) > 0.1).all())
+    written = WindowHead(6, (28, 28), 5, writes=True)(torch.zeros(6)).write(torch.ones(5, 5))
+    torch.testing.assert_close(written[6:-6, 6:-6].mean().detach(), torch.tensor(1.0), atol=0.1, rtol=0)
 
 
 # The ELBO, by the paper's equations in torch's own LSTM cell.
