@@ -44,6 +44,10 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.evaluation.posterior.gaps import gaps as gaps
     from pyro_vae.evaluation.posterior.verdict import Verdict as Verdict
     from pyro_vae.evaluation.posterior.verdict import verdict as verdict
+    from pyro_vae.evaluation.samples.classifier import ImageClassifier as ImageClassifier
+    from pyro_vae.evaluation.samples.classifier import image_classifier as image_classifier
+    from pyro_vae.evaluation.samples.quality import SampleQuality as SampleQuality
+    from pyro_vae.evaluation.samples.quality import sample_quality as sample_quality
     from pyro_vae.evaluation.sweep.grid import sweep as sweep
     from pyro_vae.evaluation.sweep.table import Sweep as Sweep
     from pyro_vae.inference.exact.analytic import AnalyticPosterior as AnalyticPosterior
@@ -116,6 +120,10 @@ _HOMES = {
     "sweep": "pyro_vae.evaluation.sweep.grid",
     "Verdict": "pyro_vae.evaluation.posterior.verdict",
     "verdict": "pyro_vae.evaluation.posterior.verdict",
+    "ImageClassifier": "pyro_vae.evaluation.samples.classifier",
+    "image_classifier": "pyro_vae.evaluation.samples.classifier",
+    "SampleQuality": "pyro_vae.evaluation.samples.quality",
+    "sample_quality": "pyro_vae.evaluation.samples.quality",
     "objectives": "pyro_vae.inference.variational",
     "AnalyticPosterior": "pyro_vae.inference.exact.analytic",
     "analytic": "pyro_vae.inference.exact.analytic",

@@ -21,6 +21,7 @@ __all__ = [
     "positive_number",
     "rows",
     "same_length",
+    "same_width",
     "say",
     "tensor",
 ]
@@ -216,3 +217,14 @@ def same_length(x: Tensor, other: Tensor, name: str, other_name: str) -> None:
                 "passing the same rows to both",
             )
         )
+
+
+def same_width(x: Tensor, other: Tensor, name: str, other_name: str) -> None:
+    """Check that two tensors hold some rows each, with equally many numbers a row.
+
+    Raises:
+        ValueError: if one is empty, or their widths differ.
+    """
+    if min(len(x), len(other)) < 1 or x[0].numel() != other[0].numel():
+        got = f"shapes {tuple(x.shape)} and {tuple(other.shape)}"
+        raise ValueError(say(f"{name} and {other_name} with rows of one width", got, "the same columns in both"))

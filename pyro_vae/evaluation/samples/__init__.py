@@ -1,0 +1,1 @@
+"""Of what a generator draws: how good, how varied, and whether it was drawn before."""
