@@ -178,6 +178,7 @@ class _Run:
         stages = self.system.stages()
         first = 0 if saved is None else self._resume(saved)
         bar.update(first * self.steps)
+        self.system.eval()  # a stage that is not being played does not move, nor do its statistics
         try:
             for number in range(first, len(stages)):
                 contest = Contest(stages[number], self.data, whole=self.system, **self.settings)

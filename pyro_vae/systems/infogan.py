@@ -19,6 +19,9 @@ from pyro_vae.systems.image_networks import ImageGenerator, image_trunk
 __all__ = ["AtCode", "InfoGAN", "InformationBound", "mutual_information"]
 
 
+_LOUD = 2.0  # standard deviations that the category moves the first layer by, where noise and other codes move it by one
+
+
 class InformationBound(NamedTuple):
     """Lower bounds on the mutual information of codes and images, in nats, with their standard errors.
 
@@ -115,7 +118,7 @@ class InfoGAN(GAN):
 
     def _set_networks(self, generator: Any, discriminator: Any) -> None:
         D, width = self.data_dim, self.latent_dim + self.num_categories + self.num_continuous
-        self.generator = ImageGenerator(D, width) if generator is None else as_module(generator, "generator")
+        self.generator = self._images(D, width) if generator is None else as_module(generator, "generator")
         rows_of_generator(self.generator, width, D)
         trunk = image_trunk(D) if discriminator is None else as_module(discriminator, "trunk")
         F = features_of(trunk, D)
@@ -124,6 +127,19 @@ class InfoGAN(GAN):
             nn.Linear(F, F), nn.SiLU(), nn.Linear(F, self.num_categories + 2 * self.num_continuous)
         )
         one_number(self.discriminator, D)
+
+    def _images(self, data_dim: int, width: int) -> ImageGenerator:
+        """The network for images, whose first layer hears the category before it hears the noise.
+
+        A one-hot code has the variance of one dimension of noise. Were it not louder, the noise would have taken the
+        classes before the code is heard, and the code a matter of style.
+        """
+        network = ImageGenerator(data_dim, width)
+        first = next(layer for layer in network.modules() if isinstance(layer, nn.Linear))
+        L, K = self.latent_dim, self.num_categories
+        with torch.no_grad():
+            first.weight[:, L : L + K] *= _LOUD * (width - K) ** 0.5
+        return network
 
     def players(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """The recogniser plays on the discriminator's side, whose trunk it shares; both have its loss."""
@@ -154,7 +170,7 @@ class InfoGAN(GAN):
         logits, mean, precision = self.recogniser(self.discriminator[0](x)).split([K, M, M], -1)
         total = 1 + bounded_exp(precision)
         where = 0.01 + 0.98 * mean.sigmoid()
-        return dist.Categorical(logits=logits), dist.AffineBeta(where * total, (1 - where) * total, -1.0, 2.0)
+        return dist.Categorical(logits=logits), dist.AffineBeta(where * total, (1 - where) * total, -1.0, 2.0, validate_args=False)
 
     @torch.no_grad()
     def information_bound(self, num_samples: int = 1000, *, scale: float = 0.0) -> InformationBound:
@@ -273,4 +289,4 @@ class AtCode(nn.Module):
 
 
 def _mean_and_error(value: Tensor) -> tuple[Tensor, Tensor]:
-    return value.mean(0), value.std(0) / len(value) ** 0.5
+    return value.mean(0), value.var(0, correction=0).sqrt() / len(value) ** 0.5
