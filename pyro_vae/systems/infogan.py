@@ -14,12 +14,10 @@ from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.likelihoods.base import bounded_exp
 from pyro_vae.systems.game import features_of, one_number, rows_of_generator
 from pyro_vae.systems.gan import GAN, as_module
-from pyro_vae.systems.image_networks import ImageGenerator, image_trunk
+from pyro_vae.systems.image_networks import ImageGenerator, image_trunk, side_of
+from pyro_vae.systems.invariance import invariance_loss
 
 __all__ = ["AtCode", "InfoGAN", "InformationBound", "mutual_information"]
-
-
-_LOUD = 2.0  # standard deviations that the category moves the first layer by, where noise and other codes move it by one
 
 
 class InformationBound(NamedTuple):
@@ -80,6 +78,9 @@ class InfoGAN(GAN):
         num_continuous: M, continuous codes; may be 0.
         weight: lambda of the categorical code.
         continuous_weight: lambda of the continuous codes.
+        invariance: weight of :func:`~pyro_vae.systems.invariance.invariance_loss`, by which the recogniser also learns
+            from images which differences survive small distortions; 0 is InfoGAN as published, whose code may be of
+            style as well as of class. Square images only.
         generator: maps (z, one-hot c, continuous c) ``(..., L + K + M)`` to x ``(..., D)``.
         trunk: maps x ``(..., D)`` to features ``(..., F)``, which discriminator and recogniser share.
         penalty: gamma, the weight of the R1 penalty.
@@ -106,6 +107,7 @@ class InfoGAN(GAN):
         num_continuous: int = 2,
         weight: float = 1.0,
         continuous_weight: float = 0.1,
+        invariance: float = 0.0,
         generator: nn.Module | None = None,
         trunk: nn.Module | None = None,
         penalty: float = 1.0,
@@ -114,11 +116,14 @@ class InfoGAN(GAN):
         self.num_continuous = positive_integer(num_continuous, "num_continuous", minimum=0)
         self.weight = positive_number(weight, "weight", zero=True)
         self.continuous_weight = positive_number(continuous_weight, "continuous_weight", zero=True)
+        self.invariance = positive_number(invariance, "invariance", zero=True)
+        if self.invariance:
+            side_of(positive_integer(data_dim, "data_dim"))
         super().__init__(data_dim, latent_dim, generator=generator, discriminator=trunk, penalty=penalty)
 
     def _set_networks(self, generator: Any, discriminator: Any) -> None:
         D, width = self.data_dim, self.latent_dim + self.num_categories + self.num_continuous
-        self.generator = self._images(D, width) if generator is None else as_module(generator, "generator")
+        self.generator = ImageGenerator(D, width) if generator is None else as_module(generator, "generator")
         rows_of_generator(self.generator, width, D)
         trunk = image_trunk(D) if discriminator is None else as_module(discriminator, "trunk")
         F = features_of(trunk, D)
@@ -127,19 +132,6 @@ class InfoGAN(GAN):
             nn.Linear(F, F), nn.SiLU(), nn.Linear(F, self.num_categories + 2 * self.num_continuous)
         )
         one_number(self.discriminator, D)
-
-    def _images(self, data_dim: int, width: int) -> ImageGenerator:
-        """The network for images, whose first layer hears the category before it hears the noise.
-
-        A one-hot code has the variance of one dimension of noise. Were it not louder, the noise would have taken the
-        classes before the code is heard, and the code a matter of style.
-        """
-        network = ImageGenerator(data_dim, width)
-        first = next(layer for layer in network.modules() if isinstance(layer, nn.Linear))
-        L, K = self.latent_dim, self.num_categories
-        with torch.no_grad():
-            first.weight[:, L : L + K] *= _LOUD * (width - K) ** 0.5
-        return network
 
     def players(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """The recogniser plays on the discriminator's side, whose trunk it shares; both have its loss."""
@@ -152,7 +144,10 @@ class InfoGAN(GAN):
 
     def discriminator_loss(self, move: dict[str, Tensor], *batch: Tensor) -> dict[str, Tensor]:
         """Return the discriminator's loss, the R1 penalty, and what the recogniser loses."""
-        return super().discriminator_loss(move, *batch) | {"information": self._information_loss(move)}
+        terms = super().discriminator_loss(move, *batch) | {"information": self._information_loss(move)}
+        if self.invariance:
+            terms["invariance"] = self.invariance * invariance_loss(lambda x: self.recognise(x)[0].logits, batch[0])
+        return terms
 
     def generator_loss(self, move: dict[str, Tensor], *batch: Tensor) -> dict[str, Tensor]:
         """Return the generator's loss, and what the recogniser loses."""
@@ -289,4 +284,5 @@ class AtCode(nn.Module):
 
 
 def _mean_and_error(value: Tensor) -> tuple[Tensor, Tensor]:
-    return value.mean(0), value.var(0, correction=0).sqrt() / len(value) ** 0.5
+    mean = value.mean(0)
+    return mean, (value - mean).square().mean(0).sqrt() / len(value) ** 0.5

@@ -1,11 +1,12 @@
 """What GAN, InfoGAN and StackGAN reach: classes present, agreement of codes with classes, and of images with captions.
 
-python -m tests.benchmarks.bench_adversaries [--data DIR] [--systems GAN InfoGAN StackGAN] [--seeds 3] [--starts 3]
+python -m tests.benchmarks.bench_adversaries [--data DIR] [--systems GAN InfoGAN Elastic StackGAN] [--seeds 3] [--starts 3]
     [--steps N] [--figures DIR]
 
 On the embedded digits and, where DIR (or the variable PYRO_VAE_DATA) holds ``mnist/``, on its images. The referee is a
 classifier trained on the training images. InfoGAN is trained from several starts; the one is kept whose recogniser tells
-most apart on training images, I = H(E Q(c|x)) - E H(Q(c|x)): no label is looked at. Seconds are of the processor.
+most apart on training images, I = H(E Q(c|x)) - E H(Q(c|x)): no label is looked at.
+Elastic is InfoGAN with invariance=1, whose recogniser also learns from distorted images. Seconds are of the processor.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from pyro_vae.evaluation.samples.classifier import image_classifier
 from pyro_vae.systems.diversity import diversity
 
 STEPS = {("GAN", "digits"): 2000, ("GAN", "mnist"): 2000, ("InfoGAN", "digits"): 1500, ("InfoGAN", "mnist"): 1500}
+STEPS |= {("Elastic", "digits"): 1500, ("Elastic", "mnist"): 1500}
 STEPS |= {("StackGAN", "digits"): 1500, ("StackGAN", "mnist"): 1000}  # a stage
 
 
@@ -46,12 +48,12 @@ def gan(data, referee, steps, seed, _):
     return system.sample(100), found | {"diversity": history.diversity[0]}
 
 
-def infogan(data, referee, steps, seed, starts):
+def infogan(data, referee, steps, seed, starts, invariance=0.0):
     x, (x_test, labels) = data["train"][0], data["test"]
     agreements, best = [], (-1.0, None)
     for start in range(starts):
         pyro.set_rng_seed(1000 * seed + start)
-        system = pv.systems.InfoGAN(x.shape[-1], latent_dim=10)
+        system = pv.systems.InfoGAN(x.shape[-1], latent_dim=10, invariance=invariance)
         pv.fit_adversarial(system, x, steps=steps, progress=False)
         with torch.no_grad():
             q = system.recognise(x)[0].probs
@@ -64,6 +66,10 @@ def infogan(data, referee, steps, seed, starts):
     found = {"agreement": agreed, "of all starts": agreements, "information on data": best[0]}
     found |= {"bound": float(bound.category), "continuous": [round(float(v), 2) for v in bound.continuous]}
     return torch.cat([system.sample(10, category=k) for k in range(10)]), found
+
+
+def elastic(data, referee, steps, seed, starts):
+    return infogan(data, referee, steps, seed, starts, invariance=1.0)
 
 
 def entropy(q):
@@ -111,7 +117,7 @@ def referees(data):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", default=os.environ.get("PYRO_VAE_DATA"))
-    parser.add_argument("--systems", nargs="+", default=["GAN", "InfoGAN", "StackGAN"])
+    parser.add_argument("--systems", nargs="+", default=["GAN", "InfoGAN", "Elastic", "StackGAN"])
     parser.add_argument("--only", choices=["digits", "mnist"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--starts", type=int, default=3)
@@ -127,7 +133,7 @@ def main():
         print(f"\n{name}, {len(data['train'][0])} training images", flush=True)
         referee = referees(data)
         for system in args.systems:
-            run = {"GAN": gan, "InfoGAN": infogan, "StackGAN": stackgan}[system]
+            run = {"GAN": gan, "InfoGAN": infogan, "Elastic": elastic, "StackGAN": stackgan}[system]
             steps = args.steps or STEPS[system, name]
             rows = []
             for seed in range(args.seeds):
