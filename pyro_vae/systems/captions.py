@@ -215,6 +215,8 @@ def _centred(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     index = torch.arange(image.shape[-1], dtype=image.dtype, device=image.device)
     mass = image.sum((-1, -2), keepdim=True).clamp_min(1e-12)
     row, column = index[:, None].expand_as(image), index.expand_as(image)
-    return image, row - (image * row).sum((-1, -2), keepdim=True) / mass, column - (
-        image * column
-    ).sum((-1, -2), keepdim=True) / mass
+    return (
+        image,
+        row - (image * row).sum((-1, -2), keepdim=True) / mass,
+        column - (image * column).sum((-1, -2), keepdim=True) / mass,
+    )

@@ -165,7 +165,9 @@ class InfoGAN(GAN):
         logits, mean, precision = self.recogniser(self.discriminator[0](x)).split([K, M, M], -1)
         total = 1 + bounded_exp(precision)
         where = 0.01 + 0.98 * mean.sigmoid()
-        return dist.Categorical(logits=logits), dist.AffineBeta(where * total, (1 - where) * total, -1.0, 2.0, validate_args=False)
+        return dist.Categorical(logits=logits), dist.AffineBeta(
+            where * total, (1 - where) * total, -1.0, 2.0, validate_args=False
+        )
 
     @torch.no_grad()
     def information_bound(self, num_samples: int = 1000, *, scale: float = 0.0) -> InformationBound:

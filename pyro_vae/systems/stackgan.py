@@ -17,7 +17,7 @@ from pyro_vae.systems.game import Game
 from pyro_vae.systems.gan import generator_loss, r1_penalty
 from pyro_vae.systems.image_networks import ImageGenerator, Stretched, image_trunk, is_large, side_of
 
-__all__ = ["ConditioningAugmentation", "Stage", "StackGAN"]
+__all__ = ["ConditioningAugmentation", "StackGAN", "Stage"]
 
 _FEATURES = 128
 

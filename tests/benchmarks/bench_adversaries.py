@@ -152,8 +152,6 @@ def main():
             print(f"  {system}: medians {', '.join(f'{k} {v:.3g}' for k, v in numbers.items())}", flush=True)
 
 
-
-
 def _short(value):
     return [round(one, 2) for one in value] if isinstance(value, list) else f"{value:.3g}"
 

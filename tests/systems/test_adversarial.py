@@ -65,7 +65,10 @@ def test_the_optimal_discriminator_is_the_log_ratio_and_its_loss_the_jensen_shan
     mixture = torch.logaddexp(P, Q) - math.log(2)
     js = torch.trapezoid(0.5 * P.exp() * (P - mixture) + 0.5 * Q.exp() * (Q - mixture), grid)
     terms = nn.functional.softplus(-gan.discriminator(x)) + nn.functional.softplus(gan.discriminator(fake))
-    assert abs(float(terms.detach().mean()) - float(2 * math.log(2) - 2 * js)) < STANDARD_ERRORS * float(terms.detach().std()) / N**0.5
+    assert (
+        abs(float(terms.detach().mean()) - float(2 * math.log(2) - 2 * js))
+        < STANDARD_ERRORS * float(terms.detach().std()) / N**0.5
+    )
 
 
 def test_a_gaussian_is_learnt_and_no_warning_comes():
@@ -142,7 +145,9 @@ def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not(make, sto
         system, data = make(x)
         if stops is not None:
             with pytest.raises(KeyboardInterrupt):
-                pv.fit_adversarial(system, *data, steps=10, batch_size=32, seed=3, checkpoint=_Stopping(tmp_path, stops))
+                pv.fit_adversarial(
+                    system, *data, steps=10, batch_size=32, seed=3, checkpoint=_Stopping(tmp_path, stops)
+                )
             _seeded(8)  # another process, with other first weights and another random state
             system, data = make(x)
         checkpoint = None if stops is None else Checkpoints(Run(tmp_path), every=1)

@@ -63,7 +63,7 @@ def test_words_are_thirds_and_captions_parse_back():
     assert torch.equal(codes[:, 0], labels)
     for column in (1, 2):
         assert (torch.bincount(codes[:, column], minlength=3) - len(x) / 3).abs().max() < 3
-    assert bool((slant(x)[codes[:, 1] == 2].min() > slant(x)[codes[:, 1] == 1].max()))
+    assert bool(slant(x)[codes[:, 1] == 2].min() > slant(x)[codes[:, 1] == 1].max())
     assert torch.equal(captions.encode(captions.describe(codes)), codes)
     assert captions.one_hot(codes).shape == (len(x), captions.width)
     assert captions.one_hot(codes).sum() == 3 * len(x)
