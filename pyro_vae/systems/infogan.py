@@ -68,8 +68,8 @@ class InfoGAN(GAN):
 
     .. math:: L_I(G, Q) = E_{c, x = G(z, c)}[\log Q(c|x)] + H(c) \le I(c; G(z, c)).
 
-    Continuous codes are recognised by a beta distribution on their interval, so that theirs is a bound in nats too. ``prior`` is of the noise alone; ``given(category)`` is the generator at one
-    category, a module of noise and nothing else.
+    Continuous codes are recognised by a beta distribution on their interval, so that theirs is a bound in nats too.
+    ``prior`` is of the noise alone; ``given(category)`` is the generator at one category, a module of noise only.
 
     Args:
         data_dim: D, pixels of an image laid flat.

@@ -1,11 +1,11 @@
-"""What GAN, InfoGAN and StackGAN reach: classes present, agreement of codes with classes, and of images with captions.
+"""What GAN, InfoGAN and StackGAN reach: classes present, codes that agree with classes, images with captions.
 
-python -m tests.benchmarks.bench_adversaries [--data DIR] [--systems GAN InfoGAN Elastic StackGAN] [--seeds 3] [--starts 3]
-    [--steps N] [--figures DIR]
+python -m tests.benchmarks.bench_adversaries [--data DIR] [--systems GAN InfoGAN Elastic StackGAN] [--seeds 3]
+    [--starts 3] [--steps N] [--figures DIR]
 
 On the embedded digits and, where DIR (or the variable PYRO_VAE_DATA) holds ``mnist/``, on its images. The referee is a
-classifier trained on the training images. InfoGAN is trained from several starts; the one is kept whose recogniser tells
-most apart on training images, I = H(E Q(c|x)) - E H(Q(c|x)): no label is looked at.
+classifier trained on the training images. InfoGAN is trained from several starts; the one is kept whose recogniser
+tells most apart on training images, I = H(E Q(c|x)) - E H(Q(c|x)): no label is looked at.
 Elastic is InfoGAN with invariance=1, whose recogniser also learns from distorted images. Seconds are of the processor.
 """
 

@@ -165,7 +165,7 @@ def test_a_warp_keeps_about_the_ink_and_moves_it():
 def test_with_invariance_the_code_is_of_class():
     x, labels = pv.datasets.digits(values="intensity"), pv.datasets.digit_labels()
     gan = pv.systems.InfoGAN(64, 4, invariance=1.0)
-    pv.fit_adversarial(gan, x, steps=70, batch_size=128, seed=0, progress=False)
+    pv.fit_adversarial(gan, x, steps=100, batch_size=128, seed=0, progress=False)
     table = torch.zeros(10, 10)
     with torch.no_grad():
         table.index_put_((gan.recognise(x)[0].logits.argmax(-1), labels), torch.ones(len(x)), accumulate=True)
