@@ -62,8 +62,8 @@ class Captions(nn.Module):
     """The words of a data set: names of its classes, and adjectives between quantiles of what is measured.
 
     A caption is "a three, slanted, thick". Its adjectives are thirds of the training images: a third is "slanted", a
-    third "thin", whatever the classes. Either may be left unsaid. Codes are whole numbers ``(N, 3)``: class, slant word,
-    thickness word; -1 where it is unsaid.
+    third "thin", whatever the classes. Either may be left unsaid. Codes are whole numbers ``(N, 3)``: class, word for
+    slant, word for thickness; -1 where it is unsaid.
 
     Args:
         x: training images ``(N, D)`` in [0, 1], laid flat.

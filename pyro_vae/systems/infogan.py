@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyro.distributions as dist
 import torch
@@ -162,7 +162,7 @@ class InfoGAN(GAN):
         if x.shape[-1] != self.data_dim:
             raise ValueError(say(f"data (..., {self.data_dim})", f"shape {tuple(x.shape)}", "x.flatten(1)"))
         K, M = self.num_categories, self.num_continuous
-        logits, mean, precision = self.recogniser(self.discriminator[0](x)).split([K, M, M], -1)
+        logits, mean, precision = self.recogniser(cast(nn.Sequential, self.discriminator)[0](x)).split([K, M, M], -1)
         total = 1 + bounded_exp(precision)
         where = 0.01 + 0.98 * mean.sigmoid()
         return dist.Categorical(logits=logits), dist.AffineBeta(

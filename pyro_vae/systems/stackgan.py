@@ -42,6 +42,9 @@ class ConditioningAugmentation(nn.Module):
     def __init__(self, width: int, condition_dim: int) -> None:
         super().__init__()
         self.layer = nn.Linear(width, 2 * condition_dim)
+        with torch.no_grad():  # captions start far apart beside the noise: else the noise hides them, and stays
+            self.layer.weight[:condition_dim].normal_()
+            self.layer.bias[condition_dim:].fill_(-2.0)
 
     def forward(self, e: Tensor, noise: Tensor) -> Tensor:
         """Return the condition ``(N, C)`` of embeddings ``(N, W)`` and standard normal noise ``(N, C)``."""

@@ -1,4 +1,4 @@
-"""The game against its closed forms: losses, penalty, optimal discriminator; training that resumes, and breaks with a word."""
+"""The game against its closed forms: losses, penalty, optimal discriminator; training that resumes."""
 
 import math
 
