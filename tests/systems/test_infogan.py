@@ -32,6 +32,15 @@ def _mixture(scale):
     )
 
 
+def _train_recogniser(gan):
+    optimiser = torch.optim.Adam([*gan.discriminator.parameters(), *gan.recogniser.parameters()], lr=1e-2)
+    for _ in range(120):
+        x = torch.zeros(256, 1)
+        optimiser.zero_grad()
+        gan.discriminator_loss(gan.play(x), x)["information"].backward()
+        optimiser.step()
+
+
 def _log_likelihood(x, scale):
     return torch.distributions.Normal(MEANS.to(x), scale).log_prob(x)
 
@@ -60,12 +69,7 @@ def test_the_bound_is_under_the_truth_and_reaches_it_when_the_recogniser_is_trai
     truth = _entropy_by_quadrature(0.8)
     untrained = gan.information_bound(4000).category
     assert float(untrained) < truth - 0.2
-    optimiser = torch.optim.Adam([*gan.discriminator.parameters(), *gan.recogniser.parameters()], lr=1e-2)
-    for _ in range(120):
-        x = torch.zeros(256, 1)
-        optimiser.zero_grad()
-        gan.discriminator_loss(gan.play(x), x)["information"].backward()
-        optimiser.step()
+    _train_recogniser(gan)
     found = gan.information_bound(40_000)
     assert float(found.category) < truth + STANDARD_ERRORS * float(found.category_error)
     assert float(found.category) > truth - 0.03 - STANDARD_ERRORS * float(found.category_error)
@@ -104,12 +108,7 @@ def test_continuous_codes_are_bounded_by_what_noise_leaves_of_them():
     normal = torch.distributions.Normal(0.0, 1.0)
     p = (normal.cdf((grid + 1) / 0.5) - normal.cdf((grid - 1) / 0.5)) / 2
     truth = -float(torch.trapezoid(torch.special.xlogy(p, p), grid)) - 0.5 * math.log(2 * math.pi * math.e * 0.25)
-    optimiser = torch.optim.Adam([*gan.discriminator.parameters(), *gan.recogniser.parameters()], lr=1e-2)
-    for _ in range(120):
-        x = torch.zeros(256, 1)
-        optimiser.zero_grad()
-        gan.discriminator_loss(gan.play(x), x)["information"].backward()
-        optimiser.step()
+    _train_recogniser(gan)
     found = gan.information_bound(20_000)
     error = STANDARD_ERRORS * float(found.continuous_error)
     assert truth - 0.05 - error < float(found.continuous) < truth + error  # a beta is not quite the posterior

@@ -1,5 +1,7 @@
 """Captions are measured in images whose slant and width are known; stages learn from their captions."""
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -107,7 +109,9 @@ def trained(bars):
     x, labels = bars
     captions = Captions(x + 1e-3 * torch.rand_like(x) * (1 - x), labels, classes=("post", "plank"))
     system = StackGAN(captions, 64, latent_dim=4)
-    history = pv.fit_adversarial(system, x, captions.codes(x, labels), steps=300, seed=0, progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pv.AdversarialWarning)  # long enough for the caption, not for every place
+        history = pv.fit_adversarial(system, x, captions.codes(x, labels), steps=300, seed=0, progress=False)
     return system, history
 
 
