@@ -121,10 +121,11 @@ def fit_adversarial(
         AdversarialWarning: if samples are much less diverse than the data, or the discriminator tells all apart.
 
     Example:
-        >>> from pyro_vae import datasets
+        >>> from torch import nn
+        >>> from pyro_vae import networks
         >>> from pyro_vae.systems import GAN
-        >>> gan = GAN(64, latent_dim=2)
-        >>> history = fit_adversarial(gan, datasets.digits(values="intensity"), steps=30, progress=False)
+        >>> gan = GAN(1, 1, generator=nn.Linear(1, 1), discriminator=networks.mlp(1, 16, 1))
+        >>> history = fit_adversarial(gan, torch.randn(256, 1), steps=30, progress=False)
         >>> len(history.losses["generator"])
         30
     """
@@ -177,6 +178,7 @@ class _Run:
         stages = self.system.stages()
         first = 0 if saved is None else self._resume(saved)
         bar.update(first * self.steps)
+        self.system.eval()  # a stage that is not being played does not move, nor do its statistics
         try:
             for number in range(first, len(stages)):
                 contest = Contest(stages[number], self.data, whole=self.system, **self.settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyro.distributions as dist
 import torch
@@ -14,7 +14,8 @@ from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.likelihoods.base import bounded_exp
 from pyro_vae.systems.game import features_of, one_number, rows_of_generator
 from pyro_vae.systems.gan import GAN, as_module
-from pyro_vae.systems.image_networks import ImageGenerator, image_trunk
+from pyro_vae.systems.image_networks import ImageGenerator, image_trunk, side_of
+from pyro_vae.systems.invariance import invariance_loss
 
 __all__ = ["AtCode", "InfoGAN", "InformationBound", "mutual_information"]
 
@@ -67,8 +68,8 @@ class InfoGAN(GAN):
 
     .. math:: L_I(G, Q) = E_{c, x = G(z, c)}[\log Q(c|x)] + H(c) \le I(c; G(z, c)).
 
-    Continuous codes are recognised by a beta distribution on their interval, so that theirs is a bound in nats too. ``prior`` is of the noise alone; ``given(category)`` is the generator at one
-    category, a module of noise and nothing else.
+    Continuous codes are recognised by a beta distribution on their interval, so that theirs is a bound in nats too.
+    ``prior`` is of the noise alone; ``given(category)`` is the generator at one category, a module of noise only.
 
     Args:
         data_dim: D, pixels of an image laid flat.
@@ -77,6 +78,9 @@ class InfoGAN(GAN):
         num_continuous: M, continuous codes; may be 0.
         weight: lambda of the categorical code.
         continuous_weight: lambda of the continuous codes.
+        invariance: weight of :func:`~pyro_vae.systems.invariance.invariance_loss`, by which the recogniser also learns
+            from images which differences survive small distortions; 0 is InfoGAN as published, whose code may be of
+            style as well as of class. Square images only.
         generator: maps (z, one-hot c, continuous c) ``(..., L + K + M)`` to x ``(..., D)``.
         trunk: maps x ``(..., D)`` to features ``(..., F)``, which discriminator and recogniser share.
         penalty: gamma, the weight of the R1 penalty.
@@ -103,6 +107,7 @@ class InfoGAN(GAN):
         num_continuous: int = 2,
         weight: float = 1.0,
         continuous_weight: float = 0.1,
+        invariance: float = 0.0,
         generator: nn.Module | None = None,
         trunk: nn.Module | None = None,
         penalty: float = 1.0,
@@ -111,6 +116,9 @@ class InfoGAN(GAN):
         self.num_continuous = positive_integer(num_continuous, "num_continuous", minimum=0)
         self.weight = positive_number(weight, "weight", zero=True)
         self.continuous_weight = positive_number(continuous_weight, "continuous_weight", zero=True)
+        self.invariance = positive_number(invariance, "invariance", zero=True)
+        if self.invariance:
+            side_of(positive_integer(data_dim, "data_dim"))
         super().__init__(data_dim, latent_dim, generator=generator, discriminator=trunk, penalty=penalty)
 
     def _set_networks(self, generator: Any, discriminator: Any) -> None:
@@ -136,7 +144,10 @@ class InfoGAN(GAN):
 
     def discriminator_loss(self, move: dict[str, Tensor], *batch: Tensor) -> dict[str, Tensor]:
         """Return the discriminator's loss, the R1 penalty, and what the recogniser loses."""
-        return super().discriminator_loss(move, *batch) | {"information": self._information_loss(move)}
+        terms = super().discriminator_loss(move, *batch) | {"information": self._information_loss(move)}
+        if self.invariance:
+            terms["invariance"] = self.invariance * invariance_loss(lambda x: self.recognise(x)[0].logits, batch[0])
+        return terms
 
     def generator_loss(self, move: dict[str, Tensor], *batch: Tensor) -> dict[str, Tensor]:
         """Return the generator's loss, and what the recogniser loses."""
@@ -151,10 +162,12 @@ class InfoGAN(GAN):
         if x.shape[-1] != self.data_dim:
             raise ValueError(say(f"data (..., {self.data_dim})", f"shape {tuple(x.shape)}", "x.flatten(1)"))
         K, M = self.num_categories, self.num_continuous
-        logits, mean, precision = self.recogniser(self.discriminator[0](x)).split([K, M, M], -1)
+        logits, mean, precision = self.recogniser(cast(nn.Sequential, self.discriminator)[0](x)).split([K, M, M], -1)
         total = 1 + bounded_exp(precision)
         where = 0.01 + 0.98 * mean.sigmoid()
-        return dist.Categorical(logits=logits), dist.AffineBeta(where * total, (1 - where) * total, -1.0, 2.0)
+        return dist.Categorical(logits=logits), dist.AffineBeta(
+            where * total, (1 - where) * total, -1.0, 2.0, validate_args=False
+        )
 
     @torch.no_grad()
     def information_bound(self, num_samples: int = 1000, *, scale: float = 0.0) -> InformationBound:
@@ -273,4 +286,5 @@ class AtCode(nn.Module):
 
 
 def _mean_and_error(value: Tensor) -> tuple[Tensor, Tensor]:
-    return value.mean(0), value.std(0) / len(value) ** 0.5
+    mean = value.mean(0)
+    return mean, (value - mean).square().mean(0).sqrt() / len(value) ** 0.5
