@@ -56,7 +56,6 @@ MAY_IMPORT = {
         *("likelihoods", "model", *ROUTES),
     ],
     "evaluation.samples": ["evaluation.tables"],
-    "systems": ["evaluation.evidence", "inference.variational", *PARTS],
     "evaluation.sweep": ["evaluation.posterior", "inference.posterior", "inference.variational", *PARTS, *ROUTES],
     "plots": [
         "evaluation.evidence",

@@ -45,7 +45,7 @@ def gan(x, latent_dim, steps):
 
 def gmmn(x, latent_dim, steps):
     system = GMMN(x.shape[1], latent_dim, generator=decoder(latent_dim, x.shape[1]))
-    pv.fit_adversarial(system, x, steps=steps, batch_size=min(500, len(x)), progress=False)
+    pv.fit_adversarial(system, x, steps=steps // 4, batch_size=min(500, len(x)), progress=False)
     return system.generator
 
 
