@@ -174,7 +174,7 @@ def evidence(
     from pyro_vae.evaluation.evidence.evidence import evidence as estimate
     from pyro_vae.runs.judgement import density_evidence, in_own_units, units
 
-    with joined() as rank, opened(run, trust_code=trust_code, latent=False) as trained:
+    with joined() as rank, opened(run, trust_code=trust_code, needs="density") as trained:
         found = []
         for piece in pieces(own_share(choose(trained, data, split, rows))):
             if (of_density := density_evidence(trained, piece)) is not None:

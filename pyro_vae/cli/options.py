@@ -85,16 +85,17 @@ def _parameter(name: str) -> Parameter:
 
 
 @contextmanager
-def opened(folder: Path, *, trust_code: bool, latent: bool = True) -> Iterator[Any]:
+def opened(folder: Path, *, trust_code: bool, needs: str = "latents") -> Iterator[Any]:
     """Load the finished run in a folder, and work in its precision and from its seed until the end.
 
     Args:
         folder: of the run.
         trust_code: import the user's own Python code.
-        latent: whether the command is about latents, which a density of x has not.
+        needs: what the command is about: "latents", "density" or "samples". A density of x has no latents; a generator
+            with codes or captions has samples alone.
 
     Raises:
-        ValueError: if it is, and the run's system has none.
+        ValueError: if the run's system has not got it.
     """
     from pyro_vae.checks import say
     from pyro_vae.runs.folder import Run
@@ -102,9 +103,12 @@ def opened(folder: Path, *, trust_code: bool, latent: bool = True) -> Iterator[A
     from pyro_vae.runs.training import load_run
 
     trained = load_run(Run(folder), trust_code=trust_code)
-    if latent and trained.density is not None:
+    if needs == "latents" and trained.density is not None:
         remedy = "pyro-vae evidence or sample; or a run without --system"
         raise ValueError(say("a model with latents", f"{trained.recipe.system}, a density of x", remedy))
+    if needs != "samples" and trained.conditional is not None:
+        got = f"{trained.recipe.system}, whose images depend on a code or caption"
+        raise ValueError(say(f"a model with {needs}", got, "pyro-vae sample; or --system GAN"))
     with isolated(trained.recipe):
         yield trained
 

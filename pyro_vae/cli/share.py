@@ -17,16 +17,21 @@ def sample(
     run: RunFolder,
     num_samples: Annotated[int, typer.Option(min=1, help="How many data.")] = 10,
     seed: Seed = 0,
+    condition: Annotated[
+        str | None, typer.Option(help="A StackGAN's caption, or the number of an InfoGAN's category.")
+    ] = None,
     output: Output = None,
     json: Json = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Draw new data from the model, in the units of your table.
 
-    Example:
+    Examples:
     pyro-vae sample runs/first --num-samples 1000 --output synthetic.csv
+
+    pyro-vae sample runs/stack --condition "a three, slanted" --output threes.npz
     """
-    with opened(run, trust_code=trust_code, latent=False) as trained:
+    with opened(run, trust_code=trust_code, needs="samples") as trained:
         import numpy as np
         import pandas as pd
         import pyro
@@ -34,8 +39,7 @@ def sample(
         from pyro_vae.datasets.encoding import as_written, decode, named
 
         pyro.set_rng_seed(seed)
-        density, model = trained.density, trained.model
-        x = model.sample(num_samples)[model.observed] if density is None else density.sample(num_samples)
+        x = trained.sample(num_samples, condition)
         schema = trained.prepared.schema
         columns = named(
             schema, as_written(schema, decode(schema, x.flatten(1)), dtype=x.dtype, rng=np.random.default_rng(seed))

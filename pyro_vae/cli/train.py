@@ -77,6 +77,10 @@ def _show(folder: Path, trained: Any, *, as_json: bool) -> None:
     from pyro_vae.runs.judgement import history_in_own_units, judge
 
     history = history_in_own_units(trained)
+    if not history.train_elbo:  # a game, whose losses say nothing of quality
+        result = {"run": folder, "num_steps": history.num_steps, "seconds": history.seconds, "engine": history.engine}
+        show(result, f"{history.engine}, {history.seconds:.1f} s\nrun: {folder}", as_json=as_json)
+        return
     best = (history.validation_elbo or history.train_elbo)[history.best_epoch]
     words = "held-out" if history.validation_elbo else "training"
     text = (

@@ -26,7 +26,14 @@ from pyro_vae.runs.start import (
     marginal_start,
     widen_scales,
 )
-from pyro_vae.runs.systems import GeneratorModel, learn_generator, prepare_density, resolved_system
+from pyro_vae.runs.systems import (
+    ConditionalGenerator,
+    GeneratorModel,
+    learn_conditional,
+    learn_generator,
+    prepare_density,
+    resolved_system,
+)
 
 __all__ = ["learn", "resolved", "train_guide"]
 
@@ -94,6 +101,8 @@ def learn(
     """
     if isinstance(model, GeneratorModel):
         return learn_generator(recipe, prepared, model, guide, checkpoints, progress=progress, notify=notify)
+    if isinstance(model, ConditionalGenerator):
+        return learn_conditional(recipe, prepared, model, checkpoints, progress=progress, notify=notify)
     x, validation = prepared.x["train"], prepared.x["validation"]
     size = min(recipe.batch_size, len(x))
     first = None

@@ -122,6 +122,8 @@ SYSTEMS: Mapping[str, Part] = {
     "RealNVP": Part("pyro_vae.systems:RealNVP", density=True),
     "GAN": Part("pyro_vae.systems:GAN", skip=("data_dim", "latent_dim", "prior", "generator", "discriminator")),
     "GMMN": Part("pyro_vae.systems:GMMN", skip=("data_dim", "latent_dim", "prior", "generator")),
+    "InfoGAN": Part("pyro_vae.systems:InfoGAN", skip=("data_dim", "latent_dim", "generator", "trunk")),
+    "StackGAN": Part("pyro_vae.systems:StackGAN", skip=("captions", "data_dim", "latent_dim")),
 }
 TABLES: Mapping[str, Mapping[str, Part]] = {
     "priors": PRIORS,

@@ -41,8 +41,8 @@ class Recipe:
     ] = ""
     system: Annotated[
         str,
-        "A system of the literature in place of prior, likelihood and guide: DRAW, NICE, RealNVP, GAN or GMMN, with "
-        'options as in "DRAW:num_glimpses=8".',
+        "A system of the literature in place of prior, likelihood and guide: DRAW, NICE, RealNVP, GAN, GMMN, "
+        'InfoGAN or StackGAN, with options as in "DRAW:num_glimpses=8".',
     ] = ""
     latent_dim: Annotated[str, 'Dimension of z, L; "auto" chooses it by held-out evidence, 2 for images.'] = "auto"
     hidden: Annotated[str, 'Widths of the hidden layers of both networks, as in "128" or "256,128".'] = "128"

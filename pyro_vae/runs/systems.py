@@ -1,7 +1,8 @@
 """Systems of the literature as runs: built for the data by name, trained, and made a model that every command takes.
 
-Three forms. A pair of model and guide, or a density of x itself, goes through ``fit``. A generator is trained by
-itself, gets the observation noise of the highest evidence, and then a guide that learns its posteriors.
+Four forms. A pair of model and guide, or a density of x itself, goes through ``fit``. A generator is trained by
+itself, gets the observation noise of the highest evidence, and then a guide that learns its posteriors. One with codes
+or captions is trained by itself and sampled.
 """
 
 from __future__ import annotations
@@ -11,26 +12,40 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
+from pyro_vae.datasets import digit_labels, digits
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.inference.variational.fit import History, fit
 from pyro_vae.likelihoods import Gaussian
 from pyro_vae.model import Model
 from pyro_vae.runs.build import build_guide
 from pyro_vae.runs.checkpoints import Checkpoints
-from pyro_vae.runs.data import Prepared
+from pyro_vae.runs.data import Prepared, split_rows
 from pyro_vae.runs.parts import SYSTEMS, parse
 from pyro_vae.runs.recipe import Recipe
-from pyro_vae.systems.adversarial import AdversarialWarning, fit_adversarial
+from pyro_vae.systems.adversarial import AdversarialHistory, AdversarialWarning, fit_adversarial
+from pyro_vae.systems.captions import Captions
 from pyro_vae.systems.density import DensityProgram
+from pyro_vae.systems.game import Game
 from pyro_vae.systems.gan import GAN
+from pyro_vae.systems.infogan import InfoGAN
 from pyro_vae.systems.observation import observation_model
+from pyro_vae.systems.stackgan import StackGAN
 
-__all__ = ["GeneratorModel", "build_system", "learn_generator", "prepare_density", "resolved_system"]
+__all__ = [
+    "ConditionalGenerator",
+    "GeneratorModel",
+    "build_system",
+    "learn_conditional",
+    "learn_generator",
+    "prepare_density",
+    "resolved_system",
+]
 
-_LATENT_DIM = {"DRAW": 2, "GAN": 10, "GMMN": 10}  # of one glimpse, or of the generator
+_LATENT_DIM = {"DRAW": 2}  # of one glimpse; 10 of a generator
 _LEVELS = (2, 17, 256)  # of images whose values are k / (levels - 1)
 _STEPS = 3000  # of a game, where the recipe leaves it open
 _MOMENT_BATCH = 500  # a discrepancy between sets needs sets
@@ -52,6 +67,34 @@ class GeneratorModel(Model):
         object.__setattr__(self, "game", game)  # not a child: what it needs to train is not the model's
 
 
+class ConditionalGenerator(nn.Module):
+    """A generator with codes or captions.
+
+    Args:
+        game: an InfoGAN or a StackGAN.
+    """
+
+    def __init__(self, game: InfoGAN | StackGAN) -> None:
+        super().__init__()
+        self.game = game
+
+    def sample(self, num_samples: int, condition: str | None = None) -> Tensor:
+        """Draw images, ``(S, D)``, of a caption or category, or of drawn ones.
+
+        Raises:
+            ValueError: if it is unknown.
+        """
+        if isinstance(self.game, StackGAN):
+            if condition is not None:
+                return self.game.sample([condition] * num_samples)
+            unsaid = torch.full((num_samples, 3), -1)
+            unsaid[:, 0] = torch.randint(10, (num_samples,))
+            return self.game.sample(unsaid)
+        if condition is not None and not condition.isdecimal():
+            raise ValueError(say("the number of a category", repr(condition), "--condition 3"))
+        return self.game.sample(num_samples, category=None if condition is None else int(condition))
+
+
 def resolved_system(recipe: Recipe, prepared: Prepared) -> Recipe:
     """Return the recipe with what its system takes from the data: L, and the levels of whole numbers.
 
@@ -63,10 +106,13 @@ def resolved_system(recipe: Recipe, prepared: Prepared) -> Recipe:
     if prepared.schema.missing:
         raise ValueError(say(f"data without gaps for {name}", "missing entries", "a VAE, without --system"))
     if not part.density:
-        L = str(_LATENT_DIM[name]) if recipe.latent_dim == "auto" else recipe.latent_dim
+        L = str(_LATENT_DIM.get(name, 10)) if recipe.latent_dim == "auto" else recipe.latent_dim
         guide = "DiagonalGaussian" if recipe.guide == "auto" else recipe.guide
         recipe = replace(recipe, latent_dim=L, prior="StandardNormal", guide=guide)
         _must_be_images(name, schema, prepared.x["all"][:])
+        if name == "StackGAN" and recipe.data != "digits":
+            remedy = "pv.systems.StackGAN in Python, with pv.systems.Captions(x, labels)"
+            raise ValueError(say("the embedded digits, whose classes are known", recipe.data, remedy))
         return recipe if name == "DRAW" else replace(recipe, likelihood="Gaussian")
     if not schema.tabular:
         x = prepared.x["all"][:]
@@ -107,14 +153,68 @@ def build_system(recipe: Recipe, schema: Schema) -> tuple[Any, Any]:
     if name == "DRAW":
         draw = made(schema.shape, latent_dim=recipe.num_latents, **options)
         return draw.model, draw.guide
-    model = GeneratorModel(made(schema.data_dim, recipe.num_latents, **options))
-    return model, build_guide(recipe, schema)
+    if name == "StackGAN":
+        words = Captions(digits("all", values="intensity"), digit_labels("all"))
+        return ConditionalGenerator(made(words, schema.data_dim, recipe.num_latents, **options)), None
+    game = made(schema.data_dim, recipe.num_latents, **options)
+    if name == "InfoGAN":
+        return ConditionalGenerator(game), None
+    return GeneratorModel(game), build_guide(recipe, schema)
 
 
 def prepare_density(model: Any, x: Tensor) -> None:
     """Let a density take location and scale of its training data."""
     if isinstance(model, DensityProgram):
         model.density.standardise(x)
+
+
+def _play(
+    recipe: Recipe,
+    prepared: Prepared,
+    game: Game,
+    checkpoints: Checkpoints,
+    *,
+    progress: bool,
+    notify: Callable[[str], None],
+) -> AdversarialHistory:
+    """Train a game as the recipe says, and say what went wrong."""
+    x = prepared.x["train"][:]
+    alone = not game.players()[0] if len(game.stages()) == 1 else False
+    size = min(_MOMENT_BATCH if alone else recipe.batch_size, len(x))
+    steps = recipe.epochs * (len(x) // size) or _STEPS // (4 if alone else 1)
+    conditions: tuple[Any, ...] = (x,)
+    if isinstance(game, StackGAN):
+        rows = split_rows(recipe, len(prepared.x["all"]))["train"]
+        conditions = (x, game.captions.codes(x, digit_labels("all")[rows]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", AdversarialWarning)  # said below
+        history = fit_adversarial(
+            game,
+            *conditions,
+            steps=steps,
+            batch_size=size,
+            lr=recipe.lr,
+            checkpoint=checkpoints,
+            device=recipe.device,
+            progress=progress,
+        )
+    for warning in history.warnings:
+        notify(f"note: {warning}")
+    return history
+
+
+def learn_conditional(
+    recipe: Recipe,
+    prepared: Prepared,
+    model: ConditionalGenerator,
+    checkpoints: Checkpoints,
+    *,
+    progress: bool,
+    notify: Callable[[str], None],
+) -> History:
+    """Train a generator with codes or captions; there is no ELBO to record."""
+    history = _play(recipe, prepared, model.game, checkpoints, progress=progress, notify=notify)
+    return History(seconds=history.seconds, num_steps=history.num_steps, engine=repr(history))
 
 
 def learn_generator(
@@ -132,23 +232,7 @@ def learn_generator(
     The run is resumed within the generator's training; what follows it is done again.
     """
     x, validation = prepared.x["train"][:], prepared.x["validation"][:]
-    alone = not any(True for _ in model.game.players()[0])
-    size = min(_MOMENT_BATCH if alone else recipe.batch_size, len(x))
-    steps = recipe.epochs * (len(x) // size) or _STEPS // (4 if alone else 1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AdversarialWarning)  # said below
-        history = fit_adversarial(
-            model.game,
-            x,
-            steps=steps,
-            batch_size=size,
-            lr=recipe.lr,
-            checkpoint=checkpoints,
-            device=recipe.device,
-            progress=progress,
-        )
-    for warning in history.warnings:
-        notify(f"note: {warning}")
+    history = _play(recipe, prepared, model.game, checkpoints, progress=progress, notify=notify)
     rows = validation if len(validation) else x
     noisy = observation_model(model.game.generator, rows[:_NOISE_ROWS], prior=model.prior, accuracy=0.05)
     scale: Any = noisy.likelihood.scale

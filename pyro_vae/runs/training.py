@@ -24,6 +24,7 @@ from pyro_vae.runs.isolation import isolated
 from pyro_vae.runs.learning import learn, resolved
 from pyro_vae.runs.precision import bias, halve, must_not_bias
 from pyro_vae.runs.recipe import Recipe
+from pyro_vae.runs.systems import ConditionalGenerator
 from pyro_vae.systems.density import DensityProgram, FlowDensity
 
 __all__ = ["Trained", "load_run", "read_recipe", "train"]
@@ -51,6 +52,31 @@ class Trained:
     def density(self) -> FlowDensity | None:
         """The density of x itself, where the run's system is one."""
         return self.model.density if isinstance(self.model, DensityProgram) else None
+
+    @property
+    def conditional(self) -> ConditionalGenerator | None:
+        """The generator with codes or captions, where the run's system is one."""
+        return self.model if isinstance(self.model, ConditionalGenerator) else None
+
+    def sample(self, num_samples: int, condition: str | None = None) -> Tensor:
+        """Draw data, ``(S, D)``.
+
+        Args:
+            num_samples: S.
+            condition: a caption, or the number of a category, where the system takes one.
+
+        Raises:
+            ValueError: if it takes none, or another.
+        """
+        if self.conditional is not None:
+            return self.conditional.sample(num_samples, condition)
+        if condition is not None:
+            got = f"{condition!r} for {self.recipe.system or 'a model without conditions'}"
+            raise ValueError(say("no condition", got, "a run with --system StackGAN or InfoGAN"))
+        if self.density is not None:
+            return self.density.sample(num_samples)
+        found: Tensor = self.model.sample(num_samples)[self.model.observed]
+        return found
 
     @property
     def num_latents(self) -> int:

@@ -18,6 +18,7 @@ SYSTEMS = {
     "GAN": ("--epochs", 1, "--latent-dim", 1),
     "GMMN": ("--epochs", 1, "--latent-dim", 1),
 }
+CONDITIONAL = {"InfoGAN": "3", "StackGAN": "a three, slanted"}
 
 
 def go(*words):
@@ -75,6 +76,21 @@ def test_a_run_that_is_loaded_has_the_weights_and_noise_that_it_ended_with(train
     assert run.num_latents == (4 if name == "DRAW" else 1)
 
 
+@pytest.mark.parametrize(("name", "condition"), CONDITIONAL.items())
+def test_what_depends_on_a_code_or_caption_is_sampled_and_nothing_else(tmp_path, name, condition):
+    done = go("train", "digits", "--system", name, "--epochs", 1, "--output", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "AdversarialHistory" in done.output
+    for words in ((), ("--condition", condition)):
+        drawn = json.loads(go("sample", tmp_path / "run", "--num-samples", 3, *words, "--json").stdout)["x"]
+        assert len(drawn) == 64
+    wrong = go("sample", tmp_path / "run", "--condition", "a purple")
+    assert wrong.exit_code == 1
+    assert "expected" in wrong.output
+    assert "code or caption" in " ".join(go("evidence", tmp_path / "run").output.split())
+    assert "code or caption" in " ".join(go("infer", tmp_path / "run").output.split())
+
+
 def test_a_density_of_a_table_is_in_its_own_units(tmp_path):
     random = np.random.RandomState(0)
     rows = 1000 + 50 * random.randn(300, 2) @ np.array([[1.0, 0.5], [0.0, 0.8]])
@@ -90,6 +106,7 @@ def test_a_density_of_a_table_is_in_its_own_units(tmp_path):
     ("words", "said"),
     [
         (("digits", "--system", "DRAWN"), "DRAW"),
+        (("pictures.npy", "--system", "StackGAN"), "whose classes are known"),
         (("digits", "--system", "DRAW:glimpses=3"), "num_glimpses"),
         (("table.csv", "--system", "GAN"), "images in [0, 1] for GAN"),
         (("table.csv", "--system", "NICE"), "real numbers for NICE"),
@@ -100,6 +117,7 @@ def test_what_does_not_fit_is_refused_by_name(tmp_path, monkeypatch, words, said
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table.csv").write_text("a,b\n" + "\n".join(f"{i}.5,{'xy'[i % 2]}" for i in range(40)))
     (tmp_path / "gaps.csv").write_text("a,b\n" + "\n".join(f"{i}.5,{i * 0.3 if i % 3 else ''}" for i in range(40)))
+    np.save(tmp_path / "pictures.npy", np.random.RandomState(0).rand(40, 8, 8))
     done = go("train", *words)
     assert done.exit_code == 1
     assert said in " ".join(done.output.split())
