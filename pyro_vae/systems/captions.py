@@ -81,7 +81,7 @@ class Captions(nn.Module):
         >>> captions.parse("a three, slanted")
         (3, 2, -1)
         >>> captions.describe(captions.codes(x[:2], labels[:2]))
-        ['a two, leaning back, thin', 'a eight, slanted, thick']
+        ['a two, leaning back, medium', 'a eight, upright, thin']
     """
 
     cuts: Tensor
