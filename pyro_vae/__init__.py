@@ -79,9 +79,9 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.inference.variational.fit import History as History
     from pyro_vae.inference.variational.fit import fit as fit
     from pyro_vae.model import Model as Model
-    from pyro_vae.systems.adversarial import AdversarialHistory as AdversarialHistory
-    from pyro_vae.systems.adversarial import AdversarialWarning as AdversarialWarning
-    from pyro_vae.systems.adversarial import fit_adversarial as fit_adversarial
+    from pyro_vae.systems.adversaries.adversarial import AdversarialHistory as AdversarialHistory
+    from pyro_vae.systems.adversaries.adversarial import AdversarialWarning as AdversarialWarning
+    from pyro_vae.systems.adversaries.adversarial import fit_adversarial as fit_adversarial
 
 _HOMES = {
     "datasets": "pyro_vae.datasets",
@@ -153,9 +153,9 @@ _HOMES = {
     "History": "pyro_vae.inference.variational.fit",
     "fit": "pyro_vae.inference.variational.fit",
     "Model": "pyro_vae.model",
-    "AdversarialHistory": "pyro_vae.systems.adversarial",
-    "AdversarialWarning": "pyro_vae.systems.adversarial",
-    "fit_adversarial": "pyro_vae.systems.adversarial",
+    "AdversarialHistory": "pyro_vae.systems.adversaries.adversarial",
+    "AdversarialWarning": "pyro_vae.systems.adversaries.adversarial",
+    "fit_adversarial": "pyro_vae.systems.adversaries.adversarial",
 }
 
 __all__ = list(_HOMES)

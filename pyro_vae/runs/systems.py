@@ -26,14 +26,14 @@ from pyro_vae.runs.checkpoints import Checkpoints
 from pyro_vae.runs.data import Prepared, split_rows
 from pyro_vae.runs.parts import SYSTEMS, parse
 from pyro_vae.runs.recipe import Recipe
-from pyro_vae.systems.adversarial import AdversarialHistory, AdversarialWarning, fit_adversarial
-from pyro_vae.systems.captions import Captions
-from pyro_vae.systems.density import DensityProgram
-from pyro_vae.systems.game import Game
-from pyro_vae.systems.gan import GAN
-from pyro_vae.systems.infogan import InfoGAN
+from pyro_vae.systems.adversaries.adversarial import AdversarialHistory, AdversarialWarning, fit_adversarial
+from pyro_vae.systems.adversaries.captions import Captions
+from pyro_vae.systems.adversaries.game import Game
+from pyro_vae.systems.adversaries.gan import GAN
+from pyro_vae.systems.adversaries.infogan import InfoGAN
+from pyro_vae.systems.adversaries.stackgan import StackGAN
+from pyro_vae.systems.densities.density import DensityProgram
 from pyro_vae.systems.observation import observation_model
-from pyro_vae.systems.stackgan import StackGAN
 
 __all__ = [
     "ConditionalGenerator",

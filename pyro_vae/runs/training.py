@@ -25,7 +25,7 @@ from pyro_vae.runs.learning import learn, resolved
 from pyro_vae.runs.precision import bias, halve, must_not_bias
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.systems import ConditionalGenerator
-from pyro_vae.systems.density import DensityProgram, FlowDensity
+from pyro_vae.systems.densities.density import DensityProgram, FlowDensity
 
 __all__ = ["Trained", "load_run", "read_recipe", "train"]
 

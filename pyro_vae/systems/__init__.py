@@ -1,16 +1,16 @@
 """The lecture's other systems, as they were published: DRAW, NICE, Real NVP, GAN, InfoGAN, StackGAN; and GMMN."""
 
-from pyro_vae.systems.attention import GaussianWindow, gaussian_window
-from pyro_vae.systems.captions import Captions, slant, thickness
-from pyro_vae.systems.draw import DRAW, DrawDecoder, DrawGuide
-from pyro_vae.systems.gan import GAN
-from pyro_vae.systems.gmmn import GMMN
-from pyro_vae.systems.infogan import InfoGAN, mutual_information
-from pyro_vae.systems.mmd import maximum_mean_discrepancy
-from pyro_vae.systems.nice import NICE
+from pyro_vae.systems.adversaries.captions import Captions, slant, thickness
+from pyro_vae.systems.adversaries.gan import GAN
+from pyro_vae.systems.adversaries.gmmn import GMMN
+from pyro_vae.systems.adversaries.infogan import InfoGAN, mutual_information
+from pyro_vae.systems.adversaries.mmd import maximum_mean_discrepancy
+from pyro_vae.systems.adversaries.stackgan import StackGAN
+from pyro_vae.systems.densities.nice import NICE
+from pyro_vae.systems.densities.real_nvp import RealNVP
+from pyro_vae.systems.drawing.attention import GaussianWindow, gaussian_window
+from pyro_vae.systems.drawing.draw import DRAW, DrawDecoder, DrawGuide
 from pyro_vae.systems.observation import observation_model
-from pyro_vae.systems.real_nvp import RealNVP
-from pyro_vae.systems.stackgan import StackGAN
 
 __all__ = [
     "DRAW",

@@ -23,7 +23,7 @@ from scipy.optimize import linear_sum_assignment
 import pyro_vae as pv
 from pyro_vae import plots
 from pyro_vae.evaluation.samples.classifier import image_classifier
-from pyro_vae.systems.diversity import diversity
+from pyro_vae.systems.adversaries.diversity import diversity
 
 STEPS = {("GAN", "digits"): 2000, ("GAN", "mnist"): 2000, ("InfoGAN", "digits"): 1500, ("InfoGAN", "mnist"): 1500}
 STEPS |= {("Elastic", "digits"): 1500, ("Elastic", "mnist"): 1500}

@@ -9,9 +9,9 @@ from torch import nn
 import pyro_vae as pv
 from pyro_vae.runs.checkpoints import Checkpoints
 from pyro_vae.runs.folder import Run
-from pyro_vae.systems.adversarial import AdversarialWarning
-from pyro_vae.systems.diversity import diversity, effective_number
-from pyro_vae.systems.gan import discriminator_loss, generator_loss, r1_penalty
+from pyro_vae.systems.adversaries.adversarial import AdversarialWarning
+from pyro_vae.systems.adversaries.diversity import diversity, effective_number
+from pyro_vae.systems.adversaries.gan import discriminator_loss, generator_loss, r1_penalty
 from tests.truth import STANDARD_ERRORS
 
 QUIET = {"progress": False}

@@ -17,7 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, linear
 import pyro_vae as pv
 from pyro_vae.inference.compiled.elbos import CompiledELBO
 from pyro_vae.inference.variational.training_state import TrainingState
-from pyro_vae.systems.attention import WindowHead, gaussian_window
+from pyro_vae.systems.drawing.attention import WindowHead, gaussian_window
 from tests.truth import STANDARD_ERRORS
 
 ATTENTION = [None, (2, 3)]

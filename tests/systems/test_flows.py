@@ -14,9 +14,9 @@ from sklearn.covariance import LedoitWolf
 import pyro_vae as pv
 from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.runs.checkpoints import Checkpoints
-from pyro_vae.systems.batch_norm import BatchNorm
-from pyro_vae.systems.image_couplings import ChannelCoupling, CheckerboardCoupling
-from pyro_vae.systems.multi_scale import MultiScale, Squeeze
+from pyro_vae.systems.densities.batch_norm import BatchNorm
+from pyro_vae.systems.densities.image_couplings import ChannelCoupling, CheckerboardCoupling
+from pyro_vae.systems.densities.multi_scale import MultiScale, Squeeze
 from tests.truth import STANDARD_ERRORS
 
 NICE, RealNVP = pv.systems.NICE, pv.systems.RealNVP

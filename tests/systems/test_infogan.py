@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.systems.invariance import invariance_loss, warped
+from pyro_vae.systems.adversaries.invariance import invariance_loss, warped
 from tests.truth import STANDARD_ERRORS
 
 MEANS = torch.tensor([-2.0, 0.0, 1.5])

@@ -10,7 +10,7 @@ from scipy import stats
 from scipy.optimize import minimize_scalar
 
 import pyro_vae as pv
-from pyro_vae.systems.mmd import maximum_mean_discrepancy
+from pyro_vae.systems.adversaries.mmd import maximum_mean_discrepancy
 from pyro_vae.systems.observation import observation_model
 from tests.truth import STANDARD_ERRORS, grid_integral, linear_gaussian_posterior
 

@@ -16,7 +16,7 @@ from torch.distributions import Transform, constraints
 
 from pyro_vae.flows.networks import FlowDistribution, compose, coupling
 from pyro_vae.networks import mlp
-from pyro_vae.systems.layers import FlowWithin
+from pyro_vae.systems.densities.layers import FlowWithin
 
 __all__ = ["Dequantiser", "UniformDequantiser", "VariationalDequantiser", "WholePart"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_vae.systems.layers import Layer
+from pyro_vae.systems.densities.layers import Layer
 
 __all__ = ["BatchNorm"]
 

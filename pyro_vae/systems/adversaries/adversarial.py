@@ -18,9 +18,9 @@ from pyro_vae.inference.variational.training_input import training_device
 from pyro_vae.inference.variational.training_state import Checkpoint, TrainingState
 from pyro_vae.progress import progress_bar
 from pyro_vae.randomness import fork_rng
-from pyro_vae.systems.contest import Contest
-from pyro_vae.systems.diversity import diversity
-from pyro_vae.systems.game import Game
+from pyro_vae.systems.adversaries.contest import Contest
+from pyro_vae.systems.adversaries.diversity import diversity
+from pyro_vae.systems.adversaries.game import Game
 
 __all__ = ["AdversarialHistory", "AdversarialWarning", "fit_adversarial"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from pyro_vae.systems.layers import Layer
+from pyro_vae.systems.densities.layers import Layer
 
 __all__ = ["MultiScale", "Squeeze"]
 

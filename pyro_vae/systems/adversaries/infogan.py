@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from pyro_vae import checks
 from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.likelihoods.base import bounded_exp
-from pyro_vae.systems.game import features_of, one_number, rows_of_generator
-from pyro_vae.systems.gan import GAN, as_module
-from pyro_vae.systems.image_networks import ImageGenerator, image_trunk, side_of
-from pyro_vae.systems.invariance import invariance_loss
+from pyro_vae.systems.adversaries.game import features_of, one_number, rows_of_generator
+from pyro_vae.systems.adversaries.gan import GAN, as_module
+from pyro_vae.systems.adversaries.image_networks import ImageGenerator, image_trunk, side_of
+from pyro_vae.systems.adversaries.invariance import invariance_loss
 
 __all__ = ["AtCode", "InfoGAN", "InformationBound", "mutual_information"]
 
@@ -78,7 +78,7 @@ class InfoGAN(GAN):
         num_continuous: M, continuous codes; may be 0.
         weight: lambda of the categorical code.
         continuous_weight: lambda of the continuous codes.
-        invariance: weight of :func:`~pyro_vae.systems.invariance.invariance_loss`, by which the recogniser also learns
+        invariance: weight of :func:`~pyro_vae.systems.adversaries.invariance.invariance_loss`, by which the recogniser also learns
             from images which differences survive small distortions; 0 is InfoGAN as published, whose code may be of
             style as well as of class. Square images only.
         generator: maps (z, one-hot c, continuous c) ``(..., L + K + M)`` to x ``(..., D)``.

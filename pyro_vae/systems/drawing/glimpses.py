@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from pyro_vae.systems.attention import GaussianWindow, WindowHead
+from pyro_vae.systems.drawing.attention import GaussianWindow, WindowHead
 
 __all__ = ["Look", "ReadWhole", "ReadWindow", "WriteWhole", "WriteWindow"]
 

@@ -15,8 +15,8 @@ from pyro_vae.likelihoods import Bernoulli, Likelihood
 from pyro_vae.model import Model
 from pyro_vae.priors import StandardNormal
 from pyro_vae.scales import to_scale
-from pyro_vae.systems.glimpses import ReadWhole, ReadWindow, WriteWhole, WriteWindow
-from pyro_vae.systems.sequential import Choose, SequentialNormal
+from pyro_vae.systems.drawing.glimpses import ReadWhole, ReadWindow, WriteWhole, WriteWindow
+from pyro_vae.systems.drawing.sequential import Choose, SequentialNormal
 
 __all__ = ["DRAW", "DrawDecoder", "DrawGuide", "Drawing"]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.flows.networks import coupling
-from pyro_vae.systems.batch_norm import BatchNorm
-from pyro_vae.systems.density import FlowDensity
-from pyro_vae.systems.image_couplings import ChannelCoupling, CheckerboardCoupling
-from pyro_vae.systems.layers import Chain, Coupling, Layer
-from pyro_vae.systems.multi_scale import MultiScale, Squeeze
+from pyro_vae.systems.densities.batch_norm import BatchNorm
+from pyro_vae.systems.densities.density import FlowDensity
+from pyro_vae.systems.densities.image_couplings import ChannelCoupling, CheckerboardCoupling
+from pyro_vae.systems.densities.layers import Chain, Coupling, Layer
+from pyro_vae.systems.densities.multi_scale import MultiScale, Squeeze
 
 __all__ = ["RealNVP"]
 
@@ -38,10 +38,10 @@ class RealNVP(FlowDensity):
         width: channels inside an image's networks.
         num_blocks: their residual blocks.
         batch_norm: normalise after every coupling; None does so for images.
-        momentum: of the running averages, see :class:`~pyro_vae.systems.batch_norm.BatchNorm`.
+        momentum: of the running averages, see :class:`~pyro_vae.systems.densities.batch_norm.BatchNorm`.
         base: "normal", as published, or "logistic".
         **preprocessing: ``num_levels``, ``intensities``, ``dequantisation`` and ``alpha`` of
-            :class:`~pyro_vae.systems.density.FlowDensity`.
+            :class:`~pyro_vae.systems.densities.density.FlowDensity`.
 
     Raises:
         TypeError: if a size is no whole number.

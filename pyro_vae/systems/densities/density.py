@@ -15,9 +15,9 @@ from pyro_vae import checks
 from pyro_vae.checks import among, positive_integer, positive_number, say
 from pyro_vae.flows.networks import FlowDistribution
 from pyro_vae.model import RegisteredModule
-from pyro_vae.systems.dequantisation import Dequantiser, UniformDequantiser, VariationalDequantiser, WholePart
-from pyro_vae.systems.layers import Chain, FlowWithin, Layer, LayerTransform
-from pyro_vae.systems.preprocessing import LevelsToUnit, Logit, Standardised
+from pyro_vae.systems.densities.dequantisation import Dequantiser, UniformDequantiser, VariationalDequantiser, WholePart
+from pyro_vae.systems.densities.layers import Chain, FlowWithin, Layer, LayerTransform
+from pyro_vae.systems.densities.preprocessing import LevelsToUnit, Logit, Standardised
 
 __all__ = ["DensityGuide", "DensityProgram", "FlowDensity"]
 
@@ -25,7 +25,7 @@ __all__ = ["DensityGuide", "DensityProgram", "FlowDensity"]
 class FlowDensity(torch.nn.Module):
     r"""Base class of flows as densities of x: :math:`\log p(x) = \log p_b(f(x)) + \log|\det \partial f/\partial x|`.
 
-    To write one, subclass it and set ``self.layers`` to a :class:`~pyro_vae.systems.layers.Layer` of rows ``(N, D)``.
+    To write one, subclass it and set ``self.layers`` to a :class:`~pyro_vae.systems.densities.layers.Layer` of rows ``(N, D)``.
     Preprocessing comes before the layers, and its Jacobian is counted: densities are in the units of the data.
 
     **Whole numbers** have no density. With ``num_levels=K`` the data are the levels 0 to K - 1, or, with

@@ -12,10 +12,10 @@ from torch.nn.functional import avg_pool2d, softplus
 from pyro_vae import checks
 from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.priors import StandardNormal
-from pyro_vae.systems.captions import Captions
-from pyro_vae.systems.game import Game
-from pyro_vae.systems.gan import generator_loss, r1_penalty
-from pyro_vae.systems.image_networks import ImageGenerator, Stretched, image_trunk, is_large, side_of
+from pyro_vae.systems.adversaries.captions import Captions
+from pyro_vae.systems.adversaries.game import Game
+from pyro_vae.systems.adversaries.gan import generator_loss, r1_penalty
+from pyro_vae.systems.adversaries.image_networks import ImageGenerator, Stretched, image_trunk, is_large, side_of
 
 __all__ = ["ConditioningAugmentation", "StackGAN", "Stage"]
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyro_vae.flows.networks import coupling
-from pyro_vae.systems.density import FlowDensity
-from pyro_vae.systems.layers import Chain, Coupling, DiagonalScale
+from pyro_vae.systems.densities.density import FlowDensity
+from pyro_vae.systems.densities.layers import Chain, Coupling, DiagonalScale
 
 __all__ = ["NICE"]
 
@@ -29,7 +29,7 @@ class NICE(FlowDensity):
         hidden: widths of their networks' hidden layers.
         base: "logistic", as published for MNIST, or "normal".
         **preprocessing: ``num_levels``, ``intensities``, ``dequantisation`` and ``alpha`` of
-            :class:`~pyro_vae.systems.density.FlowDensity`.
+            :class:`~pyro_vae.systems.densities.density.FlowDensity`.
 
     Raises:
         TypeError: if a size is no whole number.

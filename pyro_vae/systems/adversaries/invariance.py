@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from pyro_vae.systems.image_networks import side_of
+from pyro_vae.systems.adversaries.image_networks import side_of
 
 __all__ = ["invariance_loss", "warped"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.systems.image_networks import side_of
+from pyro_vae.systems.adversaries.image_networks import side_of
 
 __all__ = ["Captions", "slant", "thickness"]
 

@@ -16,7 +16,7 @@ from pyro_vae.inference.variational.training_state import (
     save_optimiser,
     save_random,
 )
-from pyro_vae.systems.game import Game
+from pyro_vae.systems.adversaries.game import Game
 
 __all__ = ["Contest"]
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import positive_number
 from pyro_vae.priors.base import Prior
-from pyro_vae.systems.gan import GAN
-from pyro_vae.systems.mmd import maximum_mean_discrepancy
+from pyro_vae.systems.adversaries.gan import GAN
+from pyro_vae.systems.adversaries.mmd import maximum_mean_discrepancy
 
 __all__ = ["GMMN"]
 

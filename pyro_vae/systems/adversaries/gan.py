@@ -12,8 +12,8 @@ from pyro_vae import checks
 from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.priors import StandardNormal
 from pyro_vae.priors.base import Prior
-from pyro_vae.systems.game import Game, features_of, in_unit_interval, one_number, rows_of_generator
-from pyro_vae.systems.image_networks import ImageGenerator, image_trunk
+from pyro_vae.systems.adversaries.game import Game, features_of, in_unit_interval, one_number, rows_of_generator
+from pyro_vae.systems.adversaries.image_networks import ImageGenerator, image_trunk
 
 __all__ = ["GAN", "discriminator_loss", "generator_loss", "r1_penalty"]
 
@@ -76,7 +76,7 @@ class GAN(Game):
     :class:`~pyro_vae.Model`: ``pv.Model(gan.prior, pv.likelihoods.Gaussian(gan.generator, scale=0.1))``.
 
     Networks that are not given suit square images in [0, 1], 8 x 8 or 28 x 28 and their like: see
-    :mod:`pyro_vae.systems.image_networks`. Others are the user's: for data on the real line a generator that ends in
+    :mod:`pyro_vae.systems.adversaries.image_networks`. Others are the user's: for data on the real line a generator that ends in
     no sigmoid. ``torch.nn.utils.parametrizations.spectral_norm`` on a discriminator's layers, with ``penalty=0``, is
     the other known way to let it train.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from pyro_vae.systems.layers import Layer
+from pyro_vae.systems.densities.layers import Layer
 
 __all__ = ["ChannelCoupling", "CheckerboardCoupling", "ResidualNetwork"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pyro_vae.checks import say
-from pyro_vae.systems.layers import Layer
+from pyro_vae.systems.densities.layers import Layer
 
 __all__ = ["LevelsToUnit", "Logit", "Standardised"]
 
