@@ -76,8 +76,8 @@ class GAN(Game):
     :class:`~pyro_vae.Model`: ``pv.Model(gan.prior, pv.likelihoods.Gaussian(gan.generator, scale=0.1))``.
 
     Networks that are not given suit square images in [0, 1], 8 x 8 or 28 x 28 and their like: see
-    :mod:`pyro_vae.systems.adversaries.image_networks`. Others are the user's: for data on the real line a generator that ends in
-    no sigmoid. ``torch.nn.utils.parametrizations.spectral_norm`` on a discriminator's layers, with ``penalty=0``, is
+    :mod:`pyro_vae.systems.adversaries.image_networks`. Others are the user's: for data on the real line a generator
+    that ends in no sigmoid. ``torch.nn.utils.parametrizations.spectral_norm`` on a discriminator's layers, with ``penalty=0``, is
     the other known way to let it train.
 
     Args:

@@ -78,8 +78,8 @@ class InfoGAN(GAN):
         num_continuous: M, continuous codes; may be 0.
         weight: lambda of the categorical code.
         continuous_weight: lambda of the continuous codes.
-        invariance: weight of :func:`~pyro_vae.systems.adversaries.invariance.invariance_loss`, by which the recogniser also learns
-            from images which differences survive small distortions; 0 is InfoGAN as published, whose code may be of
+        invariance: weight of :func:`~pyro_vae.systems.adversaries.invariance.invariance_loss`, by which the recogniser
+            also learns from images which differences survive small distortions; 0 is InfoGAN as published, whose code may be of
             style as well as of class. Square images only.
         generator: maps (z, one-hot c, continuous c) ``(..., L + K + M)`` to x ``(..., D)``.
         trunk: maps x ``(..., D)`` to features ``(..., F)``, which discriminator and recogniser share.

@@ -25,7 +25,8 @@ __all__ = ["DensityGuide", "DensityProgram", "FlowDensity"]
 class FlowDensity(torch.nn.Module):
     r"""Base class of flows as densities of x: :math:`\log p(x) = \log p_b(f(x)) + \log|\det \partial f/\partial x|`.
 
-    To write one, subclass it and set ``self.layers`` to a :class:`~pyro_vae.systems.densities.layers.Layer` of rows ``(N, D)``.
+    To write one, subclass it and set ``self.layers`` to a :class:`~pyro_vae.systems.densities.layers.Layer` of rows
+    ``(N, D)``.
     Preprocessing comes before the layers, and its Jacobian is counted: densities are in the units of the data.
 
     **Whole numbers** have no density. With ``num_levels=K`` the data are the levels 0 to K - 1, or, with
