@@ -77,8 +77,8 @@ class GAN(Game):
 
     Networks that are not given suit square images in [0, 1], 8 x 8 or 28 x 28 and their like: see
     :mod:`pyro_vae.systems.adversaries.image_networks`. Others are the user's: for data on the real line a generator
-    that ends in no sigmoid. ``torch.nn.utils.parametrizations.spectral_norm`` on a discriminator's layers, with ``penalty=0``, is
-    the other known way to let it train.
+    that ends in no sigmoid. ``torch.nn.utils.parametrizations.spectral_norm`` on a discriminator's layers, with
+    ``penalty=0``, is the other known way to let it train.
 
     Args:
         data_dim: D, pixels of an image laid flat.

@@ -79,8 +79,8 @@ class InfoGAN(GAN):
         weight: lambda of the categorical code.
         continuous_weight: lambda of the continuous codes.
         invariance: weight of :func:`~pyro_vae.systems.adversaries.invariance.invariance_loss`, by which the recogniser
-            also learns from images which differences survive small distortions; 0 is InfoGAN as published, whose code may be of
-            style as well as of class. Square images only.
+            also learns from images which differences survive small distortions; 0 is InfoGAN as published, whose code
+            may be of style as well as of class. Square images only.
         generator: maps (z, one-hot c, continuous c) ``(..., L + K + M)`` to x ``(..., D)``.
         trunk: maps x ``(..., D)`` to features ``(..., F)``, which discriminator and recogniser share.
         penalty: gamma, the weight of the R1 penalty.
