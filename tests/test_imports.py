@@ -35,7 +35,6 @@ MAY_IMPORT = {
         *("inference.compiled", "inference.exact", "inference.target"),
     ],
     "infer": ["inference.compiled", "inference.mcmc"],
-    "systems": ["evaluation.evidence", "flows", "inference.target", "inference.variational", *PARTS],
     "evaluation.simulation": ["inference.target"],
     "evaluation.tables": [],
     "evaluation.sites": ["inference.posterior", "inference.target"],
@@ -57,6 +56,7 @@ MAY_IMPORT = {
     ],
     "evaluation.samples": ["evaluation.tables"],
     "evaluation.sweep": ["evaluation.posterior", "inference.posterior", "inference.variational", *PARTS, *ROUTES],
+    "systems": ["evaluation.evidence", "flows", "inference.target", "inference.variational", *PARTS],
     "plots": [
         "evaluation.evidence",
         "evaluation.model",
