@@ -10,18 +10,22 @@ export OMP_NUM_THREADS ?= 2
 
 PYTHON_ARVIZ1 ?= python3.12
 ARVIZ1 := .venv-arviz1
-.PHONY: demo test lint arviz1 bench docs clean
+.PHONY: demo test lint style arviz1 bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m pyro_vae demo
 
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+test: style
+	$(BIN)/mypy & types=$$!; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal; tests=$$?; \
+	wait $$types && exit $$tests
 
-lint: $(VENV)/.tested
+lint: style
+	$(BIN)/mypy
+
+style: $(VENV)/.tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 
 arviz1: $(ARVIZ1)/.tested
 	OMP_NUM_THREADS=1 $(ARVIZ1)/bin/python -m pytest tests/evaluation/test_exchange.py tests/evaluation/test_evidence.py \
@@ -46,9 +50,9 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.tested: $(VENV)/.installed
+$(VENV)/.tested: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
-	touch $@
+	touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) $(ARVIZ1) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -224,7 +224,7 @@ def fitted(program, loss, **settings):
     pyro.set_rng_seed(4)
     model, guide, data = program()
     x = torch.cat([data() for _ in range(10)])
-    quiet = {"validation": None, "progress": False, "seed": 2, "batch_size": N, "epochs": 15}
+    quiet = {"validation": None, "progress": False, "seed": 2, "batch_size": N, "epochs": 40}
     history = pv.fit(model, guide, x, loss=loss, **{**quiet, **settings})
     return history, [p.unconstrained().detach() for p in pyro.get_param_store().values()]
 
