@@ -27,7 +27,7 @@ from pyro_vae.systems.adversaries.diversity import diversity
 
 STEPS = {("GAN", "digits"): 2000, ("GAN", "mnist"): 2000, ("InfoGAN", "digits"): 1500, ("InfoGAN", "mnist"): 1500}
 STEPS |= {("Elastic", "digits"): 1500, ("Elastic", "mnist"): 1500}
-STEPS |= {("StackGAN", "digits"): 1500, ("StackGAN", "mnist"): 1000}  # a stage
+STEPS |= {("StackGAN", "digits"): 1500, ("StackGAN", "mnist"): 2500}  # a stage
 
 
 def data_sets(folder):

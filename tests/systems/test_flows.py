@@ -147,7 +147,7 @@ def test_a_trained_flow_meets_the_truth_of_gaussian_data(make):
     covariance = scale[:, None] * (data.weight @ data.weight.T + torch.diag(data.scale**2)) * scale
     truth = torch.distributions.MultivariateNormal(data.bias * scale + 3, covariance)
     system = make().standardise(x[:2000])
-    options = {"epochs": 12, "batch_size": 200, "lr": 2e-2, "patience": 12, "progress": False, "compile": False}
+    options = {"epochs": 8, "batch_size": 200, "lr": 2e-2, "patience": 12, "progress": False, "compile": False}
     pv.fit(system.model, system.guide, x[:2000], **options)
     with torch.no_grad():
         gain = system.log_prob(x[2000:]) - truth.log_prob(x[2000:])
@@ -255,7 +255,7 @@ def test_bounds_stay_below_the_probability_and_variational_noise_is_nearer():
     truth = torch.stack([true_log_probability(system, level) for level in levels])
     assert truth.exp().sum() < 1 + 1e-6
 
-    def bound(repeats=1000):
+    def bound(repeats=500):
         with torch.no_grad():
             draws = system.bound(levels.repeat(repeats, 1)).reshape(repeats, -1)
         return draws.mean(0), draws.std(0) / repeats**0.5
@@ -271,7 +271,7 @@ def test_bounds_stay_below_the_probability_and_variational_noise_is_nearer():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=0.1)
     options = {"lr": 2e-2, "batch_size": 180, "validation": None, "progress": False, "compile": False}
-    pv.fit(system.model, system.guide, levels.repeat(20, 1), epochs=70, **options)
+    pv.fit(system.model, system.guide, levels.repeat(20, 1), epochs=40, **options)
     variational, error = bound()
     assert (variational < truth + STANDARD_ERRORS * error).all()
     both = (error.square() + uniform_error.square()).sqrt()
