@@ -51,7 +51,8 @@ def observation_model(
 
     Raises:
         TypeError: if the generator is no module, the prior no Prior, or the data no tensor.
-        ValueError: if the data are not finite, nothing gives L, the generator does not fit the data, or no sigma has a finite evidence.
+        ValueError: if the data are not finite, nothing gives L, the generator does not fit the data, or no sigma has a
+            finite evidence.
 
     Source:
         Wu, Burda, Salakhutdinov & Grosse 2017, On the quantitative analysis of decoder-based generative models,
