@@ -223,8 +223,12 @@ def same_width(x: Tensor, other: Tensor, name: str, other_name: str) -> None:
     """Check that two tensors hold some rows each, with equally many numbers a row.
 
     Raises:
+        TypeError: if one is no tensor.
         ValueError: if one is empty, or their widths differ.
     """
+    for each, called in ((x, name), (other, other_name)):
+        if not isinstance(each, Tensor):
+            raise TypeError(say(f"{called} to be a torch.Tensor", type(each).__name__, f"torch.as_tensor({called})"))
     if min(len(x), len(other)) < 1 or x[0].numel() != other[0].numel():
         got = f"shapes {tuple(x.shape)} and {tuple(other.shape)}"
         raise ValueError(say(f"{name} and {other_name} with rows of one width", got, "the same columns in both"))

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae import checks
 from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.evaluation.evidence.evidence import evidence
 from pyro_vae.likelihoods import Gaussian
@@ -49,8 +50,9 @@ def observation_model(
         The model; its generator's parameters are shared, and frozen nowhere.
 
     Raises:
-        TypeError: if the generator is no module.
-        ValueError: if nothing gives L, the generator does not fit the data, or no sigma has a finite evidence.
+        TypeError: if the generator is no module, the prior no Prior, or the data no tensor.
+        ValueError: if the data are not finite, nothing gives L, the generator does not fit the data, or no sigma has a
+            finite evidence.
 
     Source:
         Wu, Burda, Salakhutdinov & Grosse 2017, On the quantitative analysis of decoder-based generative models,
@@ -64,6 +66,7 @@ def observation_model(
     """
     from scipy.optimize import minimize_scalar
 
+    checks.finite(checks.tensor(x_validation, "x_validation", min_dim=2), "x_validation")
     network, law = _parts(generator, prior, latent_dim)
     _check_fit(network, law.latent_dim, x_validation)
     positive_number(accuracy, "accuracy", example=0.02)
@@ -96,6 +99,8 @@ def _parts(generator: Any, prior: Prior | None, latent_dim: int | None) -> tuple
         raise ValueError(say("prior or latent_dim", "neither", "latent_dim=10"))
     if law is None:
         law = StandardNormal(positive_integer(latent_dim, "latent_dim"))
+    if not isinstance(law, Prior):
+        raise TypeError(say("a prior", f"{law!r}", "pv.priors.StandardNormal(10)"))
     parameter = next(network.parameters(), None)
     return network, law if parameter is None else law.to(parameter)
 

@@ -150,6 +150,12 @@ def test_a_seed_gives_one_classifier():
         (lambda x, y: pv.image_classifier(x, y[:3]), "a class from 0 on for each image"),
         (lambda x, y: pv.image_classifier(x, y.float()), "a class from 0 on for each image"),
         (lambda x, y: pv.image_classifier(x, y, num_steps=2)(x[:, :49]), "images of 8 x 8 pixels"),
+        (lambda x, y: pv.image_classifier(x.numpy(), y), "x to be a torch.Tensor"),
+        (lambda x, y: pv.image_classifier(x, y.tolist()), "labels to be a torch.Tensor"),
+        (lambda x, y: pv.image_classifier(x[:0], y[:0]), "at least one datum"),
+        (lambda x, y: pv.image_classifier(x * math.nan, y), "x to be finite"),
+        (lambda x, y: pv.image_classifier((16 * x).int(), y), "floating-point numbers"),
+        (lambda x, y: pv.sample_quality(x.tolist(), x, x), "samples to be a torch.Tensor"),
         (lambda x, y: pv.sample_quality(x[:, :5], x, x), "rows of one width"),
         (lambda x, y: pv.sample_quality(x[:3], x, x), "at least 8 samples"),
         (lambda x, y: pv.sample_quality(x * math.nan, x, x), "finite samples"),
@@ -162,5 +168,5 @@ def test_a_seed_gives_one_classifier():
 )
 def test_what_makes_no_sense_gets_a_sentence(call, words):
     x, y = pv.datasets.digits()[:20], pv.datasets.digit_labels()[:20]
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         call(x, y)

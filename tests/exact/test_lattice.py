@@ -93,3 +93,19 @@ def test_single_precision_is_enough_for_sharp_likelihoods():
     near = exact > exact.amax() - 50
     assert target.has_products
     assert float((shared - exact)[near].abs().max()) < 2 * float((apart - exact)[near].abs().max()) + 1e-4
+
+
+def test_single_precision_is_enough_for_large_counts():
+    """The terms of a Poisson law are hundreds of nats where their sum is a few."""
+    torch.manual_seed(1)
+    network = torch.nn.Sequential(torch.nn.Linear(1, 16), torch.nn.Tanh(), torch.nn.Linear(16, 40)).float()
+    with torch.no_grad():
+        network[2].weight.mul_(6)
+        network[2].bias.mul_(6)
+    model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Poisson(network)).float()
+    x = model.sample(20)["x"].float()
+    posterior = pv.quadrature(model, x)
+    assert Target(model, x).has_products
+    exact = pv.quadrature(model.double(), x.double(), tolerance=1e-7)
+    off = (posterior.log_evidence - exact.log_evidence).abs()
+    assert (off <= posterior.error_bound + exact.error_bound).all()

@@ -92,6 +92,17 @@ def test_a_support_that_stays_is_still_checked():
         Target(program, -torch.ones(3))
 
 
+@pytest.mark.parametrize("name", ["categorical", "ordered logistic"])
+def test_a_gap_among_categories_gets_a_sentence(name):
+    """NaN is no category, so to ask for its density would be torch's error about an index."""
+    from tests.table_of_parts import LIKELIHOODS
+
+    make, data = LIKELIHOODS[name]
+    x = torch.full_like(data(4, 3), math.nan)
+    with pytest.raises(ValueError, match="x to be finite"):
+        Target(pv.Model(pv.priors.StandardNormal(2), make(2, 3)), x)
+
+
 # -- plates -----------------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pyro_vae import checks
 from pyro_vae.checks import positive_integer, say
 
 __all__ = ["ImageClassifier", "image_classifier"]
@@ -74,7 +75,8 @@ def image_classifier(x: Tensor, labels: Tensor, *, num_steps: int = 1500, batch_
         batch_size: images a step.
 
     Raises:
-        ValueError: if D is no square, or the labels are not one whole number from 0 a datum.
+        TypeError: if images or labels are no tensors, or the images whole numbers.
+        ValueError: if an image is not finite, D no square, or the labels are not one whole number from 0 a datum.
 
     Example:
         >>> from pyro_vae import datasets
@@ -83,6 +85,10 @@ def image_classifier(x: Tensor, labels: Tensor, *, num_steps: int = 1500, batch_
         >>> classifier.predict(x[:5]).shape
         torch.Size([5])
     """
+    checks.finite(checks.tensor(x, min_dim=2))
+    checks.tensor(labels, "labels")
+    if not x.is_floating_point():
+        raise TypeError(say("images as floating-point numbers", f"{x.dtype}", "x.float() / x.max()"))
     side = math.isqrt(x[0].numel())
     if side**2 != x[0].numel():
         raise ValueError(say("square images", f"{x[0].numel()} pixels", "cropping or padding them"))

@@ -20,7 +20,6 @@ from pyro_vae.inference.target.target import Target, as_target
 __all__ = ["QuadraturePosterior", "quadrature"]
 
 MAX_LATENT_DIM = 3
-_LEAK = 1e-3  # share of the mass at the grid's edge above which no bound is given
 
 
 @torch.no_grad()

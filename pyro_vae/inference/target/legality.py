@@ -59,12 +59,18 @@ def check_missing(model: Program, args: tuple[Any, ...], trace: Trace) -> None:
         if not isinstance(arg, Tensor) or may_miss(model, position) or not bool(arg.isnan().any()):
             continue
         for name, site in trace.items():
-            if not bool(log_prob(site).isfinite().all()):
-                checks.finite(arg, argument_name(position))
             value = site["value"]
-            if site["is_observed"] and isinstance(value, Tensor) and bool(value.isnan().any()):
+            gaps = site["is_observed"] and isinstance(value, Tensor) and bool(value.isnan().any())
+            if (gaps and _indexes(site["fn"])) or not bool(log_prob(site).isfinite().all()):
+                checks.finite(arg, argument_name(position))
+            if gaps:
                 remedy = f"obs={argument_name(position)}.nan_to_num() under the mask"
                 raise ValueError(say(f"numbers at the observed site {name!r}", "NaN, whose gradient is NaN", remedy))
+
+
+def _indexes(fn: Any) -> bool:
+    """Whether a value is an index into probabilities, which NaN cannot be: to ask for its density is an error."""
+    return any(isinstance(underlying(part), torch.distributions.Categorical) for part in getattr(fn, "parts", [fn]))
 
 
 def without_data(runs: list[Trace]) -> frozenset[str]:

@@ -55,7 +55,13 @@ _HALF_LOG_TWO_PI = 0.9189385332046727
 
 _FAMILIES: dict[type, _Family] = {
     dist.Bernoulli: _Family(lambda x, p: [x], lambda p: [p.logits], lambda p: softplus(p.logits), _nothing),
-    dist.Poisson: _Family(lambda x, p: [x], lambda p: [p.rate.log()], lambda p: p.rate, lambda x: -torch.lgamma(x + 1)),
+    dist.Poisson: _Family(
+        lambda x, p: [x],
+        lambda p: [p.rate.log()],
+        lambda p: p.rate,
+        lambda x: -torch.lgamma(x + 1),
+        exact=True,
+    ),
     dist.Categorical: _Family(
         lambda x, p: [one_hot(x.long(), p.logits.shape[-1]).to(p.logits)],
         lambda p: [p.logits],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pyro_vae.checks import positive_number
+from pyro_vae.checks import positive_number, say
 from pyro_vae.priors.base import Prior
 from pyro_vae.systems.adversaries.gan import GAN
 from pyro_vae.systems.adversaries.mmd import maximum_mean_discrepancy
@@ -30,7 +30,7 @@ class GMMN(GAN):
         bandwidths: of the kernels, in units of :math:`\sqrt{D}` times the data's.
 
     Raises:
-        TypeError, ValueError: as :class:`GAN`; if a bandwidth is not positive.
+        TypeError, ValueError: as :class:`GAN`; if there is no bandwidth, or one is not positive.
 
     Source:
         Li, Swersky & Zemel 2015, Generative moment matching networks, equations 3 and 5.
@@ -51,6 +51,8 @@ class GMMN(GAN):
     ) -> None:
         super().__init__(data_dim, latent_dim, prior=prior, generator=generator, discriminator=_Absent(), penalty=0)
         scale = self.data_dim**0.5
+        if not bandwidths:
+            raise ValueError(say("a bandwidth or more", "none", "bandwidths=(0.1, 0.5)"))
         self.bandwidths = tuple(positive_number(h, "a bandwidth") * scale for h in bandwidths)
 
     def discriminator_loss(self, move: dict[str, Tensor], *batch: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import positive_integer, positive_number, say
 from pyro_vae.flows.networks import coupling
 from pyro_vae.systems.densities.batch_norm import BatchNorm
 from pyro_vae.systems.densities.density import FlowDensity
@@ -70,7 +70,7 @@ class RealNVP(FlowDensity):
     ) -> None:
         image = None if not isinstance(shape, Sequence) else _image_shape(shape)
         super().__init__(shape if image is None else math.prod(image), base=base, **preprocessing)  # type: ignore[arg-type]
-        if not 0 <= momentum < 1:
+        if positive_number(momentum, "momentum", example=0.9, zero=True) >= 1:
             raise ValueError(say("a momentum in [0, 1)", f"{momentum}", "momentum=0.9"))
         norm = momentum if (image is not None if batch_norm is None else batch_norm) else None
         if image is None:
