@@ -15,7 +15,7 @@ from pyro_vae.likelihoods import Likelihood
 from pyro_vae.likelihoods.observed import ObservedEntries
 from pyro_vae.priors import Prior
 
-__all__ = ["Model", "RegisteredModule"]
+__all__ = ["Model", "RegisteredModule", "forget_store"]
 
 
 class RegisteredModule(nn.Module):
@@ -29,6 +29,10 @@ class RegisteredModule(nn.Module):
         super().__init__()
         self._store_name = _fresh_name(self)
 
+    def __getstate__(self) -> Any:
+        forget_store(self)
+        return super().__getstate__()
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._store_name = _fresh_name(self)
@@ -38,6 +42,12 @@ class RegisteredModule(nn.Module):
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
                 pyro.param(f"{self._store_name}$$${name}", parameter)
+
+
+def forget_store(module: nn.Module) -> None:
+    """Drop what Pyro's store left on the parameters, a weak reference, which cannot be pickled; it comes back."""
+    for parameter in module.parameters():
+        parameter.__dict__.pop("unconstrained", None)
 
 
 def _fresh_name(module: nn.Module) -> str:

@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from pyro_vae import checks
 from pyro_vae.checks import among, positive_integer, positive_number, say
 from pyro_vae.flows.networks import FlowDistribution
-from pyro_vae.model import RegisteredModule
+from pyro_vae.model import RegisteredModule, forget_store
 from pyro_vae.systems.densities.dequantisation import Dequantiser, UniformDequantiser, VariationalDequantiser, WholePart
 from pyro_vae.systems.densities.layers import Chain, FlowWithin, Layer, LayerTransform
 from pyro_vae.systems.densities.preprocessing import LevelsToUnit, Logit, Standardised
@@ -94,6 +94,10 @@ class FlowDensity(torch.nn.Module):
         # no child modules: a child that holds its parent has no end
         object.__setattr__(self, "model", DensityProgram(self))
         object.__setattr__(self, "guide", DensityGuide(self.dequantiser, self._levels))
+
+    def __getstate__(self) -> Any:
+        forget_store(self)
+        return super().__getstate__()
 
     # -- the density ---------------------------------------------------------------------------------------------
 
