@@ -7,6 +7,7 @@ or captions is trained by itself and sampled.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -233,11 +234,15 @@ def learn_generator(
     """
     x, validation = prepared.x["train"][:], prepared.x["validation"][:]
     history = _play(recipe, prepared, model.game, checkpoints, progress=progress, notify=notify)
-    rows = validation if len(validation) else x
-    noisy = observation_model(model.game.generator, rows[:_NOISE_ROWS], prior=model.prior, accuracy=0.05)
+    began = time.perf_counter()
+    kind, rows = ("held-out", validation) if len(validation) else ("training", x)
+    rows = rows[:_NOISE_ROWS].to(next(model.parameters()).device)
+    notify(f"choosing the observation noise by the evidence of {len(rows)} {kind} rows, which may take a minute")
+    noisy = observation_model(model.game.generator, rows, prior=model.prior, accuracy=0.05)
     scale: Any = noisy.likelihood.scale
     model.likelihood.register_buffer("scale", scale)
-    notify(f"observation noise: {float(scale):.3g}, by the evidence of {len(rows[:_NOISE_ROWS])} held-out rows")
+    notify(f"observation noise: {float(scale):.3g}")
+    seconds = history.seconds + time.perf_counter() - began
     model.requires_grad_(False)
     found = fit(
         model,
@@ -252,4 +257,4 @@ def learn_generator(
         progress=progress,
     )
     words = f"{history.num_steps} steps of the generator, then its guide by {found.engine}"
-    return replace(found, seconds=found.seconds + history.seconds, engine=words)
+    return replace(found, seconds=found.seconds + seconds, engine=words)
