@@ -144,7 +144,8 @@ def test_several_steps_in_one_graph_are_the_steps_one_by_one(backend):
         assert step.num_steps == len(losses) == 38
         return torch.stack(losses), [p.detach() for p in parameters], step.grad_norm
 
-    found, wanted = train(3), train(1, "eager")
+    found = train(3 if backend == "eager" else 2)  # Inductor's C++ grows with the steps
+    wanted = train(1, "eager")
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 

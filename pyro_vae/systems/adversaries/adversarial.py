@@ -124,6 +124,7 @@ def fit_adversarial(
         >>> from torch import nn
         >>> from pyro_vae import networks
         >>> from pyro_vae.systems import GAN
+        >>> _ = torch.manual_seed(1)
         >>> gan = GAN(1, 1, generator=nn.Linear(1, 1), discriminator=networks.mlp(1, 16, 1))
         >>> history = fit_adversarial(gan, torch.randn(256, 1), steps=30, progress=False)
         >>> len(history.losses["generator"])
