@@ -39,6 +39,10 @@ def compare_models(
     if len(names) < 2:
         raise ValueError(say("two or more different runs", f"{len(names)}", "pyro-vae compare-models RUN RUN"))
     trained = {name: load_run(Run(folder), trust_code=trust_code) for name, folder in names.items()}
+    for name, one in trained.items():
+        if one.density is not None or one.conditional is not None:
+            got = f"{one.recipe.system} in {name}"
+            raise ValueError(say("runs of models with latents", got, f"pyro-vae evidence {names[name]}, if it has one"))
     found = compare_runs(trained, rows=rows)
     own = units(trained[found.best])
     result = {

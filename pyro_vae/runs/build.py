@@ -79,10 +79,6 @@ def build(recipe: Recipe, schema: Schema, x: Any, *, trust_code: bool = False) -
     """
     if recipe.model:
         return _imported(recipe.model, x, trust_code=trust_code)
-    if recipe.system:
-        from pyro_vae.runs.systems import build_system  # which builds guides by this module
-
-        return build_system(recipe, schema)
     model = Model(build_prior(recipe), build_likelihood(recipe, schema), missing=schema.missing)
     return model, build_guide(recipe, schema)
 

@@ -25,12 +25,13 @@ from pyro_vae.model import Model
 from pyro_vae.runs.build import build_guide
 from pyro_vae.runs.checkpoints import Checkpoints
 from pyro_vae.runs.data import Prepared, split_rows
-from pyro_vae.runs.parts import SYSTEMS, parse
+from pyro_vae.runs.parts import LIKELIHOODS, SYSTEMS, parse
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.systems.adversaries.adversarial import AdversarialHistory, AdversarialWarning, fit_adversarial
 from pyro_vae.systems.adversaries.captions import Captions
 from pyro_vae.systems.adversaries.game import Game
 from pyro_vae.systems.adversaries.gan import GAN
+from pyro_vae.systems.adversaries.gmmn import GMMN
 from pyro_vae.systems.adversaries.infogan import InfoGAN
 from pyro_vae.systems.adversaries.stackgan import StackGAN
 from pyro_vae.systems.densities.density import DensityProgram
@@ -61,11 +62,14 @@ class GeneratorModel(Model):
         game: has generator and prior.
     """
 
-    game: GAN
-
     def __init__(self, game: GAN) -> None:
         super().__init__(game.prior, Gaussian(game.generator, scale=1.0))
-        object.__setattr__(self, "game", game)  # not a child: what it needs to train is not the model's
+        self._game = [game]  # in a list: what it needs to train is not the model's
+
+    @property
+    def game(self) -> GAN:
+        """The system that trains the generator."""
+        return self._game[0]
 
 
 class ConditionalGenerator(nn.Module):
@@ -104,6 +108,7 @@ def resolved_system(recipe: Recipe, prepared: Prepared) -> Recipe:
     """
     schema, (part, options) = prepared.schema, parse(recipe.system, SYSTEMS, "the system")
     name = recipe.system.partition(":")[0]
+    _must_be_left_open(recipe, name)
     if prepared.schema.missing:
         raise ValueError(say(f"data without gaps for {name}", "missing entries", "a VAE, without --system"))
     if not part.density:
@@ -114,12 +119,12 @@ def resolved_system(recipe: Recipe, prepared: Prepared) -> Recipe:
         if name == "StackGAN" and recipe.data != "digits":
             remedy = "pv.systems.StackGAN in Python, with pv.systems.Captions(x, labels)"
             raise ValueError(say("the embedded digits, whose classes are known", recipe.data, remedy))
-        return recipe if name == "DRAW" else replace(recipe, likelihood="Gaussian")
+        likelihood = schema.groups()[0][0] if recipe.likelihood == "auto" else recipe.likelihood
+        return replace(recipe, likelihood=likelihood if name == "DRAW" else "Gaussian")
     if not schema.tabular:
-        x = prepared.x["all"][:]
-        levels = next((K for K in _LEVELS if bool((x * (K - 1)).frac().abs().max() < 1e-4)), None)
-        if levels is not None and "num_levels" not in options:
-            recipe = replace(recipe, system=_with(recipe.system, f"num_levels={levels},intensities=true"))
+        levels = _levels(prepared.x["all"][:])
+        if levels and "num_levels" not in options:
+            recipe = replace(recipe, system=_with(recipe.system, levels))
         return recipe
     if set(schema.kinds) != {"real"}:
         kind = next(kind for kind in schema.kinds if kind != "real")
@@ -127,6 +132,28 @@ def resolved_system(recipe: Recipe, prepared: Prepared) -> Recipe:
         remedy = f"--kind real, or --drop {at.strip(chr(39))}"
         raise ValueError(say(f"columns of real numbers for {name}, a density", f"column {at} of {kind}", remedy))
     return recipe
+
+
+def _must_be_left_open(recipe: Recipe, name: str) -> None:
+    """A system brings its own parts: what was asked for besides would be dropped in silence."""
+    given = {"prior": recipe.prior, "likelihood": recipe.likelihood, "model": recipe.model}
+    own = {"prior": {"auto", "StandardNormal"}, "likelihood": {"auto", "Gaussian"}, "model": {""}}
+    if name == "DRAW":
+        own["likelihood"] = {"auto", "Bernoulli", "ContinuousBernoulli"}
+    for setting, value in given.items():
+        if value not in own[setting]:
+            raise ValueError(say(f"{name} with parts of its own", f"{setting}={value}", f"leaving --{setting} out"))
+
+
+def _levels(x: Tensor) -> str:
+    """The options that say which levels the pixels of images are; nothing where they are real numbers."""
+    low, high = float(x.min()), float(x.max())
+    if low >= 0 and high > 1 and bool((x == x.round()).all()):
+        return f"num_levels={int(high) + 1}"
+    if low < 0 or high > 1:
+        return ""
+    levels = next((K for K in _LEVELS if bool(((x * (K - 1)) - (x * (K - 1)).round()).abs().max() < 1e-3)), 0)
+    return f"num_levels={levels},intensities=true" if levels else ""
 
 
 def _with(system: str, option: str) -> str:
@@ -152,7 +179,8 @@ def build_system(recipe: Recipe, schema: Schema) -> tuple[Any, Any]:
         density = made(schema.shape if image else schema.data_dim, **options)
         return density.model, density.guide
     if name == "DRAW":
-        draw = made(schema.shape, latent_dim=recipe.num_latents, **options)
+        likelihood = parse(recipe.likelihood, LIKELIHOODS, "the likelihood")[0].load()
+        draw = made(schema.shape, latent_dim=recipe.num_latents, likelihood=likelihood, **options)
         return draw.model, draw.guide
     if name == "StackGAN":
         words = Captions(digits("all", values="intensity"), digit_labels("all"))
@@ -180,7 +208,7 @@ def _play(
 ) -> AdversarialHistory:
     """Train a game as the recipe says, and say what went wrong."""
     x = prepared.x["train"][:]
-    alone = not game.players()[0] if len(game.stages()) == 1 else False
+    alone = isinstance(game, GMMN)
     size = min(_MOMENT_BATCH if alone else recipe.batch_size, len(x))
     steps = recipe.epochs * (len(x) // size) or _STEPS // (4 if alone else 1)
     conditions: tuple[Any, ...] = (x,)

@@ -24,7 +24,7 @@ from pyro_vae.runs.isolation import isolated
 from pyro_vae.runs.learning import learn, resolved
 from pyro_vae.runs.precision import bias, halve, must_not_bias
 from pyro_vae.runs.recipe import Recipe
-from pyro_vae.runs.systems import ConditionalGenerator
+from pyro_vae.runs.systems import ConditionalGenerator, build_system
 from pyro_vae.systems.densities.density import DensityProgram, FlowDensity
 
 __all__ = ["Trained", "load_run", "read_recipe", "train"]
@@ -125,7 +125,7 @@ def train(
     with isolated(recipe):
         prepared = prepare(recipe) if about is None else _same_data(recipe, about)
         recipe = resolved(recipe, prepared)
-        model, guide = build(recipe, prepared.schema, prepared.x["train"], trust_code=trust_code)
+        model, guide = _programs(recipe, prepared, trust_code=trust_code)
         for line in _description(recipe, prepared):
             notify(line)
         if recipe.mixed_precision:
@@ -141,6 +141,13 @@ def train(
             agree(None)  # rank 0 has the folder
             history = learn(recipe, prepared, model, guide, checkpoints, progress=False, notify=notify)
         return Trained(recipe, prepared, model, guide, history)
+
+
+def _programs(recipe: Recipe, prepared: Prepared, *, trust_code: bool) -> tuple[Any, Any]:
+    """Model and guide of a recipe, with fresh weights: a system's, or built of parts."""
+    if recipe.system:
+        return build_system(recipe, prepared.schema)
+    return build(recipe, prepared.schema, prepared.x.get("train"), trust_code=trust_code)
 
 
 @contextmanager
@@ -255,7 +262,7 @@ def load_run(run: Run, *, trust_code: bool = False) -> Trained:
             if recipe.model:
                 raise
             prepared = Prepared(Schema.from_json(about.get("schema")), getattr(torch, recipe.dtype), {}, "", ())
-        model, guide = build(recipe, prepared.schema, prepared.x.get("train"), trust_code=trust_code)
+        model, guide = _programs(recipe, prepared, trust_code=trust_code)
     for side, program in (("model", model), ("guide", guide)):
         if isinstance(program, nn.Module):
             own = {name.removeprefix(f"{side}."): t for name, t in tensors.items() if name.startswith(f"{side}.")}

@@ -90,6 +90,43 @@ def test_what_depends_on_a_code_or_caption_is_sampled_and_nothing_else(tmp_path,
     assert "code or caption" in " ".join(go("infer", tmp_path / "run").output.split())
 
 
+@pytest.mark.parametrize(
+    ("pixels", "options"),
+    [
+        (lambda k: (k / 255).astype(np.float32), "num_levels=256,intensities=true"),
+        (lambda k: (k % 2).astype(np.float32), "num_levels=2,intensities=true"),
+        (lambda k: k.astype(np.uint8), "num_levels=256,intensities=true"),
+        (lambda k: (k % 17).astype(np.int64), "num_levels=17"),
+        (lambda k: k / 256 + 0.001 * np.sqrt(k), ""),
+    ],
+)
+def test_the_levels_of_images_are_found(tmp_path, pixels, options):
+    k = np.random.RandomState(0).randint(0, 256, (40, 4, 4))
+    k[0, 0, :3] = 0, 255, 16
+    np.save(tmp_path / "x.npy", pixels(k))
+    words = ("train", tmp_path / "x.npy", "--system", "NICE", "--epochs", 1, "--output", tmp_path / "run")
+    done = go(*words)
+    assert done.exit_code == 0, done.output
+    run = load_run(Run(tmp_path / "run"))
+    assert run.recipe.system == ("NICE:" + options).rstrip(":")
+    if options:
+        assert torch.isfinite(run.density.bound(run.prepared.x["test"])).all()
+
+
+def test_grey_images_are_drawn_by_a_density_of_grey(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.RandomState(0).rand(40, 4, 4))
+    words = ("train", tmp_path / "x.npy", "--system", "DRAW:num_glimpses=1,hidden=4", "--epochs", 1)
+    done = go(*words, "--output", tmp_path / "run", "--compile", "no")
+    assert done.exit_code == 0, done.output
+    assert load_run(Run(tmp_path / "run")).recipe.likelihood == "ContinuousBernoulli"
+
+
+def test_runs_without_latents_are_not_compared(trained):
+    done = go("compare-models", trained["NICE"][0], trained["GAN"][0])
+    assert done.exit_code == 1
+    assert "models with latents" in " ".join(done.output.split())
+
+
 def test_a_density_of_a_table_is_in_its_own_units(tmp_path):
     random = np.random.RandomState(0)
     rows = 1000 + 50 * random.randn(300, 2) @ np.array([[1.0, 0.5], [0.0, 0.8]])
@@ -105,6 +142,8 @@ def test_a_density_of_a_table_is_in_its_own_units(tmp_path):
     ("words", "said"),
     [
         (("digits", "--system", "DRAWN"), "DRAW"),
+        (("digits", "--system", "GAN", "--prior", "Laplace"), "leaving --prior out"),
+        (("digits", "--system", "NICE", "--likelihood", "Bernoulli"), "leaving --likelihood out"),
         (("pictures.npy", "--system", "StackGAN"), "whose classes are known"),
         (("digits", "--system", "DRAW:glimpses=3"), "num_glimpses"),
         (("table.csv", "--system", "GAN"), "images in [0, 1] for GAN"),
