@@ -2,7 +2,6 @@
 
 import copy
 import io
-import json
 import math
 import pickle
 
@@ -16,8 +15,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits, linear
 
 import pyro_vae as pv
 from pyro_vae.inference.compiled.elbos import CompiledELBO
-from pyro_vae.inference.variational.training_state import TrainingState
 from pyro_vae.systems.drawing.attention import WindowHead, gaussian_window
+from tests.checkpoints import InMemory
 from tests.truth import STANDARD_ERRORS
 
 ATTENTION = [None, (2, 3)]
@@ -275,24 +274,8 @@ def test_copies_keep_one_decoder_and_share_nothing_with_the_original():
     torch.testing.assert_close(fresh.canvases(z), draw.canvases(z))
 
 
-class _InMemory:
-    """Keeps a run's last state as it would lie on disk."""
-
-    def __init__(self):
-        self.kept = None
-
-    def load(self):
-        return None if self.kept is None else TrainingState(dict(self.kept[0]), json.loads(self.kept[1]))
-
-    def due(self):
-        return True
-
-    def save(self, state):
-        self.kept = ({name: t.clone() for name, t in state.tensors.items()}, json.dumps(state.numbers))
-
-
 def test_a_run_taken_up_again_ends_with_the_bits_of_one_that_never_stopped():
-    x, checkpoint, start = _binary(40, 20), _InMemory(), _draw((2, 3))
+    x, checkpoint, start = _binary(40, 20), InMemory(), _draw((2, 3))
     settings = {"batch_size": 20, "seed": 2, "validation": None, "progress": False, "compile": False}
     whole, stopped, again = (copy.deepcopy(start) for _ in range(3))
     pv.fit(whole.model, whole.guide, x, epochs=4, **settings)

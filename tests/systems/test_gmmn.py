@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from tests.checkpoints import InMemory, Stop
 from tests.truth import STANDARD_ERRORS
 
 
@@ -41,27 +42,13 @@ def test_a_gaussian_is_learned():
 def test_a_run_that_was_stopped_ends_with_the_bits_of_one_that_was_not():
     x = torch.randn(60, 1)
 
-    class Kept:
-        state, saves, stop = None, 0, 2
-
-        def load(self):
-            return self.state
-
-        def due(self):
-            return True
-
-        def save(self, state):
-            self.state, self.saves = state, self.saves + 1
-            if self.saves == self.stop:
-                raise KeyboardInterrupt
-
     settings = {"steps": 12, "batch_size": 20, "seed": 4, "progress": False}
     pyro.set_rng_seed(1)
     whole = gmmn()
     pv.fit_adversarial(whole, x, **settings)
     pyro.set_rng_seed(1)
-    broken, kept = gmmn(), Kept()
-    with pytest.raises(KeyboardInterrupt):
+    broken, kept = gmmn(), InMemory(stop=2)
+    with pytest.raises(Stop):
         pv.fit_adversarial(broken, x, checkpoint=kept, **settings)
     pyro.set_rng_seed(9)
     resumed = gmmn()

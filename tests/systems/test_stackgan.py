@@ -9,7 +9,7 @@ from torch.distributions import Normal, kl_divergence
 
 import pyro_vae as pv
 from pyro_vae.systems import Captions, StackGAN, slant, thickness
-from pyro_vae.systems.adversaries.stackgan import ConditioningAugmentation
+from pyro_vae.systems.adversaries.stage import ConditioningAugmentation
 from tests.truth import STANDARD_ERRORS
 
 

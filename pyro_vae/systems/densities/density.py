@@ -55,8 +55,6 @@ class FlowDensity(torch.nn.Module):
         ValueError: if a size or alpha is out of its range, or a word unknown.
     """
 
-    model: DensityProgram
-    guide: DensityGuide
     layers: Layer
     loc: Tensor
 
@@ -91,9 +89,18 @@ class FlowDensity(torch.nn.Module):
             kind = UniformDequantiser(K) if uniform else VariationalDequantiser(D, K)
             self.dequantiser = kind
         self.register_buffer("loc", torch.zeros(self.data_dim), persistent=False)
-        # no child modules: a child that holds its parent has no end
-        object.__setattr__(self, "model", DensityProgram(self))
-        object.__setattr__(self, "guide", DensityGuide(self.dequantiser, self._levels))
+        # in a tuple, hence no child modules: a child that holds its parent has no end
+        self._programs = DensityProgram(self), DensityGuide(self.dequantiser, self._levels)
+
+    @property
+    def model(self) -> DensityProgram:
+        """The Pyro program."""
+        return self._programs[0]
+
+    @property
+    def guide(self) -> DensityGuide:
+        """Its guide."""
+        return self._programs[1]
 
     def __getstate__(self) -> Any:
         forget_store(self)
