@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from pyro_vae.cli.app import app
 from pyro_vae.runs.folder import Run
+from pyro_vae.runs.judgement import judge
 from pyro_vae.runs.training import load_run
 
 SYSTEMS = {
@@ -119,6 +120,14 @@ def test_grey_images_are_drawn_by_a_density_of_grey(tmp_path):
     done = go(*words, "--output", tmp_path / "run", "--compile", "no")
     assert done.exit_code == 0, done.output
     assert load_run(Run(tmp_path / "run")).recipe.likelihood == "ContinuousBernoulli"
+
+
+def test_a_density_of_levels_is_judged_beside_probabilities(trained):
+    """A density of a pixel may be above 1, where a probability is not."""
+    found = judge(load_run(Run(trained["NICE"][0])))
+    assert found.units == "a probability"
+    for log_prob in (found.evidence.log_evidence, *found.baselines.log_prob.values()):
+        assert (log_prob < 0).all()
 
 
 def test_runs_without_latents_are_not_compared(trained):

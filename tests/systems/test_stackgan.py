@@ -194,3 +194,26 @@ BAD = [
 def test_what_does_not_fit_is_said(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_the_discriminator_is_shown_right_pairs_wrong_pairs_and_made_images():
+    """Reed et al. 2016, algorithm 1, by hand; the caption of another that is the same is no wrong pair."""
+    x, labels = pv.datasets.digits(values="intensity")[:40], pv.datasets.digit_labels()[:40]
+    captions = pv.systems.Captions(x, labels)
+    system = pv.systems.StackGAN(captions, 64, penalty=0.0)
+    stage = system.second.eval()
+    codes = captions.codes(x, labels)[:6]
+    codes[3] = codes[2]
+    with torch.no_grad():
+        move = stage.play(x[:6], codes)
+        found = stage.discriminator_loss(move, x[:6], codes)
+        e = move["embedding"]
+        right, made = (
+            stage.discriminator(x[:6], e).sigmoid().log(),
+            (1 - stage.discriminator(move["fake"], e).sigmoid()),
+        )
+        pairs = [(i, (i - 1) % 6) for i in range(6) if not torch.equal(e[i], e[i - 1])]
+        assert (3, 2) not in pairs
+        wrong = torch.stack([1 - stage.discriminator(x[i : i + 1], e[j : j + 1]).sigmoid() for i, j in pairs])
+    truth = -right.mean() - 0.5 * (wrong.log().mean() + made.log().mean())
+    torch.testing.assert_close(found, {"discriminator": truth}, rtol=1e-5, atol=1e-6)
