@@ -1,5 +1,7 @@
 """Compiled, every objective has the value and gradient that it has without a graph, at whatever weight its step has."""
 
+from unittest import mock
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -11,6 +13,7 @@ from pyro_vae import objectives
 from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.compiled.elbos import CompiledELBO
 from pyro_vae.inference.compiled.step import CompiledStep
+from pyro_vae.inference.variational import engine
 from tests import table_of_parts as parts
 from tests.compiled.test_compiled import PROGRAMS, SHAPES_OF_PROGRAM, L, N, binary, compare, run, vae
 
@@ -64,9 +67,9 @@ OF_PARTS = {
 }
 
 
-@pytest.mark.parametrize("program", OF_PARTS)
+@pytest.mark.parametrize("program", list(OF_PARTS)[::2])
 def test_every_part_with_an_objective(program):
-    """The objectives in turn; all pairs differ in nothing but these two sides of the same log densities."""
+    """The objectives in turn, with every second part: all pairs differ in nothing but two sides of the same densities."""
     assert_compiles(PROGRAMS[program], lambda: parts.OBJECTIVES[OF_PARTS[program]](K))
 
 
@@ -224,8 +227,9 @@ def fitted(program, loss, **settings):
     pyro.set_rng_seed(4)
     model, guide, data = program()
     x = torch.cat([data() for _ in range(10)])
-    quiet = {"validation": None, "progress": False, "seed": 2, "batch_size": N, "epochs": 40}
-    history = pv.fit(model, guide, x, loss=loss, **{**quiet, **settings})
+    quiet = {"validation": None, "progress": False, "seed": 2, "batch_size": N, "epochs": 8}
+    with mock.patch.object(engine, "_STEPS_TO_TRACE", 50):
+        history = pv.fit(model, guide, x, loss=loss, **{**quiet, **settings})
     return history, [p.unconstrained().detach() for p in pyro.get_param_store().values()]
 
 
