@@ -69,7 +69,7 @@ OF_PARTS = {
 
 @pytest.mark.parametrize("program", list(OF_PARTS)[::2])
 def test_every_part_with_an_objective(program):
-    """The objectives in turn, with every second part: all pairs differ in nothing but two sides of the same densities."""
+    """The objectives in turn, with every second part: pairs differ in nothing but two sides of the same densities."""
     assert_compiles(PROGRAMS[program], lambda: parts.OBJECTIVES[OF_PARTS[program]](K))
 
 
