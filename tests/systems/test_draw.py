@@ -403,5 +403,10 @@ def test_images_that_do_not_fit_get_a_sentence():
             pv.fit(draw.model, draw.guide, wrong, **fit)
     with pytest.raises(ValueError, match="latents of all 3 glimpses"):
         draw.canvases(torch.zeros(2, 5))
-    with pytest.raises(TypeError, match="a Likelihood second"):
-        pv.systems.DRAW(8, likelihood=nn.Identity)
+    for wrong, words in (
+        ({"likelihood": nn.Identity}, "a Likelihood second"),
+        ({"likelihood": 3}, "likelihood to be a function"),
+        ({"link": 3}, "link to be a function"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            pv.systems.DRAW(8, **wrong)

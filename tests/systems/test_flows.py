@@ -400,6 +400,16 @@ REFUSED = {
     "momentum": (lambda: RealNVP(4, momentum=1.0, batch_norm=True), "a momentum"),
     "base": (lambda: NICE(4, base="gaussian"), "base to be one of"),
     "one column": (lambda: NICE(1), "at least 2"),
+    "x of another precision": (lambda: NICE(4).log_prob(torch.zeros(2, 4).double()), r"x.to\(torch.float32\)"),
+    "z of another precision": (lambda: RealNVP(4).inverse(torch.zeros(2, 4).double()), r"z.to\(torch.float32\)"),
+    "evidence of levels, no guide": (
+        lambda: pv.evidence(LEVELS.model, torch.ones(2, 4)),
+        "with a guide of the program",
+    ),
+    "quadrature of levels": (
+        lambda: pv.quadrature(NICE(2, num_levels=500, **SMALL).model, torch.full((2, 2), 300.0)),
+        "none at any point of a grid, for datum 0",
+    ),
 }
 
 

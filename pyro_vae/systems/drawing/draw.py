@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -214,7 +214,7 @@ class DRAW(nn.Module):
         link: from the canvas to the mean of x, for what is left to draw; ``torch.nn.Identity()`` for Gaussian data.
 
     Raises:
-        TypeError: if a number is no whole one, or ``likelihood`` makes no Likelihood.
+        TypeError: if a number is no whole one, ``likelihood`` makes no Likelihood, or ``link`` cannot be called.
         ValueError: if a number is not positive, or a window does not fit the image.
 
     Source:
@@ -243,6 +243,7 @@ class DRAW(nn.Module):
         self.num_glimpses = positive_integer(num_glimpses, "num_glimpses")
         hidden = positive_integer(hidden, "hidden")
         read, write = _windows(attention)
+        _callables(likelihood=likelihood, link=link)
         sizes = {"latent_dim": self.latent_dim, "num_glimpses": self.num_glimpses, "hidden": hidden}
         decoder = DrawDecoder(self.image_shape, **sizes, window=write)
         self.model = Model(StandardNormal(self.num_glimpses * self.latent_dim), likelihood(decoder))
@@ -294,6 +295,13 @@ def _windows(attention: tuple[int, int] | None) -> tuple[int, int] | tuple[None,
         expected = "attention None, or the filters a side of reading and of writing"
         raise ValueError(say(expected, f"{attention!r}", "attention=(2, 5)"))
     return attention[0], attention[1]
+
+
+def _callables(**functions: Any) -> None:
+    for name, function in functions.items():
+        if not callable(function):
+            remedy = {"likelihood": "likelihood=pv.likelihoods.Bernoulli", "link": "link=torch.sigmoid"}[name]
+            raise TypeError(say(f"{name} to be a function or a class", f"{function!r}", remedy))
 
 
 def _flat_images(x: Tensor, image_shape: tuple[int, int]) -> Tensor:
