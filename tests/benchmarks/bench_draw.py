@@ -2,8 +2,8 @@
 
 Run as ``python -m tests.benchmarks.bench_draw [--data DIR] [--seeds 3] [--only mnist]``. ``DIR``, or the environment
 variable ``PYRO_VAE_DATA``, holds ``mnist/`` with MNIST's files; without it digits alone are measured. MNIST's pixels
-are binary, with the intensity as probability: of images to validate and to test drawn once, from a seed that is always the
-same, of images to train on anew in every epoch, or all systems overfit 7,200 images. Digits are cut at half the
+are binary, with the intensity as probability: of images to validate and to test drawn once, from a seed that is always
+the same, of images to train on anew in every epoch, or all systems overfit 7,200 images. Digits are cut at half the
 brightness. Trainings take about the same CPU time, keep the weights of their best validation ELBO, and are measured on
 test images by the same estimators: the ELBO with 20 draws and IWAE with K = 100.
 """
