@@ -6,11 +6,12 @@ Every model sees the same rows and is scored on the same held-out ones. *Tables*
 evenly over its column's own rounding, for a density of repeated values has no bound; a fifth is held out. The flows
 start from the whitened table (Ledoit and Wolf's covariance: where they start, they are the full-covariance Gaussian),
 learn under weight decay on four fifths of the training rows until the rest no longer improves, and then once more on
-all of them for as many steps. Real NVP's log scales are kept within 0.2, the best of 0.2, 0.5, 1 and 6.9 on rows held
-out of the training rows of wine and diabetes. *Digits*: counts 0 to 16; *MNIST*: 8,000 training and 2,000 test images, 256 levels.
-There the flows' figure is the dequantised bound (noise uniform, or variational where it says so), the Gaussian's the
-same bound on such noise, and the VAE's the importance-weighted bound on the probability of the levels itself: no
-continuous model can gain on it by noise. Bits per dimension are of the units that the table, or the levels, have.
+all of them for as many steps. Real NVP's log scales are kept within 0.2, the best of 0.2, 0.5, 1 on rows held out of
+the training rows of wine and diabetes. *Digits*: counts 0 to 16; *MNIST*: 8,000 training and 2,000 test images, 256
+levels. There the flows' figure is the dequantised bound (noise uniform, or variational where it says so), the
+Gaussian's the same bound on such noise, and the VAE's the importance-weighted bound on the probability of the levels
+itself: no continuous model can gain on it by noise. Bits per dimension are of the units that the table, or the levels,
+have.
 """
 
 import argparse
