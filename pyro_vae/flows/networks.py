@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pyro.distributions as dist
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import positive_integer, positive_number, say
 
 __all__ = ["FlowDistribution", "FlowNetwork", "autoregressive", "compose", "coupling"]
 
@@ -150,14 +151,25 @@ def autoregressive(
 
 
 def coupling(
-    latent_dim: int, *, context_dim: int, num_transforms: int, hidden: Sequence[int], additive: bool = False
+    latent_dim: int,
+    *,
+    context_dim: int,
+    num_transforms: int,
+    hidden: Sequence[int],
+    additive: bool = False,
+    max_log_scale: float | None = None,
 ) -> FlowNetwork:
     """Return a network that gives coupling transforms: affine (Real NVP), or additive (NICE).
 
-    They start at the identity. One latent dimension has nothing to couple: the transforms are element-wise.
+    They start at the identity. One latent dimension has nothing to couple: the transforms are element-wise. An affine
+    coupling's log scale is softly kept within ``max_log_scale`` either way; None is zuko's bound, 6.9.
     """
     recipe = latent_dim, context_dim, positive_integer(num_transforms, "num_transforms"), widths(hidden)
-    return FlowNetwork(_additive_coupling if additive else _affine_coupling, *recipe)
+    if additive:
+        return FlowNetwork(_additive_coupling, *recipe)
+    if max_log_scale is None:
+        return FlowNetwork(_affine_coupling, *recipe)
+    return FlowNetwork(_bounded_coupling, *recipe, positive_number(max_log_scale, "max_log_scale", example=0.2))
 
 
 def compose(*transforms: Transform) -> Transform:
@@ -212,6 +224,12 @@ def _splines(zuko: Any, latent_dim: int, context_dim: int, count: int, hidden: t
 
 def _affine_coupling(zuko: Any, *sizes: Any) -> Any:
     return _coupling(zuko, {}, *sizes)
+
+
+def _bounded_coupling(zuko: Any, *sizes_and_bound: Any) -> Any:
+    *sizes, bound = sizes_and_bound
+    affine = partial(zuko.transforms.MonotonicAffineTransform, slope=math.exp(-bound))
+    return _coupling(zuko, {"univariate": affine}, *sizes)
 
 
 def _additive_coupling(zuko: Any, *sizes: Any) -> Any:

@@ -116,7 +116,7 @@ def samples_of(quality):
     }
 
 
-def on_mnist(folder, latent_dim, seed, steps, rows, report):
+def on_mnist(folder, latent_dim, seed, steps, rows, report, systems):
     images = pv.datasets.mnist(folder, "train")
     train, validation = images[:7000], images[7000:7050]
     held_out = pv.datasets.mnist(folder, "test")
@@ -124,7 +124,7 @@ def on_mnist(folder, latent_dim, seed, steps, rows, report):
     pyro.set_rng_seed(seed)
     referee = pv.image_classifier(train, pv.datasets.mnist_labels(folder, "train")[:7000])
     settings = {"method": "ais", "num_chains": 8, "num_temperatures": 100}
-    for name, learn in LEARN.items():
+    for name, learn in ((name, LEARN[name]) for name in systems):
         pyro.set_rng_seed(seed)
         began = time.perf_counter()
         network = learn(train, latent_dim, steps).requires_grad_(False)
@@ -133,6 +133,7 @@ def on_mnist(folder, latent_dim, seed, steps, rows, report):
         found = pv.bracket(model, test, num_temperatures=300, num_chains=8)
         ais = pv.evidence(model, test, method="ais", num_chains=8, num_temperatures=300)
         on_train = pv.evidence(model, train[:rows], method="ais", num_chains=8, num_temperatures=300)
+        iwae = pv.evidence(model, test, guide_of(model, train, latent_dim), method="importance")
         samples = network(torch.randn(10_000, latent_dim))
         window = parzen(samples, test, x_validation=images[7000:8000])
         quality = pv.sample_quality(samples[:2000], train, held_out, classifier=referee)
@@ -146,6 +147,7 @@ def on_mnist(folder, latent_dim, seed, steps, rows, report):
             train=mean(on_train.log_evidence),
             bracket=mean(found.width),
             resolved=mean(ais.resolved),
+            iwae=mean(iwae.log_evidence),
             parzen=mean(window.log_density),
             unreachable=unreachable(ais.log_evidence, found.lower),
             **samples_of(quality),
@@ -165,6 +167,7 @@ def main():
     options.add_argument("--rows", type=int, default=100)
     options.add_argument("--steps", type=int, default=4000)
     options.add_argument("--latent-dims", type=int, nargs="*", default=[10, 50])
+    options.add_argument("--systems", nargs="+", choices=LEARN, default=list(LEARN), help="on MNIST")
     options.add_argument("--only", choices=["digits", "mnist"])
     chosen, _ = options.parse_known_args()
     for seed in range(chosen.seeds if chosen.only != "mnist" else 0):
@@ -174,7 +177,7 @@ def main():
         folder = folder / "mnist" if (folder / "mnist").is_dir() else folder
         for latent_dim in chosen.latent_dims:
             for seed in range(chosen.seeds):
-                on_mnist(folder, latent_dim, seed, chosen.steps, chosen.rows, line)
+                on_mnist(folder, latent_dim, seed, chosen.steps, chosen.rows, line, chosen.systems)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,9 @@ def test_a_seed_gives_one_classifier():
         (lambda x, y: pv.image_classifier(x[:0], y[:0]), "at least one datum"),
         (lambda x, y: pv.image_classifier(x * math.nan, y), "x to be finite"),
         (lambda x, y: pv.image_classifier((16 * x).int(), y), "floating-point numbers"),
+        (lambda x, y: pv.image_classifier(300 * x, y), r"images in \[0, 1\]; got values from 0 to 300"),
+        (lambda x, y: pv.image_classifier(x, 0 * y), "at least two classes; got class 0 alone"),
+        (lambda x, y: pv.sample_quality(x, x, x, classifier=torch.nn.Linear(64, 3)), "features of images; got Linear"),
         (lambda x, y: pv.sample_quality(x.tolist(), x, x), "samples to be a torch.Tensor"),
         (lambda x, y: pv.sample_quality(x[:, :5], x, x), "rows of one width"),
         (lambda x, y: pv.sample_quality(x[:3], x, x), "at least 8 samples"),
@@ -168,6 +171,7 @@ def test_a_seed_gives_one_classifier():
 )
 def test_what_makes_no_sense_gets_a_sentence(call, words):
     x, y = pv.datasets.digits()[:20], pv.datasets.digit_labels()[:20]
-    error = TypeError if "torch.Tensor" in words or "floating-point" in words else ValueError
+    wrong_kind = any(each in words for each in ("torch.Tensor", "floating-point", "Linear"))
+    error = TypeError if wrong_kind else ValueError
     with pytest.raises(error, match=words):
         call(x, y)

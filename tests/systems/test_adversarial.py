@@ -1,6 +1,8 @@
 """The game against its closed forms: losses, penalty, optimal discriminator; training that resumes."""
 
 import math
+import re
+import warnings
 
 import pytest
 import torch
@@ -195,6 +197,20 @@ def test_collapse_and_saturation_are_said():
     nn.init.eye_(gan.generator.weight), nn.init.constant_(gan.generator.bias, 30.0)
     with pytest.warns(AdversarialWarning, match="teaches nothing"):
         pv.fit_adversarial(gan, x, steps=250, lr=1e-6, discriminator_lr=1e-2, **QUIET)
+
+
+def test_a_generator_far_too_wide_is_said_with_how_far():
+    x = torch.randn(300, 2)
+    gan = pv.systems.GAN(2, 2, generator=nn.Linear(2, 2), discriminator=pv.networks.mlp(2, 8, 1))
+    for times, words in ((10, "10.[0-9] times as far|9.[0-9] times as far"), (1, None)):
+        with torch.no_grad():
+            gan.generator.weight.copy_(times * torch.eye(2)), gan.generator.bias.zero_()
+        history = None
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            history = pv.fit_adversarial(gan, x, steps=2, lr=1e-6, **QUIET)
+        assert len(history.warnings) == len(said) == (words is not None)
+        assert words is None or re.search(words, history.warnings[0])
 
 
 def test_the_same_seed_gives_the_same_generator_and_training_is_in_double_too(float64):

@@ -370,6 +370,22 @@ def test_on_digits_the_elbo_is_below_iwae_and_annealing_brackets_the_evidence():
     assert (found.lower < found.upper + STANDARD_ERRORS * error + 1e-3).all()
 
 
+def test_a_drawing_starts_from_the_datas_mean():
+    x = torch.bernoulli(torch.rand(1, 20).expand(400, -1))
+    draw = _draw((2, 3)).start_from(x)
+    canvas = draw.guide.decoder.start(()).canvas
+    torch.testing.assert_close(torch.sigmoid(canvas), (x.sum(0) + 0.5) / 401)
+    with torch.no_grad():  # nothing is written: the bound is that of independent pixels
+        for parameter in draw.guide.decoder.write.patch.parameters():
+            parameter.zero_()
+    law = dist.Bernoulli(logits=canvas).to_event(1)
+    torch.testing.assert_close(draw.model.likelihood(torch.randn(400, 6)).log_prob(x), law.log_prob(x))
+    best = -sum(p * math.log(p) + (1 - p) * math.log(1 - p) for p in x.mean(0).clamp(1e-9, 1 - 1e-9).tolist())
+    assert 0 < -float(law.log_prob(x).detach().mean()) - best < 20 / 400
+    gaussian = _draw(likelihood=lambda n: pv.likelihoods.Gaussian(n, scale=0.5), link=nn.Identity())
+    torch.testing.assert_close(gaussian.start_from(3 * x).guide.decoder.first_canvas.detach(), 3 * x.mean(0))
+
+
 # Bad input.
 
 
@@ -401,7 +417,16 @@ def test_images_that_do_not_fit_get_a_sentence():
     for wrong in (3 * _binary(6, 20), torch.rand(6, 20), -_binary(6, 20)):
         with pytest.raises(ValueError, match=r"expected .* got .* try"):
             pv.fit(draw.model, draw.guide, wrong, **fit)
+    with pytest.raises(ValueError, match=r"images in \[0, 1\]; got values from 0 to 2"):
+        draw.start_from(2 * _binary(6, 20))
+    with pytest.raises(ValueError, match=r"link torch\.sigmoid"):
+        _draw(link=torch.tanh).start_from(_binary(6, 20))
     with pytest.raises(ValueError, match="latents of all 3 glimpses"):
         draw.canvases(torch.zeros(2, 5))
-    with pytest.raises(TypeError, match="a Likelihood second"):
-        pv.systems.DRAW(8, likelihood=nn.Identity)
+    for wrong, words in (
+        ({"likelihood": nn.Identity}, "a Likelihood second"),
+        ({"likelihood": 3}, "likelihood to be a function"),
+        ({"link": 3}, "link to be a function"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            pv.systems.DRAW(8, **wrong)

@@ -28,6 +28,7 @@ SYSTEMS = {
     "NICE of intensities": lambda: NICE(4, num_levels=8, intensities=True, alpha=0.05, **SMALL),
     "Real NVP": lambda: RealNVP(5, **SMALL),
     "Real NVP, batch norm, logistic": lambda: RealNVP(4, batch_norm=True, base="logistic", **SMALL),
+    "Real NVP, bounded": lambda: RealNVP(4, max_log_scale=0.2, **SMALL),
     "Real NVP of the unit interval": lambda: RealNVP(3, alpha=0.1, **SMALL),
     "Real NVP of images": lambda: RealNVP((4, 4), **IMAGE),
     "Real NVP of levels": lambda: RealNVP((4, 8), num_levels=17, alpha=0.05, num_scales=3, batch_norm=False, **IMAGE),
@@ -94,6 +95,19 @@ def test_additive_couplings_preserve_volume_and_affine_ones_do_not():
         x = torch.randn(50, 4)
         assert torch.equal(nice(x)[1], torch.zeros(50))
         assert nvp(x)[1].std() > 0.1
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_bounded_scale_follows_the_row_within_its_bound_and_a_column_has_one_of_its_own():
+    bound, x = 0.1, 10 * torch.randn(200, 4)
+    system = moved(RealNVP(4, num_transforms=6, max_log_scale=bound, **SMALL), 1.0)
+    with torch.no_grad():
+        of_columns = system.layers.layers[1].log_scale.sum()
+        of_rows = system(x)[1] - of_columns
+        assert 0.1 < of_rows.abs().max() <= 6 * 2 * bound  # six couplings, each of two entries
+        assert of_rows.std() > 0.05
+        system.layers.layers[1].log_scale.add_(1.0)
+        torch.testing.assert_close(system(x)[1] - of_rows, (of_columns + 4).expand(200))
 
 
 GRID = {
@@ -400,6 +414,18 @@ REFUSED = {
     "momentum": (lambda: RealNVP(4, momentum=1.0, batch_norm=True), "a momentum"),
     "base": (lambda: NICE(4, base="gaussian"), "base to be one of"),
     "one column": (lambda: NICE(1), "at least 2"),
+    "a bound of nothing": (lambda: RealNVP(4, max_log_scale=0.0), "positive, finite max_log_scale"),
+    "a bound for an image": (lambda: RealNVP((8, 8), max_log_scale=0.2), "expected a table"),
+    "x of another precision": (lambda: NICE(4).log_prob(torch.zeros(2, 4).double()), r"x.to\(torch.float32\)"),
+    "z of another precision": (lambda: RealNVP(4).inverse(torch.zeros(2, 4).double()), r"z.to\(torch.float32\)"),
+    "evidence of levels, no guide": (
+        lambda: pv.evidence(LEVELS.model, torch.ones(2, 4)),
+        "with a guide of the program",
+    ),
+    "quadrature of levels": (
+        lambda: pv.quadrature(NICE(2, num_levels=500, **SMALL).model, torch.full((2, 2), 300.0)),
+        "none at any point of a grid, for datum 0",
+    ),
 }
 
 

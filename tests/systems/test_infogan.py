@@ -125,6 +125,17 @@ def test_codes_given_are_codes_made():
     torch.testing.assert_close(other.given(4, code)(z), other.generator(whole))
 
 
+def test_a_traversal_moves_one_code_and_keeps_the_noise():
+    gan = pv.systems.InfoGAN(16, 2, num_categories=3, num_continuous=2).eval()
+    torch.manual_seed(5)
+    images = gan.traverse(1, num_values=5, continuous=torch.tensor([0.3, 9e-1]))
+    torch.manual_seed(5)
+    z = gan.prior().sample((1,))
+    for k in range(3):
+        for v, value in enumerate((-1.0, -0.5, 0.0, 0.5, 1.0)):
+            torch.testing.assert_close(images[k, v], gan.given(k, torch.tensor([0.3, value]))(z)[0])
+
+
 def test_learning_makes_the_code_readable():
     x = torch.cat([torch.randn(300, 2) * 0.1 + torch.tensor(m) for m in ([0.0, 2.0], [-2.0, -1.0], [2.0, -1.0])])
     trunk = nn.Sequential(pv.networks.mlp(2, 32, 32), nn.SiLU())
@@ -178,6 +189,7 @@ BAD = [
     (lambda gan: gan.sample(2, category=0.5), TypeError, "category as whole numbers"),
     (lambda gan: gan.sample(2, category=torch.tensor([0, 1, 2])), ValueError, "one or 2"),
     (lambda gan: gan.sample(2, continuous=torch.zeros(1)), ValueError, r"continuous codes in \[-1, 1\]"),
+    (lambda gan: gan.traverse(), ValueError, "one of the continuous codes, from 0 on; got code 0 of 0"),
     (lambda gan: gan.recognise(torch.zeros(2, 7)), ValueError, r"data \(..., 1\)"),
     (lambda gan: pv.systems.InfoGAN(1, 1, generator=nn.Linear(3, 1)), ValueError, "the generator's network"),
     (lambda gan: pv.systems.InfoGAN(4, 1, trunk=nn.Unflatten(1, (2, 2))), ValueError, "a trunk that makes"),

@@ -76,7 +76,8 @@ def image_classifier(x: Tensor, labels: Tensor, *, num_steps: int = 1500, batch_
 
     Raises:
         TypeError: if images or labels are no tensors, or the images whole numbers.
-        ValueError: if an image is not finite, D no square, or the labels are not one whole number from 0 a datum.
+        ValueError: if an image is not finite or outside [0, 1], D no square, the labels are not one whole number from
+            0 a datum, or all are the same.
 
     Example:
         >>> from pyro_vae import datasets
@@ -89,14 +90,20 @@ def image_classifier(x: Tensor, labels: Tensor, *, num_steps: int = 1500, batch_
     checks.tensor(labels, "labels")
     if not x.is_floating_point():
         raise TypeError(say("images as floating-point numbers", f"{x.dtype}", "x.float() / x.max()"))
+    if x.min() < 0 or x.max() > 1:
+        got = f"values from {float(x.min()):g} to {float(x.max()):g}"
+        raise ValueError(say("images in [0, 1]", got, "x / x.max()"))
     side = math.isqrt(x[0].numel())
     if side**2 != x[0].numel():
         raise ValueError(say("square images", f"{x[0].numel()} pixels", "cropping or padding them"))
     if labels.shape != (len(x),) or labels.is_floating_point() or int(labels.min()) < 0:
         got = f"{labels.dtype} of shape {tuple(labels.shape)} for {len(x)} images"
         raise ValueError(say("a class from 0 on for each image", got, "labels of dtype int64"))
+    if labels.min() == labels.max():
+        got = f"class {int(labels[0])} alone"
+        raise ValueError(say("images of at least two classes", got, "images of all that shall be told apart"))
     steps, size = positive_integer(num_steps, "num_steps"), positive_integer(batch_size, "batch_size")
-    network = ImageClassifier(side, max(2, int(labels.max()) + 1)).to(x)
+    network = ImageClassifier(side, int(labels.max()) + 1).to(x)
     optimiser = torch.optim.Adam(network.parameters(), lr=_LR)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / steps)
     epochs = -(-steps // -(-len(x) // size))

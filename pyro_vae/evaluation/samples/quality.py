@@ -98,6 +98,7 @@ def sample_quality(
         classifier: of :func:`~pyro_vae.image_classifier`, for images.
 
     Raises:
+        TypeError: if the classifier has not the features and the classes of one.
         ValueError: if the widths differ, or a set has fewer than 8 rows.
 
     Source:
@@ -112,6 +113,9 @@ def sample_quality(
     """
     same_width(samples, held_out, "samples", "held_out")
     same_width(train, held_out, "train", "held_out")
+    if classifier is not None and not isinstance(classifier, ImageClassifier):
+        got = f"{type(classifier).__name__}"
+        raise TypeError(say("a classifier with features of images", got, "pv.image_classifier(x, labels)"))
     size = min(len(samples), len(held_out), len(train))
     if size < _FEWEST:
         got = f"{len(samples)}, {len(train)} and {len(held_out)}"

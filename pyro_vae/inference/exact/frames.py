@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_vae.checks import say
 from pyro_vae.inference.exact.grids import Frame, Grid
 from pyro_vae.inference.exact.peaks import Peaks, climb
 from pyro_vae.inference.target.blocks import log_joint_in_blocks
@@ -83,6 +84,11 @@ def missing_peaks(target: Target, coarse: Grid, frame: Frame, seen: Tensor) -> P
 
 def _zoom(grid: Grid) -> tuple[Frame, Tensor]:
     """Re-frame each datum's grid around what lies within DEPTH nats of its peak; say which frames are stable."""
+    nowhere = (grid.log_joint.amax(0) == -math.inf).nonzero().flatten()
+    if len(nowhere):
+        got = f"none at any point of a grid, for datum {int(nowhere[0])}"
+        remedy = 'evidence(model, x, guide, method="importance") with a guide of the program'
+        raise ValueError(say("a density of the latents that is wider than a grid's cells", got, remedy))
     mean, covariance = grid.moments()
     # cells wider than the mass hide its covariance: a fraction of a cell is the least that is known of it
     cell = grid.basis * grid.step.unsqueeze(-2)

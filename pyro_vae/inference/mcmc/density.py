@@ -89,6 +89,9 @@ class LogDensity:
         u = u.detach().requires_grad_()
         with torch.enable_grad():
             prior, likelihood = self.target.log_parts(u)
+            if not likelihood.requires_grad:
+                remedy = 'evidence(model, x, guide, method="importance") with a guide of the program'
+                raise ValueError(say("a likelihood with a gradient in the latents", "none", remedy))
             (prior_grad,) = torch.autograd.grad(prior.sum(), u, retain_graph=True)
             (likelihood_grad,) = torch.autograd.grad(likelihood.sum(), u)
         return prior.detach(), likelihood.detach(), prior_grad, likelihood_grad

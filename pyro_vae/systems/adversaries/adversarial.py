@@ -19,19 +19,20 @@ from pyro_vae.inference.variational.training_state import Checkpoint, TrainingSt
 from pyro_vae.progress import progress_bar
 from pyro_vae.randomness import fork_rng
 from pyro_vae.systems.adversaries.contest import Contest
-from pyro_vae.systems.adversaries.diversity import diversity
+from pyro_vae.systems.adversaries.diversity import diversity, spread
 from pyro_vae.systems.adversaries.game import Game
 
 __all__ = ["AdversarialHistory", "AdversarialWarning", "fit_adversarial"]
 
 _POOR = 0.5  # effective number of samples over that of data, below which a generator counts as collapsed
+_WIDE = 2.0  # median distance between samples over that between data, above which a generator counts as too wide
 _SATURATED = 0.05  # nats; a discriminator that knows nothing pays 2 log 2 = 1.386
 _COMPARED = 256
 _LAST = 100  # steps over which the discriminator's loss is averaged
 
 
 class AdversarialWarning(UserWarning):
-    """A generator that makes few different things, or a discriminator that it no longer learns from."""
+    """A generator that makes few kinds, or too wide ones, or a discriminator that it no longer learns from."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def fit_adversarial(
         FloatingPointError: if a loss becomes NaN or infinite: the term and the step are named.
 
     Warns:
-        AdversarialWarning: if samples are much less diverse than the data, or the discriminator tells all apart.
+        AdversarialWarning: if samples are much less diverse than the data or much farther apart, or the discriminator
+            tells all apart.
 
     Example:
         >>> from torch import nn
@@ -211,12 +213,16 @@ class _Run:
         with fork_rng(seed=0), torch.no_grad():
             rows = torch.randperm(len(self.data[0]))[:_COMPARED].to(self.data[0].device)
             batch = tuple(part[rows] for part in self.data)
-            found = diversity(contest.game.play(*batch)["fake"], contest.game.real(*batch))
+            fake, real = contest.game.play(*batch)["fake"], contest.game.real(*batch)
+        found, apart = diversity(fake, real), spread(fake, real)
         self.diversity.append(found)
         if found < _POOR:
             got = f"{found:.2f} of it: the generator has collapsed onto few kinds"
             remedy = "a larger penalty, a smaller lr, more steps, or another seed"
             self.warnings.append(say("samples about as diverse as the data", got, remedy))
+        if apart > _WIDE:
+            got = f"{apart:.1f} times as far: most of what the generator makes is not like the data"
+            self.warnings.append(say("samples about as far apart as the data", got, "more steps, or a smaller lr"))
         last = contest.losses.get("discriminator", [])[-_LAST:]
         if last and sum(last) / len(last) < _SATURATED:
             got = f"a loss of {sum(last) / len(last):.3f} nats: it tells them all apart, and teaches nothing"

@@ -1,11 +1,11 @@
-"""How many different things a sample holds, beside how many the data hold: what a collapsed generator lacks."""
+"""How many different things a sample holds, and how far apart they are, beside the data: what a generator lacks."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-__all__ = ["diversity", "effective_number"]
+__all__ = ["diversity", "effective_number", "spread"]
 
 _NUM_COMPARED = 256
 
@@ -43,3 +43,18 @@ def diversity(fake: Tensor, real: Tensor) -> float:
     some, others = real[:count].flatten(1).double(), fake[:count].to(real.device)
     width = torch.pdist(some).median().clamp_min(1e-12) / 2
     return float(effective_number(others, width) / effective_number(some, width))
+
+
+@torch.no_grad()
+def spread(fake: Tensor, real: Tensor) -> float:
+    """Return the median distance between two samples over that between two data: 1 where the generator is right.
+
+    Diversity cannot tell a generator that is too wide from a right one where the data already are all different.
+
+    Example:
+        >>> x = torch.linspace(0, 1, 50)[:, None]
+        >>> round(spread(3 * x, x), 4)
+        3.0
+    """
+    of_fake, of_real = (torch.pdist(x[:_NUM_COMPARED].flatten(1).double()).median() for x in (fake, real))
+    return float(of_fake / of_real.clamp_min(1e-12))

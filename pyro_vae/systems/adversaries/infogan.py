@@ -221,6 +221,36 @@ class InfoGAN(GAN):
         values = self._checked_continuous(torch.zeros(self.num_continuous) if continuous is None else continuous, 1)
         return AtCode(self.generator, torch.cat([self._one_hot(one).to(values), values], -1)[0])
 
+    @torch.no_grad()
+    def traverse(self, code: int = 0, *, num_values: int = 9, continuous: Tensor | None = None) -> Tensor:
+        """Return images along one continuous code, ``(K, V, D)``: a row a category, under one noise for all.
+
+        ``plots.images(images.flatten(0, 1), image_shape=(8, 8), columns=V)`` draws them.
+
+        Args:
+            code: which of the continuous codes goes from -1 to 1.
+            num_values: V.
+            continuous: the others, ``(M,)``; zeros if None.
+
+        Raises:
+            TypeError: if a number is no whole one.
+            ValueError: if there is no such code, or a value is out of range.
+
+        Example:
+            >>> InfoGAN(64, num_categories=3).traverse(1, num_values=5).shape
+            torch.Size([3, 5, 64])
+        """
+        M, V = self.num_continuous, positive_integer(num_values, "num_values", minimum=2)
+        if positive_integer(code, "code", minimum=0) >= M:
+            got = f"code {code} of {M}"
+            raise ValueError(say("one of the continuous codes, from 0 on", got, "code=0, or a larger num_continuous"))
+        z, K = self.prior().sample((1,)), self.num_categories
+        start = torch.zeros(M) if continuous is None else continuous
+        values = self._checked_continuous(start, V).to(z).clone()
+        values[:, code] = torch.linspace(-1, 1, V).to(z)
+        category = torch.arange(K, device=z.device).repeat_interleave(V)
+        return self._make(z.expand(K * V, -1), category, values.repeat(K, 1)).unflatten(0, (K, V))
+
     def _draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         z = self.prior().sample((count,))
         category = torch.randint(self.num_categories, (count,), device=z.device)

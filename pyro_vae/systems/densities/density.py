@@ -233,6 +233,9 @@ class FlowDensity(torch.nn.Module):
         if rows.shape[-1] != self.data_dim:
             got = f"{name} of shape {tuple(x.shape)}"
             raise ValueError(say(f"{self.data_dim} columns (or pixels) a row", got, f"data_dim={rows.shape[-1]}"))
+        if rows.is_floating_point() and rows.dtype != self.loc.dtype:
+            got, remedy = f"{name} of {rows.dtype}", f"{name}.to({self.loc.dtype})"
+            raise ValueError(say(f"{name} of {self.loc.dtype}, as the flow is", got, remedy))
         return rows
 
     def _checked(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pyro_vae.flows.networks import coupling
 from pyro_vae.systems.densities.batch_norm import BatchNorm
 from pyro_vae.systems.densities.density import FlowDensity
 from pyro_vae.systems.densities.image_couplings import ChannelCoupling, CheckerboardCoupling
-from pyro_vae.systems.densities.layers import Chain, Coupling, Layer
+from pyro_vae.systems.densities.layers import Chain, Coupling, DiagonalScale, Layer
 from pyro_vae.systems.densities.multi_scale import MultiScale, Squeeze
 
 __all__ = ["RealNVP"]
@@ -34,6 +34,9 @@ class RealNVP(FlowDensity):
         shape: D of a table; (H, W) or (C, H, W) of an image, whose rows are its pixels, channel by channel.
         num_transforms: couplings of a table.
         hidden: widths of the hidden layers of a table's networks.
+        max_log_scale: keeps the log scales s of a table's couplings within so much of 0, and adds one learned scale a
+            column, which the bound would take away otherwise. Scales that follow the row are what overfits a small
+            table: with a bound near 0 the flow is NICE, which has none.
         num_scales: of an image, S; its sides are halved S - 1 times.
         width: channels inside an image's networks.
         num_blocks: their residual blocks.
@@ -60,6 +63,7 @@ class RealNVP(FlowDensity):
         *,
         num_transforms: int = 6,
         hidden: Sequence[int] = (64, 64),
+        max_log_scale: float | None = None,
         num_scales: int = 2,
         width: int = 32,
         num_blocks: int = 1,
@@ -74,10 +78,15 @@ class RealNVP(FlowDensity):
             raise ValueError(say("a momentum in [0, 1)", f"{momentum}", "momentum=0.9"))
         norm = momentum if (image is not None if batch_norm is None else batch_norm) else None
         if image is None:
-            self.layers = _of_table(self.data_dim, num_transforms, hidden, norm)
+            networks = {"hidden": hidden, "max_log_scale": max_log_scale}
+            layers = _of_table(self.data_dim, num_transforms, networks, norm)
+            self.layers = layers if max_log_scale is None else Chain([layers, DiagonalScale(self.data_dim)])
             return
-        networks = {"width": positive_integer(width, "width"), "num_blocks": positive_integer(num_blocks, "num_blocks")}
-        self.layers = _of_image(image, positive_integer(num_scales, "num_scales"), networks, norm)
+        if max_log_scale is not None:
+            got, remedy = "max_log_scale for an image, whose couplings learn theirs", "leaving it out"
+            raise ValueError(say("a table", got, remedy))
+        sizes = {"width": positive_integer(width, "width"), "num_blocks": positive_integer(num_blocks, "num_blocks")}
+        self.layers = _of_image(image, positive_integer(num_scales, "num_scales"), sizes, norm)
 
 
 def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
@@ -89,12 +98,12 @@ def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     return c, a, b
 
 
-def _of_table(data_dim: int, num_transforms: int, hidden: Sequence[int], norm: float | None) -> Layer:
+def _of_table(data_dim: int, num_transforms: int, networks: dict[str, Any], norm: float | None) -> Layer:
     if norm is None:
-        return Coupling(coupling(data_dim, context_dim=0, num_transforms=num_transforms, hidden=hidden))
+        return Coupling(coupling(data_dim, context_dim=0, num_transforms=num_transforms, **networks))
     layers: list[Layer] = []
     for _ in range(-(-positive_integer(num_transforms, "num_transforms") // 2)):
-        pair = coupling(data_dim, context_dim=0, num_transforms=2, hidden=hidden)
+        pair = coupling(data_dim, context_dim=0, num_transforms=2, **networks)
         layers += [Coupling(pair), BatchNorm(data_dim, momentum=norm)]
     return Chain(layers)
 

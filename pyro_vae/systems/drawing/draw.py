@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import finite, positive_integer, say, tensor
 from pyro_vae.guides.base import Guide
 from pyro_vae.likelihoods import Bernoulli, Likelihood
 from pyro_vae.model import Model
@@ -214,7 +214,7 @@ class DRAW(nn.Module):
         link: from the canvas to the mean of x, for what is left to draw; ``torch.nn.Identity()`` for Gaussian data.
 
     Raises:
-        TypeError: if a number is no whole one, or ``likelihood`` makes no Likelihood.
+        TypeError: if a number is no whole one, ``likelihood`` makes no Likelihood, or ``link`` cannot be called.
         ValueError: if a number is not positive, or a window does not fit the image.
 
     Source:
@@ -243,10 +243,43 @@ class DRAW(nn.Module):
         self.num_glimpses = positive_integer(num_glimpses, "num_glimpses")
         hidden = positive_integer(hidden, "hidden")
         read, write = _windows(attention)
+        _callables(likelihood=likelihood, link=link)
         sizes = {"latent_dim": self.latent_dim, "num_glimpses": self.num_glimpses, "hidden": hidden}
         decoder = DrawDecoder(self.image_shape, **sizes, window=write)
         self.model = Model(StandardNormal(self.num_glimpses * self.latent_dim), likelihood(decoder))
         self.guide = DrawGuide(decoder, self.image_shape, hidden=hidden, window=read, link=link)
+
+    @torch.no_grad()
+    def start_from(self, x: Tensor) -> Self:
+        r"""Let the first canvas be that of the data's mean, so that glimpses draw what differs from it; return self.
+
+        :math:`c_0` is learned too, but a glimpse through a window whitens no edge, and from zeros a learning rate of
+        0.001 takes thousands of steps to do so. With ``link=torch.sigmoid`` it is the logit of
+        :math:`(\sum_n x_n + 1/2) / (N + 1)`.
+
+        Args:
+            x: training data ``(N, D)``, binary or in [0, 1]; any with ``link=torch.nn.Identity()``.
+
+        Raises:
+            ValueError: if the images are of another size, or outside [0, 1], or the link is of another kind.
+
+        Example:
+            >>> draw = DRAW(8, hidden=16).start_from(torch.ones(1, 64))
+            >>> draw.canvases(torch.zeros(1, 80)).shape, draw.guide.decoder.first_canvas[0].exp().round().item()
+            (torch.Size([8, 1, 64]), 3.0)
+        """
+        rows = finite(tensor(_flat_images(x, self.image_shape), min_dim=2), "x")
+        if isinstance(self.guide.link, nn.Identity):
+            self.guide.decoder.first_canvas.copy_(rows.mean(0))
+            return self
+        if not (isinstance(self.guide.link, nn.Sigmoid) or self.guide.link in (torch.sigmoid, torch.special.expit)):
+            got, remedy = f"{self.guide.link!r}", "draw.guide.decoder.first_canvas.copy_(...) under torch.no_grad()"
+            raise ValueError(say("link torch.sigmoid or torch.nn.Identity()", got, remedy))
+        if rows.min() < 0 or rows.max() > 1:
+            got = f"values from {float(rows.min()):g} to {float(rows.max()):g}"
+            raise ValueError(say("images in [0, 1]", got, "x / x.max()"))
+        self.guide.decoder.first_canvas.copy_(((rows.sum(0) + 0.5) / (len(rows) + 1)).logit())
+        return self
 
     @torch.no_grad()
     def canvases(self, z: Tensor) -> Tensor:
@@ -294,6 +327,13 @@ def _windows(attention: tuple[int, int] | None) -> tuple[int, int] | tuple[None,
         expected = "attention None, or the filters a side of reading and of writing"
         raise ValueError(say(expected, f"{attention!r}", "attention=(2, 5)"))
     return attention[0], attention[1]
+
+
+def _callables(**functions: Any) -> None:
+    for name, function in functions.items():
+        if not callable(function):
+            remedy = {"likelihood": "likelihood=pv.likelihoods.Bernoulli", "link": "link=torch.sigmoid"}[name]
+            raise TypeError(say(f"{name} to be a function or a class", f"{function!r}", remedy))
 
 
 def _flat_images(x: Tensor, image_shape: tuple[int, int]) -> Tensor:
