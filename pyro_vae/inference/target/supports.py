@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from pyro_vae.checks import say
 
-__all__ = ["bijection", "check_shape", "check_support", "in_words", "is_real", "layers", "same_support", "underlying"]
+__all__ = ["bijection", "check_shape", "check_support", "in_words", "is_bounded", "is_real", "layers", "same_support", "underlying"]
 
 
 def check_shape(name: str, site: dict[str, Any]) -> None:
@@ -176,6 +176,18 @@ class StickBreaking(transforms.StickBreakingTransform):
 def is_real(support: Any) -> bool:
     """Say whether a support is all real numbers, of any event shape."""
     return _bare(support) is constraints.real
+
+
+def is_bounded(support: Any) -> bool:
+    """Say whether a support is known to have a finite volume.
+
+    Example:
+        >>> is_bounded(constraints.simplex), is_bounded(constraints.interval(0.0, 3.0)), is_bounded(constraints.positive)
+        (True, True, False)
+    """
+    support = _bare(support)
+    ends = hasattr(support, "lower_bound") and hasattr(support, "upper_bound")
+    return ends or support in {constraints.simplex, constraints.corr_cholesky, constraints.boolean}
 
 
 def same_support(a: Any, b: Any) -> bool:
