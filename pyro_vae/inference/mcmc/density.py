@@ -89,8 +89,9 @@ class LogDensity:
         u = u.detach().requires_grad_()
         with torch.enable_grad():
             prior, likelihood = self.target.log_parts(u)
-            (prior_grad,) = torch.autograd.grad(prior.sum(), u, retain_graph=True)
-            (likelihood_grad,) = torch.autograd.grad(likelihood.sum(), u)
+            nothing = 0.0 * u.sum()  # a flat prior does not depend on u
+            (prior_grad,) = torch.autograd.grad(prior.sum() + nothing, u, retain_graph=True)
+            (likelihood_grad,) = torch.autograd.grad(likelihood.sum() + nothing, u)
         return prior.detach(), likelihood.detach(), prior_grad, likelihood_grad
 
     def _call(self, name: str, function: Callable[..., Any], *inputs: Tensor) -> Any:
