@@ -104,6 +104,7 @@ def test_a_prior_that_is_no_distribution_is_refused(float64):
         def model(x):
             z = pyro.sample("z", dist.ImproperUniform(support, torch.Size(), torch.Size()))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            return z
 
         return model
 
@@ -114,7 +115,6 @@ def test_a_prior_that_is_no_distribution_is_refused(float64):
     pv.mcmc(flat(dist.constraints.unit_interval), x, kernel=pv.ParallelTempering(), **short)
 
     def with_factor(x):
-        flat(dist.constraints.real)(x)
-        pyro.factor("prior", -0.5 * x.new_ones(()))
+        pyro.factor("prior", -0.5 * flat(dist.constraints.real)(x).square())
 
     assert not pv.Target(with_factor, x, plate=None).flat
