@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -95,23 +96,26 @@ def _batched(target: Target, u: Tensor) -> Widened:
     return graph
 
 
-class _ArviZLater(ModuleType):
-    """Stands for ArviZ, and imports it when it is first used: nutpie's own conversions, which nobody asks for here."""
+class _Later(ModuleType):
+    """Stands for a module, and imports it when it is first used: in nutpie's conversions, which nobody needs here."""
 
     InferenceData = Any
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(arviz(), name)
+        own = arviz() if self.__name__ == "arviz" else importlib.import_module(self.__name__)
+        return getattr(own, name)
 
 
 def import_nutpie() -> Any:
-    """Import nutpie without ArviZ, which takes longer than most posteriors."""
-    if "nutpie" not in sys.modules and "arviz" not in sys.modules:
-        sys.modules["arviz"] = _ArviZLater("arviz")
+    """Import nutpie without ArviZ and pandas, which take longer than most posteriors."""
+    if "nutpie" not in sys.modules:
+        later = {name: _Later(name) for name in ("arviz", "pandas") if name not in sys.modules}
+        sys.modules.update(later)
         try:
             import nutpie
         finally:
-            del sys.modules["arviz"]
+            for name in later:
+                del sys.modules[name]
     import nutpie
 
     return nutpie
