@@ -334,8 +334,9 @@ def test_the_first_transition_of_pyros_hidden_markov_distribution(float64):
     @config_enumerate
     def as_chain(y, first):
         rows, loc = parameters()
+        state = None
         for t in pyro.markov(range(T)):
-            state = pyro.sample(f"state_{t}", dist.Categorical(rows[state] if t else start @ first))
+            state = pyro.sample(f"state_{t}", dist.Categorical(start @ first if state is None else rows[state]))
             pyro.sample(f"y_{t}", dist.Normal(loc[state], 1.0), obs=y[t])
 
     same, other = torch.eye(2), torch.tensor([[0.6, 0.4], [0.3, 0.7]])

@@ -79,7 +79,7 @@ class Batched:
         """Operations of one kind that do not need each other, in an order in which they can be done."""
         levels = dict.fromkeys(self._same.values(), 0)
         seen: dict[Hashable, fx.Node] = {}
-        found: dict[Hashable, list[fx.Node]] = defaultdict(list)
+        found: dict[tuple[int, Hashable], list[fx.Node]] = defaultdict(list)
         for node in nodes:
             if node.op != "call_function" or isinstance(node.meta["val"], (tuple, list)):
                 continue
@@ -104,7 +104,9 @@ class Batched:
     def _add(self, kind: Any, nodes: list[fx.Node]) -> None:
         """Note how operations of a kind are done at once."""
         first = nodes[0]
-        sources = [[self._places[source] for source in rows] for rows in zip(*(n.meta["sources"] for n in nodes), strict=True)]
+        sources = [
+            [self._places[source] for source in rows] for rows in zip(*(n.meta["sources"] for n in nodes), strict=True)
+        ]
         if kind[0] is _aten.select.int:
             self._steps.append(_picked(self, sources[0][0], nodes))
         elif kind[0] in _JOINS and len(nodes) == 1 and len({self._forms[s] for s in first.meta["sources"]}) == 1:
@@ -120,7 +122,7 @@ class Batched:
             return results[result][row] if self._sizes[result] > 1 else results[result]
         runs = _runs(places)
         if len(runs) <= _MOST_PIECES:
-            pieces = [self._whole(result, results)[start : stop : step] for result, start, stop, step in runs]
+            pieces = [self._whole(result, results)[start:stop:step] for result, start, stop, step in runs]
             return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
         used = sorted({result for result, _ in places})
         begins, total = {}, 0
@@ -164,7 +166,8 @@ def _done(batched: Batched, sources: list[list[_Place]], node: fx.Node, size: in
     if node.target is operator.getitem:
         node, row = node.args  # type: ignore[assignment]
     leaves, spec = tree_flatten((node.args, node.kwargs))
-    target: Any = _LOOSER.get(node.target, node.target)
+    given: Any = node.target
+    target: Any = _LOOSER.get(given, given)
 
     def call(*tensors: Tensor) -> Tensor:
         rest = iter(tensors)

@@ -14,7 +14,17 @@ from torch.nn.functional import logsigmoid
 
 from pyro_vae.checks import say
 
-__all__ = ["bijection", "check_shape", "check_support", "in_words", "is_bounded", "is_real", "layers", "same_support", "underlying"]
+__all__ = [
+    "bijection",
+    "check_shape",
+    "check_support",
+    "in_words",
+    "is_bounded",
+    "is_real",
+    "layers",
+    "same_support",
+    "underlying",
+]
 
 
 def check_shape(name: str, site: dict[str, Any]) -> None:
@@ -157,8 +167,8 @@ def bijection(support: Any) -> Transform:
 class StickBreaking(transforms.StickBreakingTransform):
     r"""Torch's transform to the simplex of K numbers, with a log determinant that falls off in the tails as it must.
 
-    Torch reads :math:`\log y_k` off y, whose rounding keeps it from falling below some number: from there on the density
-    over u is flat, has no integral, and a chain that comes there never returns. With :math:`z_k = \sigma(v_k)` the
+    Torch reads :math:`\log y_k` off y, whose rounding keeps it from falling below some number: from there on the
+    density over u is flat, has no integral, and a chain that comes there never returns. With :math:`z_k = \sigma(v_k)` the
     share that is broken off the stick, it is
 
     .. math:: \log |\det J| = \sum_{k=1}^{K-1} \log \sigma(v_k) + (K - k) \log \sigma(-v_k),
@@ -182,8 +192,8 @@ def is_bounded(support: Any) -> bool:
     """Say whether a support is known to have a finite volume.
 
     Example:
-        >>> is_bounded(constraints.simplex), is_bounded(constraints.interval(0.0, 3.0)), is_bounded(constraints.positive)
-        (True, True, False)
+        >>> is_bounded(constraints.interval(0.0, 3.0)), is_bounded(constraints.positive)
+        (True, False)
     """
     support = _bare(support)
     ends = hasattr(support, "lower_bound") and hasattr(support, "upper_bound")
