@@ -129,7 +129,7 @@ def test_a_live_view_in_a_notebook_is_one_output_of_the_cell(monkeypatch):
         def update(self, table):
             shown.append(("again", table.title))
 
-    monkeypatch.setattr("rich.console.Console.is_jupyter", True, raising=False)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
     monkeypatch.setattr("IPython.display.DisplayHandle", Handle)
     target = pv.Target(regression, X)
     with live.watching(target, None, show="live") as told:

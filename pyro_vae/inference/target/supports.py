@@ -168,8 +168,8 @@ class StickBreaking(transforms.StickBreakingTransform):
     r"""Torch's transform to the simplex of K numbers, with a log determinant that falls off in the tails as it must.
 
     Torch reads :math:`\log y_k` off y, whose rounding keeps it from falling below some number: from there on the
-    density over u is flat, has no integral, and a chain that comes there never returns. With :math:`z_k = \sigma(v_k)` the
-    share that is broken off the stick, it is
+    density over u is flat and has no integral, and a chain that comes there never returns. With
+    :math:`z_k = \sigma(v_k)` the share that is broken off the stick, it is
 
     .. math:: \log |\det J| = \sum_{k=1}^{K-1} \log \sigma(v_k) + (K - k) \log \sigma(-v_k),
         \qquad v_k = u_k - \log (K - k) .
