@@ -77,7 +77,7 @@ class Target(Coordinates):
         per_datum: whether there are N posteriors, or one of the whole program.
         improper: names of sites whose mask, scale or missing draws make the prior's density another than that of
             :meth:`sample_prior`.
-        flat: names of sites whose prior has no integral, unless a ``pyro.factor`` may give it one.
+        flat: names of sites whose prior has no integral, unless a site that latents determine may give it one.
         largest_sum: numbers in the largest tensor of a sum over discrete sites, at one u; 0 without any.
         plain: whether u is the value of the one latent site itself.
         origin: u = 0, ``(N, L)``, in the program's dtype and on its device.
