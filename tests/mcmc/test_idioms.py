@@ -118,6 +118,29 @@ def test_a_live_view_shows_what_the_draws_say(monkeypatch):
         pv.mcmc(regression, X, progress="loud", **settings)
 
 
+def test_a_live_view_in_a_notebook_is_one_output_of_the_cell(monkeypatch):
+    """Which is saved with the notebook, and whose last state is that of all draws."""
+    shown = []
+
+    class Handle:
+        def display(self, table):
+            shown.append(("new", table.title))
+
+        def update(self, table):
+            shown.append(("again", table.title))
+
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("IPython.display.DisplayHandle", Handle)
+    target = pv.Target(regression, X)
+    with live.watching(target, None, show="live") as told:
+        monkeypatch.setattr(live, "_EVERY", 0.0)
+        told("warm-up", 0, target.sample_prior(2))
+        told("sampling", 0, target.sample_prior(2))
+    assert [kind for kind, _ in shown] == ["new", "again", "again"]
+    assert shown[0][1].startswith("warm-up: 2 chains")
+    assert shown[-1][1].startswith("sampling: 1 draw of 2 chains")
+
+
 def test_a_live_view_of_many_posteriors_gives_the_worst_rhat():
     target = pv.Target(nested, X)
     view = live.LiveView(target)

@@ -4,6 +4,7 @@ import ctypes
 import math
 import threading
 
+import pyarrow
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -408,3 +409,13 @@ def test_engine_torch_is_torch():
 def test_a_point_of_no_density_is_refused():
     with pytest.raises(ValueError, match="finite density"):
         pv.mcmc(counts, COUNTS, kernel=nuts(), initial=torch.full((4, 1, 1), 1e5), **SHORT)
+
+
+def test_columns_of_arrow_are_read_as_arrow_reads_them():
+    """Sliced ones, booleans that lie eight in a byte, numbers of several kinds."""
+    for values, kind in (([True, False, True, True] * 5, "bool_"), (range(20), "uint64"), (range(20), "float64")):
+        column = pyarrow.array(list(values), type=getattr(pyarrow, kind)())
+        for part in (column, column.slice(3, 11)):
+            found, wanted = chains_module._numbers(part), part.to_numpy(zero_copy_only=False)
+            assert found.dtype == wanted.dtype
+            assert (found == wanted).all()

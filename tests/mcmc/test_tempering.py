@@ -95,3 +95,26 @@ def test_rare_exchanges_are_reported(float64):
     draws = pv.mcmc(one_number, x, kernel=kernel, num_samples=100, warmup_steps=100, num_chains=4)
     assert "some temperatures exchange less than 5% of the time, in posteriors 1" in draws.verdict
     assert pv.mcmc(one_number, x, num_samples=5, warmup_steps=5).exchange is None
+
+
+def test_a_prior_that_is_no_distribution_is_refused(float64):
+    """The last level is the prior: over all real numbers a flat one has no draws, over a unit interval it has."""
+
+    def flat(support):
+        def model(x):
+            z = pyro.sample("z", dist.ImproperUniform(support, torch.Size(), torch.Size()))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            return z
+
+        return model
+
+    x, short = torch.tensor(0.3).double(), {"num_samples": 5, "warmup_steps": 5, "plate": None}
+    with pytest.raises(ValueError, match=r"the last temperature .* is the prior; got improper ones of \['z'\]; try"):
+        pv.mcmc(flat(dist.constraints.real), x, kernel=pv.ParallelTempering(), **short)
+    pv.mcmc(flat(dist.constraints.real), x, kernel=pv.ParallelTempering(betas=(1.0, 0.5)), **short)
+    pv.mcmc(flat(dist.constraints.unit_interval), x, kernel=pv.ParallelTempering(), **short)
+
+    def with_factor(x):
+        pyro.factor("prior", -0.5 * flat(dist.constraints.real)(x).square())
+
+    assert pv.Target(with_factor, x, plate=None).flat == ["z"]  # a factor is of the likelihood, which is left out there

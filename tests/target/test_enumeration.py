@@ -72,9 +72,10 @@ def test_draws_are_as_frequent_as_the_assignments_are_probable(program, float64)
     assert bool(((same.double().mean(0) - p).abs() <= error + 3 / S).all())
 
 
-def test_a_long_chain_is_the_forward_backward_algorithm(float64, monkeypatch):
-    monkeypatch.setattr(elimination, "LARGEST", 3**2)  # of which no product of terms is larger
-    T = 40
+@pytest.mark.parametrize("largest", [3**2, 3**3], ids=["from an end", "each second site at once"])
+def test_a_long_chain_is_the_forward_backward_algorithm(largest, float64, monkeypatch):
+    monkeypatch.setattr(elimination, "LARGEST", largest)  # of which no product of terms is larger
+    T = 30
     x = torch.randn(T)
     target = Target(programs.hidden_markov, x)
     u = target.sample_prior(2)
@@ -308,3 +309,50 @@ def test_pyros_own_hidden_markov_distribution_is_the_chain(float64):
     expected = torch.stack(rows)
     torch.testing.assert_close(value[:, 0], expected.detach())
     torch.testing.assert_close(grad, torch.autograd.grad(expected.sum(), v)[0])
+
+
+def test_the_first_transition_of_pyros_hidden_markov_distribution(float64):
+    """DiscreteHMM transits before the first observation: a program that does not is told so by an identity."""
+    y = torch.tensor([0.3, 2.0, -0.4, 1.1, 2.2])
+    start, T = torch.tensor([0.9, 0.1]), len(y)
+
+    def parameters():
+        with pyro.plate("states", 2):
+            return pyro.sample("rows", dist.Dirichlet(torch.ones(2))), pyro.sample("loc", dist.Normal(0.0, 1.0))
+
+    def as_distribution(y, first):
+        rows, loc = parameters()
+        transitions = torch.cat([first.log()[None], rows.log().expand(T - 1, 2, 2)])
+        hmm = dist.DiscreteHMM(start.log(), transitions, dist.Normal(loc[..., None, :], 1.0), duration=T)
+        pyro.sample("y", hmm, obs=y)
+
+    def as_published(y):
+        rows, loc = parameters()
+        hmm = dist.DiscreteHMM(start.log(), rows.log()[None], dist.Normal(loc[..., None, :], 1.0), duration=T)
+        pyro.sample("y", hmm, obs=y)
+
+    @config_enumerate
+    def as_chain(y, first):
+        rows, loc = parameters()
+        state = None
+        for t in pyro.markov(range(T)):
+            state = pyro.sample(f"state_{t}", dist.Categorical(start @ first if state is None else rows[state]))
+            pyro.sample(f"y_{t}", dist.Normal(loc[state], 1.0), obs=y[t])
+
+    same, other = torch.eye(2), torch.tensor([[0.6, 0.4], [0.3, 0.7]])
+    for first in (same, other):
+        chain = Target(lambda y, first=first: as_chain(y, first), y, plate=None)
+        hmm = Target(lambda y, first=first: as_distribution(y, first), y, plate=None)
+        u = chain.sample_prior(3)
+        sites, rows = chain.constrain(u), []
+        for A, loc in zip(sites["rows"], sites["loc"], strict=True):
+            forward = (start @ first) * dist.Normal(loc, 1.0).log_prob(y[0]).exp()
+            for t in range(1, T):
+                forward = forward @ A * dist.Normal(loc, 1.0).log_prob(y[t]).exp()
+            rows.append(forward.sum().log())
+        value, grad = hmm.value_and_grad(u)
+        torch.testing.assert_close(chain.log_likelihood(u)[:, 0], torch.stack(rows), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(value, chain.log_joint(u), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(grad, chain.value_and_grad(u)[1], rtol=1e-9, atol=1e-9)
+    published, chain = Target(as_published, y, plate=None), Target(lambda y: as_chain(y, same), y, plate=None)
+    assert float((published.log_joint(u) - chain.log_joint(u)).abs().max()) > 0.01

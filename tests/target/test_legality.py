@@ -8,11 +8,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints
 
 import pyro_vae as pv
 from pyro_vae import Target
 from pyro_vae.evaluation.evidence.path import AnnealingPath
+from pyro_vae.inference.target.supports import bijection
 
 
 def _pareto(x):
@@ -352,6 +353,21 @@ def test_a_mixtures_support_has_a_bijection(float64):
 
     target = Target(program, torch.randn(3))
     assert bool(constraints.positive.check(target.constrain(torch.randn(5, 3, 1))["s"]).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_simplex_keeps_its_tails(dtype):
+    """Torch's own log determinant, and beyond what y can hold the straight lines that it goes to."""
+    for K in (2, 5):
+        ours, theirs = bijection(constraints.simplex), biject_to(constraints.simplex)
+        u = torch.randn(7, K - 1, dtype=torch.float64)
+        found, wanted = (t.log_abs_det_jacobian(u, t(u)) for t in (ours, theirs))
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(ours(u), theirs(u), rtol=0, atol=0)
+        for sign, slope in ((-1.0, K - 1.0), (1.0, -K * (K - 1) / 2)):
+            far = sign * torch.tensor([1e4, 2e4], dtype=dtype)[:, None].expand(2, K - 1)
+            near, beyond = ours.log_abs_det_jacobian(far, ours(far))
+            assert float((beyond - near) / (sign * 1e4)) == pytest.approx(slope, rel=1e-3)
 
 
 def test_what_vmap_cannot_do_is_told_from_what_the_program_does_wrong():

@@ -58,7 +58,8 @@ def widened(function: Callable[[Tensor], Sequence[Tensor]], example: Tensor) -> 
             narrow = traced(run, example.detach())
             _to_double(narrow)
             point = example.detach().double()
-            module = traced(torch.func.functionalize(narrow, remove="mutations"), point)
+            pure = not _writes_in_place(narrow)
+            module = narrow if pure else traced(torch.func.functionalize(narrow, remove="mutations"), point)
             _refuse_noise(module)
             constants = _fold(module)
             return Widened(module, constants, point)
@@ -79,6 +80,10 @@ def _to_double(module: fx.GraphModule) -> None:
             if value.dtype == torch.float32:
                 setattr(module, node.target, value.detach().double())
     module.recompile()
+
+
+def _writes_in_place(module: fx.GraphModule) -> bool:
+    return any(node.target._schema.is_mutable for node in module.graph.nodes if hasattr(node.target, "_schema"))
 
 
 def _refuse_noise(module: fx.GraphModule) -> None:

@@ -92,8 +92,9 @@ class LogDensity:
             if not likelihood.requires_grad:
                 remedy = 'evidence(model, x, guide, method="importance") with a guide of the program'
                 raise ValueError(say("a likelihood with a gradient in the latents", "none", remedy))
-            (prior_grad,) = torch.autograd.grad(prior.sum(), u, retain_graph=True)
-            (likelihood_grad,) = torch.autograd.grad(likelihood.sum(), u)
+            nothing = 0.0 * u.sum()  # a flat prior does not depend on u
+            (prior_grad,) = torch.autograd.grad(prior.sum() + nothing, u, retain_graph=True)
+            (likelihood_grad,) = torch.autograd.grad(likelihood.sum() + nothing, u)
         return prior.detach(), likelihood.detach(), prior_grad, likelihood_grad
 
     def _call(self, name: str, function: Callable[..., Any], *inputs: Tensor) -> Any:

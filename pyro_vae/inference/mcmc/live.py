@@ -92,11 +92,8 @@ def watching(
     if isinstance(show, bool):
         yield (lambda *_: None) if callback is None else callback
         return
-    from rich.console import Console
-    from rich.live import Live
-
     view, seen = LiveView(target), time.monotonic()
-    with Live(console=Console(stderr=True), auto_refresh=False) as screen:
+    with _screen() as screen:
 
         def told(stage: str, step: int, u: Tensor) -> None:
             nonlocal seen
@@ -104,10 +101,36 @@ def watching(
             if callback is not None:
                 callback(stage, step, u)
             if time.monotonic() - seen > _EVERY:
-                screen.update(view.table(), refresh=True)
+                screen(view.table())
                 seen = time.monotonic()
 
         try:
             yield told
         finally:
-            screen.update(view.table(), refresh=True)
+            screen(view.table())
+
+
+@contextmanager
+def _screen() -> Iterator[Callable[[Any], None]]:
+    """Give what shows a table in the place of the last one.
+
+    In a notebook that is an output of the cell, which is saved with it; rich's own, a widget, is not.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(stderr=True)
+    if not console.is_jupyter:
+        with Live(console=console, auto_refresh=False) as live:
+            yield lambda table: live.update(table, refresh=True)
+        return
+    from IPython.display import DisplayHandle
+
+    cell, shown = DisplayHandle(), False
+
+    def show(table: Any) -> None:
+        nonlocal shown
+        (cell.update if shown else cell.display)(table)
+        shown = True
+
+    yield show

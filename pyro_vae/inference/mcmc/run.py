@@ -18,6 +18,7 @@ from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Kernel, Metric
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.kernels.nuts import NUTS
+from pyro_vae.inference.mcmc.kernels.tempering import ParallelTempering
 from pyro_vae.inference.mcmc.live import watching
 from pyro_vae.inference.mcmc.loop import Kept, Plan, sample
 from pyro_vae.inference.mcmc.memory import check_memory
@@ -161,6 +162,9 @@ def _check_kernel(kernel: Any, target: Target) -> None:
         raise TypeError(say("a kernel of this package", got, remedy))
     if kernel.model is not None and kernel.model is not target.model:
         raise ValueError(say("one model", "another one in the kernel", "a kernel without model"))
+    if isinstance(kernel, ParallelTempering) and kernel.betas[-1] == 0 and target.flat:
+        expected = "priors that are distributions: the last temperature of ParallelTempering is the prior"
+        raise ValueError(say(expected, f"improper ones of {target.flat}", "proper priors, or betas that end above 0"))
 
 
 def _why_not_nutpie(

@@ -18,6 +18,8 @@ from pyro_vae.checks import say
 
 __all__ = ["LARGEST", "Factor", "aligned", "backward_draws", "eliminate", "named", "size_error"]
 
+_MOST_IN_ROUND = 512  # numbers in the product of a step that is one of many at once
+_LEAST_IN_ROUND = 8  # symbols from which on that is worth it
 LARGEST = 2**26  # numbers in one tensor, beyond which a sum over discrete sites is refused: half a gigabyte
 
 
@@ -62,8 +64,12 @@ class _Elimination(LogRing):
             return self._size(alive[key] for key in owners[dim])
 
         cost = {dim: size(dim) for dim in owners}
+        order: list[str] = []
+        long = len(owners) > _LEAST_IN_ROUND
         while owners:
-            dim = min(owners, key=cost.__getitem__)
+            if not order:
+                order = self._round(owners, alive, cost) if long else [min(owners, key=cost.__getitem__)]
+            dim = order.pop(0)
             joined = owners.pop(dim)
             product = self._product([alive.pop(key) for key in joined])
             self.steps.append((dim, product))
@@ -74,6 +80,20 @@ class _Elimination(LogRing):
                 owners[other] = [key for key in owners[other] if key not in joined] + [id(term)]
                 cost[other] = size(other)
         return self._product(list(alive.values()))
+
+    def _round(self, owners: dict[str, list[int]], alive: dict[int, Any], cost: dict[str, int]) -> list[str]:
+        """The symbols to sum out next: the cheapest; in a long chain, where it costs little, each second one.
+
+        These do not need each other, and the chain is half as long then: in log2 T rounds all is summed, each of which
+        is one step of a graph that does alike things at once (``Batched``).
+        """
+        cheap = [dim for dim in owners if cost[dim] <= min(_MOST_IN_ROUND, LARGEST)]
+        chosen: list[str] = []
+        for dim in cheap:
+            around = set().union(*(alive[key]._pyro_dims for key in owners[dim]))
+            if not around & set(chosen):
+                chosen.append(dim)
+        return chosen or [min(owners, key=cost.__getitem__)]
 
     def _size(self, terms: Iterable[Any]) -> int:
         return math.prod(self.sizes[dim] for dim in set().union(*(term._pyro_dims for term in terms)))

@@ -13,7 +13,7 @@ from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.target.densities import log_prob
 from pyro_vae.inference.target.program import Program, Trace, argument_name, check_dtypes, frame_of, may_miss
-from pyro_vae.inference.target.supports import check_shape, check_support, layers, same_support, underlying
+from pyro_vae.inference.target.supports import check_shape, check_support, is_bounded, layers, same_support, underlying
 
 __all__ = [
     "DEFAULT_PLATE",
@@ -22,6 +22,7 @@ __all__ = [
     "check_missing",
     "check_sites",
     "data_plate",
+    "flat_sites",
     "improper_sites",
     "without_data",
 ]
@@ -99,14 +100,27 @@ def improper_sites(trace: Trace, determined: Set[str]) -> list[str]:
     """
 
     def weighed(site: dict[str, Any]) -> bool:
-        masks = [site["mask"], *(getattr(fn, "_mask", None) for fn in layers(site["fn"]))]
-        masked = any(mask is not None and not bool(torch.as_tensor(mask).all()) for mask in masks)
         scaled = not bool((torch.as_tensor(site["scale"]) == 1).all())
-        return masked or scaled or isinstance(underlying(site["fn"]), dist.ImproperUniform)
+        return _is_masked(site) or scaled or isinstance(underlying(site["fn"]), dist.ImproperUniform)
 
     latent = {name: site for name, site in trace.items() if not site["is_observed"] and name not in determined}
     own = [name for name, site in latent.items() if weighed(site)]
     return own + [name for name in determined if bool((log_prob(trace[name]) != 0).any())]
+
+
+def _is_masked(site: dict[str, Any]) -> bool:
+    masks = [site["mask"], *(getattr(fn, "_mask", None) for fn in layers(site["fn"]))]
+    return any(mask is not None and not bool(torch.as_tensor(mask).all()) for mask in masks)
+
+
+def flat_sites(trace: Trace) -> list[str]:
+    """Names of the latent sites whose prior is no distribution: improper, or masked, over a range without end."""
+
+    def flat(site: dict[str, Any]) -> bool:
+        improper = _is_masked(site) or isinstance(underlying(site["fn"]), dist.ImproperUniform)
+        return improper and not is_bounded(site["fn"].support)
+
+    return [name for name, site in trace.items() if not site["is_observed"] and flat(site)]
 
 
 def data_plate(trace: Trace, plate: str | None) -> str | None:

@@ -9,11 +9,22 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from torch import Tensor
-from torch.distributions import Transform, biject_to, constraints
+from torch.distributions import Transform, biject_to, constraints, transforms
+from torch.nn.functional import logsigmoid
 
 from pyro_vae.checks import say
 
-__all__ = ["bijection", "check_shape", "check_support", "in_words", "is_real", "layers", "same_support", "underlying"]
+__all__ = [
+    "bijection",
+    "check_shape",
+    "check_support",
+    "in_words",
+    "is_bounded",
+    "is_real",
+    "layers",
+    "same_support",
+    "underlying",
+]
 
 
 def check_shape(name: str, site: dict[str, Any]) -> None:
@@ -145,15 +156,48 @@ _DISCRETE = constraints.boolean, constraints.nonnegative_integer, constraints.in
 
 
 def bijection(support: Any) -> Transform:
-    """The transform from real numbers to a support; torch registers none for that of a mixture."""
-    if hasattr(support, "base_constraint") and not isinstance(support, constraints.independent):  # a mixture's
-        support = support.base_constraint
-    return biject_to(support)
+    """The transform from real numbers to a support: torch's, but for a mixture, which it has none of, and a simplex."""
+    if isinstance(support, constraints.independent):
+        return transforms.IndependentTransform(bijection(support.base_constraint), support.reinterpreted_batch_ndims)
+    if hasattr(support, "base_constraint"):  # a mixture's
+        return bijection(support.base_constraint)
+    return StickBreaking() if support is constraints.simplex else biject_to(support)
+
+
+class StickBreaking(transforms.StickBreakingTransform):
+    r"""Torch's transform to the simplex of K numbers, with a log determinant that falls off in the tails as it must.
+
+    Torch reads :math:`\log y_k` off y, whose rounding keeps it from falling below some number: from there on the
+    density over u is flat and has no integral, and a chain that comes there never returns. With
+    :math:`z_k = \sigma(v_k)` the share that is broken off the stick, it is
+
+    .. math:: \log |\det J| = \sum_{k=1}^{K-1} \log \sigma(v_k) + (K - k) \log \sigma(-v_k),
+        \qquad v_k = u_k - \log (K - k) .
+    """
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return it from x alone, ``(..., K - 1)`` to ``(...)``."""
+        left = x.shape[-1] + 1 - x.new_ones(x.shape[-1]).cumsum(-1)
+        shifted = x - left.log()
+        log_det: Tensor = (logsigmoid(shifted) + left * logsigmoid(-shifted)).sum(-1)
+        return log_det
 
 
 def is_real(support: Any) -> bool:
     """Say whether a support is all real numbers, of any event shape."""
     return _bare(support) is constraints.real
+
+
+def is_bounded(support: Any) -> bool:
+    """Say whether a support is known to have a finite volume.
+
+    Example:
+        >>> is_bounded(constraints.interval(0.0, 3.0)), is_bounded(constraints.positive)
+        (True, False)
+    """
+    support = _bare(support)
+    ends = hasattr(support, "lower_bound") and hasattr(support, "upper_bound")
+    return ends or support in {constraints.simplex, constraints.corr_cholesky, constraints.boolean}
 
 
 def same_support(a: Any, b: Any) -> bool:

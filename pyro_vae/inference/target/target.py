@@ -26,6 +26,7 @@ from pyro_vae.inference.target.legality import (
     check_missing,
     check_sites,
     data_plate,
+    flat_sites,
     improper_sites,
     without_data,
 )
@@ -76,6 +77,7 @@ class Target(Coordinates):
         per_datum: whether there are N posteriors, or one of the whole program.
         improper: names of sites whose mask, scale or missing draws make the prior's density another than that of
             :meth:`sample_prior`.
+        flat: names of sites whose prior has no integral, unless a site that latents determine may give it one.
         largest_sum: numbers in the largest tensor of a sum over discrete sites, at one u; 0 without any.
         plain: whether u is the value of the one latent site itself.
         origin: u = 0, ``(N, L)``, in the program's dtype and on its device.
@@ -106,6 +108,7 @@ class Target(Coordinates):
         check_missing(model, self.args, runs[0])
         self._determined = without_data(runs)
         self.improper = improper_sites(runs[0], self._determined)
+        self.flat = [] if set(self._determined) & set(self.improper) else flat_sites(runs[0])
         runs = [{name: site for name, site in run.items() if name not in self._determined} for run in runs]
         first = runs[0]
         used_plate = data_plate(first, plate)

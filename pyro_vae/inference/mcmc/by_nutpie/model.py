@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
@@ -13,12 +14,15 @@ from torch import Tensor
 
 from pyro_vae.arviz_import import arviz
 from pyro_vae.inference.compiled.backend import NotTraceableError, Run, compiled, why_no_compiler
+from pyro_vae.inference.compiled.batching import Batched
 from pyro_vae.inference.compiled.native import Call, Native, native
 from pyro_vae.inference.compiled.widening import Widened, widened
 from pyro_vae.inference.mcmc.density import MOST_UNROLLED
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["Called", "density_for_nutpie", "import_nutpie", "model_for_nutpie"]
+
+_MOST_NODES = 3000  # in a graph that Inductor is given
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,7 @@ def density_for_nutpie(target: Target, u: Tensor) -> Native | Called:
     Raises:
         NotTraceableError: if the program cannot be compiled at all, or the graph's values are not Pyro's.
     """
-    if len(target.discrete) > MOST_UNROLLED:
-        raise NotTraceableError(f"{len(target.discrete)} discrete sites, whose sum would take the compiler minutes")
-    graph = widened(target.value_and_grad, u)
+    graph = _batched(target, u) if len(target.discrete) > MOST_UNROLLED else widened(target.value_and_grad, u)
     value, grad = target.value_and_grad(u)
     rough = 1e-3 if u.dtype == torch.float32 else 1e-6
     for ours, theirs in zip(graph(u.double()), (value, grad), strict=True):
@@ -71,23 +73,49 @@ def density_for_nutpie(target: Target, u: Tensor) -> Native | Called:
             raise error from None
 
 
-class _ArviZLater(ModuleType):
-    """Stands for ArviZ, and imports it when it is first used: nutpie's own conversions, which nobody asks for here."""
+def _batched(target: Target, u: Tensor) -> Widened:
+    """The graph of a program with a long chain, whose steps are done at once.
+
+    Raises:
+        NotTraceableError: if it cannot be traced, or its steps are too different from one another.
+    """
+    forward = widened(lambda point: (target.log_joint(point),), u)
+    log_joint = Batched(forward.module, forward.constants)
+
+    def value_and_grad(point: Tensor) -> tuple[Tensor, Tensor]:
+        point = point.detach().requires_grad_()
+        with torch.enable_grad():
+            value = log_joint(point)
+            (grad,) = torch.autograd.grad(value.sum(), point)
+        return value.detach(), grad
+
+    graph = widened(value_and_grad, forward.example)
+    if len(graph.module.graph.nodes) > _MOST_NODES:
+        sites = f"{len(target.discrete)} discrete sites"
+        raise NotTraceableError(f"{sites} whose steps differ from one another, which would take the compiler minutes")
+    return graph
+
+
+class _Later(ModuleType):
+    """Stands for a module, and imports it when it is first used: in nutpie's conversions, which nobody needs here."""
 
     InferenceData = Any
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(arviz(), name)
+        own = arviz() if self.__name__ == "arviz" else importlib.import_module(self.__name__)
+        return getattr(own, name)
 
 
 def import_nutpie() -> Any:
-    """Import nutpie without ArviZ, which takes longer than most posteriors."""
-    if "nutpie" not in sys.modules and "arviz" not in sys.modules:
-        sys.modules["arviz"] = _ArviZLater("arviz")
+    """Import nutpie without ArviZ and pandas, which take longer than most posteriors."""
+    if "nutpie" not in sys.modules:
+        later = {name: _Later(name) for name in ("arviz", "pandas") if name not in sys.modules}
+        sys.modules.update(later)
         try:
             import nutpie
         finally:
-            del sys.modules["arviz"]
+            for name in later:
+                del sys.modules[name]
     import nutpie
 
     return nutpie
