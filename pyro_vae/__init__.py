@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same at run time, and a test compares them
+    from pyro_vae import atlas as atlas
     from pyro_vae import datasets as datasets
     from pyro_vae import guides as guides
     from pyro_vae import infer as infer
@@ -84,6 +85,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.systems.adversaries.adversarial import fit_adversarial as fit_adversarial
 
 _HOMES = {
+    "atlas": "pyro_vae.atlas",
     "datasets": "pyro_vae.datasets",
     "guides": "pyro_vae.guides",
     "infer": "pyro_vae.infer",

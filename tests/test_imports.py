@@ -54,6 +54,7 @@ MAY_IMPORT = {
         *("evaluation.evidence", "evaluation.simulation", "evaluation.tables", "inference.posterior"),
         *("likelihoods", "model", *ROUTES),
     ],
+    "atlas": ["inference.posterior", *ROUTES],
     "evaluation.samples": ["evaluation.tables"],
     "evaluation.sweep": ["evaluation.posterior", "inference.posterior", "inference.variational", *PARTS, *ROUTES],
     "systems": ["evaluation.evidence", "flows", "inference.target", "inference.variational", *PARTS],
