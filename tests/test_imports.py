@@ -54,11 +54,15 @@ MAY_IMPORT = {
         *("evaluation.evidence", "evaluation.simulation", "evaluation.tables", "inference.posterior"),
         *("likelihoods", "model", *ROUTES),
     ],
-    "atlas": ["inference.posterior", *ROUTES],
+    "atlas": [
+        *("evaluation.posterior", "evaluation.sites", "inference.posterior", "inference.variational"),
+        *ROUTES,
+    ],
     "evaluation.samples": ["evaluation.tables"],
     "evaluation.sweep": ["evaluation.posterior", "inference.posterior", "inference.variational", *PARTS, *ROUTES],
     "systems": ["evaluation.evidence", "flows", "inference.target", "inference.variational", *PARTS],
     "plots": [
+        "atlas",
         "evaluation.evidence",
         "evaluation.model",
         "evaluation.posterior",
@@ -80,13 +84,13 @@ MAY_IMPORT = {
         *PARTS,
     ],
     "report": [
-        *("datasets", "evaluation.model", "evaluation.posterior", "inference.variational", "plots", "runs"),
+        *("atlas", "datasets", "evaluation.model", "evaluation.posterior", "inference.variational", "plots", "runs"),
         *PARTS,
         *ROUTES,
     ],
     "demo": ["datasets", "evaluation.posterior", "plots", "report", "inference.variational", *PARTS, *ROUTES],
     "cli": [
-        *("datasets", "demo", "distributed", "plots", "report", "runs"),
+        *("atlas", "datasets", "demo", "distributed", "plots", "report", "runs"),
         *(
             "evaluation.evidence",
             "evaluation.imputation",

@@ -1,4 +1,4 @@
-"""The atlas: classic Pyro programs, each with what is known of its posterior.
+"""The atlas: classic Pyro programs, each with what is known of its posterior, and every route over them.
 
 Example:
     >>> import pyro_vae as pv
@@ -7,43 +7,26 @@ Example:
     (4, 'closed form')
 """
 
-from __future__ import annotations
-
-from functools import cache
-from importlib import import_module
-
+from pyro_vae.atlas.cell import Cell
+from pyro_vae.atlas.grid import BUDGETS, QUICK, QUICK_ROUTES, run
 from pyro_vae.atlas.problem import Problem
-from pyro_vae.atlas.programs import NAMES
+from pyro_vae.atlas.programs import load, names
+from pyro_vae.atlas.result import Atlas, read
+from pyro_vae.atlas.routes import ROUTES, Route
 from pyro_vae.atlas.truth import Truth
-from pyro_vae.checks import among
 
-__all__ = ["Problem", "Truth", "load", "names"]
-
-
-def names() -> list[str]:
-    """Return the names of the atlas' posteriors, simple ones first.
-
-    Example:
-        >>> "funnel" in names()
-        True
-    """
-    return list(NAMES)
-
-
-def load(name: str) -> Problem:
-    """Return one posterior of the atlas by name.
-
-    Raises:
-        ValueError: if there is none of that name; the nearest is suggested.
-
-    Example:
-        >>> load("funnel").telling
-        ('v', 'x[0]')
-    """
-    return _load(among(name, NAMES, "name"))
-
-
-@cache
-def _load(name: str) -> Problem:
-    problem: Problem = import_module(f"pyro_vae.atlas.programs.{name}").problem()
-    return problem
+__all__ = [
+    "BUDGETS",
+    "QUICK",
+    "QUICK_ROUTES",
+    "ROUTES",
+    "Atlas",
+    "Cell",
+    "Problem",
+    "Route",
+    "Truth",
+    "load",
+    "names",
+    "read",
+    "run",
+]

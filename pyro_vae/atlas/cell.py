@@ -13,11 +13,12 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.atlas.measure import Errors, column, energy_distance, errors, judged, to_sites
+from pyro_vae.atlas.measure import Errors, energy_distance, errors, judged, to_sites
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.routes import Route, cost
+from pyro_vae.atlas.truth import NUM_DRAWS, number
 from pyro_vae.evaluation.posterior.verdict import DO_NOT_TRUST, TRUST, verdict
-from pyro_vae.evaluation.sites import joined_moments, side_by_side
+from pyro_vae.evaluation.sites import joined_moments
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import Answer, answer
 from pyro_vae.randomness import fork_rng
@@ -129,20 +130,23 @@ def fill(problem: Problem, route: Route, budget: int, seed: int, reference: Any)
 def _measured(problem: Problem, seen: Answer) -> dict[str, Any]:
     """Errors by site, the energy distance, and the draws to show."""
     target, truth = problem.target, problem.truth
-    z = side_by_side(target, seen.u)[:, 0]
     mean, std = (to_sites(target, moment[0]) for moment in joined_moments(target, seen))
-    low, high = (to_sites(target, z.quantile(level, dim=0)) for level in (0.05, 0.95))
-    kept = z[torch.linspace(0, len(z) - 1, min(_COMPARED, len(z))).long()]
-    known = torch.cat([truth.draws[name].flatten(1) for name in target.sites], -1).to(z)[-_COMPARED:]
-    unit = (known.quantile(0.84, dim=0) - known.quantile(0.16, dim=0)) / 2
+    values = target.constrain(seen.u)  # (S, *site shape)
+    low, high = ({name: v.double().quantile(p, dim=0) for name, v in values.items()} for p in (0.05, 0.95))
+    kept = torch.linspace(0, len(seen.u) - 1, min(_COMPARED, len(seen.u))).long()
+    x, y = (
+        torch.cat([sites[name][rows].reshape(len(rows), -1).double() for name in values], -1)
+        for sites, rows in ((values, kept), (truth.draws, torch.arange(NUM_DRAWS - _COMPARED, NUM_DRAWS)))
+    )
+    unit = (y.quantile(0.84, dim=0) - y.quantile(0.16, dim=0)) / 2
     moving = unit > 0
-    distance, floor = energy_distance(kept[:, moving] / unit[moving], known[:, moving] / unit[moving])
-    shown = [column(target, number) for number in problem.telling]
+    distance, floor = energy_distance(x[:, moving] / unit[moving], y[:, moving] / unit[moving])
+    shown = torch.stack([number(values, name)[kept[:_SHOWN]] for name in problem.telling], -1)
     return {
         "errors": errors(truth, mean, std, low=low, high=high, noise=_noise(seen)),
         "distance": distance,
         "floor": floor,
-        "draws": [[round(v, 4) for v in row] for row in kept[:_SHOWN, shown].tolist()],
+        "draws": [[float(f"{v:.4g}") for v in row] for row in shown.tolist()],
     }
 
 

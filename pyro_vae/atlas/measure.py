@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pyro_vae.atlas.truth import Truth
-from pyro_vae.checks import among, say
 from pyro_vae.evaluation.posterior.verdict import DO_NOT_TRUST, REWEIGHT, TRUST, UNDECIDED
 from pyro_vae.inference.target.target import Target
 
@@ -19,10 +17,10 @@ __all__ = [
     "RIGHT",
     "TRUSTS_WRONG",
     "Errors",
-    "column",
     "energy_distance",
     "errors",
     "judged",
+    "limit",
     "to_sites",
 ]
 
@@ -102,6 +100,19 @@ def errors(
     return Errors(by_site, largest, _furthest(ratios), _largest(torch.tensor(tails)), wrong)
 
 
+def limit(found: Errors, *, max_mean_shift: float = 0.25, max_std_ratio: float = 1.25) -> float:
+    """The larger of the errors of means and of standard deviations, in units of the limits: above 1 it is too large.
+
+    Example:
+        >>> limit(Errors(mean=0.5, std_ratio=1.0))
+        2.0
+    """
+    spread = abs(math.log(found.std_ratio)) / math.log(max_std_ratio) if found.std_ratio > 0 else math.inf
+    if math.isnan(found.mean):
+        return spread if not math.isnan(found.std_ratio) else math.nan
+    return max(found.mean / max_mean_shift, spread)
+
+
 def _largest(values: Tensor) -> float:
     """The largest of some errors; NaN is the largest of all, and of none there is none."""
     return float(values.max()) if values.numel() else math.nan
@@ -175,24 +186,6 @@ def to_sites(target: Target, flat: Tensor) -> dict[str, Tensor]:
     shapes = _shapes(target)
     parts = flat.split([shape.numel() for shape in shapes.values()])
     return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-
-
-def column(target: Target, number: str) -> int:
-    """Where a number such as ``"tau"`` or ``"theta[0, 1]"`` stands among the sites' numbers side by side.
-
-    Raises:
-        ValueError: if there is no such number.
-    """
-    name, _, rest = number.partition("[")
-    shapes = _shapes(target)
-    shape = shapes[among(name, shapes, "the site")]
-    index = tuple(int(part) for part in rest.rstrip("]").split(",") if part.strip())
-    if len(index) != len(shape) or any(not 0 <= i < size for i, size in zip(index, shape, strict=True)):
-        example = f"{name}{[0] * len(shape)}" if shape else name
-        raise ValueError(say(f"one number of {name!r}, of shape {tuple(shape)}", repr(number), repr(example)))
-    before = itertools.takewhile(lambda other: other != name, shapes)
-    start = sum(shapes[other].numel() for other in before)
-    return start + int(torch.arange(shape.numel()).reshape(shape)[index])
 
 
 def _shapes(target: Target) -> dict[str, torch.Size]:

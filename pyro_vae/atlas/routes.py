@@ -78,7 +78,10 @@ def _paths(num_paths: int) -> Callable[[Target, int], Any]:
 def _plain_svi(target: Target, budget: int) -> AutoNormal:
     """What one writes first: Pyro's AutoNormal, Adam at 0.01, one particle a step, and no look at convergence."""
     if target.discrete:
-        got, remedy = f"the discrete {', '.join(map(repr, target.discrete))}", "a route of this package, which sums them"
+        got, remedy = (
+            f"the discrete {', '.join(map(repr, target.discrete))}",
+            "a route of this package, which sums them",
+        )
         raise ValueError(say("a program without discrete sites for Trace_ELBO", got, remedy))
     steps = min(budget, _MOST_STEPS)
     with pyro.get_param_store().scope():  # the user's own parameters stay as they are
