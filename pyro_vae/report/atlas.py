@@ -15,9 +15,9 @@ from pyro_vae.runs.folder import versions
 __all__ = ["write_atlas"]
 
 _LEGEND = (
-    "Errors are the largest over all named numbers, in posterior standard deviations; a ratio is of standard deviations, "
-    "the one furthest from 1. The distance is the energy distance to the truth's draws, and its floor what 500 draws of "
-    "the truth itself would show. The gap is log p(x) less the bound, in nats."
+    "Errors are the largest over all named numbers, in posterior standard deviations; a ratio is of standard "
+    "deviations, the one furthest from 1. The distance is the energy distance to the truth's draws, and its floor what "
+    "500 draws of the truth itself would show. The gap is log p(x) less the bound, in nats."
 )
 
 
@@ -45,8 +45,8 @@ def write_atlas(atlas: Atlas, folder: str | Path) -> Path:
 
 
 _MAP = (
-    "Blue is within the limits of the verdict, red beyond; the number is the error in units of the limit: a quarter of a "
-    "posterior standard deviation for a mean, a factor of 1.25 for a standard deviation, whichever is worse."
+    "Blue is within the limits of the verdict, red beyond; the number is the error in units of the limit: a quarter of "
+    "a posterior standard deviation for a mean, a factor of 1.25 for a standard deviation, whichever is worse."
 )
 _VERDICTS = (
     "The verdict asks the posterior's own importance weights, and a reference that does not depend on it. Here it is "
@@ -63,8 +63,8 @@ def _page(atlas: Atlas, problem: Problem, folder: Path) -> Path:
         Section("Why it is here", about),
         Section(
             "The posterior under every route",
-            f"{problem.telling[0]} and {problem.telling[1]}: the truth in grey; a route in blue within the limits, in red "
-            "beyond.",
+            f"{problem.telling[0]} and {problem.telling[1]}: the truth in grey; a route in blue where it is within the "
+            "limits, in red beyond.",
             figure=atlas_posteriors(atlas, problem),
         ),
     ]
@@ -82,9 +82,10 @@ def _page(atlas: Atlas, problem: Problem, folder: Path) -> Path:
     return write_report(folder / f"{problem.name}.html", problem.title or problem.name, sections)
 
 
+_SAID = "Each route's own words, and the verdict's."
 _COSTS = (
-    "The smallest useful currency is one evaluation of log p or its gradient at one point. To the left all of them count; "
-    "to the right those that must come one after another, as where particles and chains run side by side at no cost."
+    "The currency is one evaluation of log p or its gradient at one point. To the left all of them count; to the right "
+    "those that must come one after another, as where particles and chains run side by side at no cost."
 )
 
 

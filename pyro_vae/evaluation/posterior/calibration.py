@@ -89,7 +89,8 @@ class Calibration:
         return (
             f"{words} over {len(self.ranks)} simulated data; "
             f"ranks: smallest p {float(self.p_value[worst]):.3g} (latent {worst}); "
-            f"TARP: p {self.tarp_p_value:.3g}, at points that depend on x {self.informed_p_value:.3g}; log-likelihood: p {self.likelihood_p_value:.3g}"
+            f"TARP: p {self.tarp_p_value:.3g}, near points that depend on x {self.informed_p_value:.3g}; "
+            f"log-likelihood: p {self.likelihood_p_value:.3g}"
         )
 
 
@@ -202,7 +203,7 @@ def tarp(u: Tensor, truth: Tensor, points: Tensor | None = None) -> Tensor:
 
 
 def _expected(target: Target, truth: Tensor) -> Tensor:
-    """Where a ridge regression of the truths on x expects each one, ``(N, L)``, fitted to the other half of the data."""
+    """Where a ridge regression on x expects each truth, ``(N, L)``, fitted to the other half of the data."""
     x = next(arg for arg in target.args if isinstance(arg, Tensor)).flatten(1).to(truth).nan_to_num()
     x = torch.cat([(x - x.mean(0)) / x.std(0).clamp_min(1e-6), torch.ones_like(x[:, :1])], -1)
     halves = torch.arange(len(x), device=x.device) % 2 == 0
