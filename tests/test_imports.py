@@ -31,8 +31,8 @@ MAY_IMPORT = {
     "inference.posterior": ["inference.target"],
     "inference.mcmc": ["inference.compiled", "inference.posterior", "inference.target"],
     "inference.variational": [
-        *("datasets", "distributed"),
-        *("inference.compiled", "inference.exact", "inference.target"),
+        *("datasets", "distributed", "flows"),
+        *("inference.compiled", "inference.exact", "inference.optimum", "inference.posterior", "inference.target"),
     ],
     "infer": ["inference.compiled", "inference.mcmc"],
     "evaluation.simulation": ["inference.target"],
