@@ -23,7 +23,7 @@ from pyro_vae.inference.optimum.mode import laplace, maximum_a_posteriori
 from pyro_vae.inference.optimum.pathfinder import pathfinder
 from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.coordinate_ascent import coordinate_ascent
-from pyro_vae.inference.variational.whole import vi
+from pyro_vae.inference.variational.whole.vi import vi
 
 __all__ = ["ROUTES", "Route", "cost"]
 
