@@ -54,7 +54,6 @@ MAY_IMPORT = {
         *("evaluation.evidence", "evaluation.simulation", "evaluation.tables", "inference.posterior"),
         *("likelihoods", "model", *ROUTES),
     ],
-    "atlas": ["inference.posterior", *ROUTES],
     "evaluation.samples": ["evaluation.tables"],
     "evaluation.sweep": ["evaluation.posterior", "inference.posterior", "inference.variational", *PARTS, *ROUTES],
     "systems": ["evaluation.evidence", "flows", "inference.target", "inference.variational", *PARTS],
@@ -66,6 +65,7 @@ MAY_IMPORT = {
         "inference.variational",
         *ROUTES,
     ],
+    "atlas": ["evaluation.evidence", "inference.posterior", *ROUTES],
     "factor_analysis": [],
     "runs": [
         "datasets",
