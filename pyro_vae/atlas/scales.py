@@ -48,8 +48,12 @@ class GivenScales:
         """The program over s alone, z integrated out."""
         s = self.scales(*args)
         loaded = self.design @ self.factor(s)
-        y = dist.LowRankMultivariateNormal(torch.zeros_like(self.y), loaded, self.noise(s).square())
-        pyro.sample("y", y, obs=self.y)
+        zero, variance = torch.zeros_like(self.y), self.noise(s).square()
+        if loaded.shape[-1] < len(self.y):
+            pyro.sample("y", dist.LowRankMultivariateNormal(zero, loaded, variance), obs=self.y)
+        else:  # where z could explain the data whole, the low-rank form cancels as the noise goes to zero
+            covariance = loaded @ loaded.mT + torch.diag_embed(variance)
+            pyro.sample("y", dist.MultivariateNormal(zero, covariance), obs=self.y)
 
     def __call__(self, target: Target) -> Truth:
         """Return the truth of the whole program."""

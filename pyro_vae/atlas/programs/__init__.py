@@ -6,16 +6,30 @@ NAMES = (
     "logistic_regression",
     "poisson_regression",
     "robust_regression",
+    "horseshoe",
     # hierarchies
     "eight_schools_centred",
     "eight_schools_noncentred",
+    "radon",
+    "seeds",
+    "item_response",
     # time
     "ar2",
     "local_level",
     "seasonal",
-    "changepoint",
+    "stochastic_volatility",
+    "lotka_volterra",
     "gaussian_process",
-    # shapes
+    # discrete sites, summed out
+    "changepoint",
+    "gaussian_mixture",
+    "latent_class",
+    "hidden_markov",
+    # factors and networks
+    "factor_analysis",
+    "matrix_factorisation",
+    "neural_network",
+    # pure shapes
     "ill_conditioned",
     "heavy_tails",
     "funnel",

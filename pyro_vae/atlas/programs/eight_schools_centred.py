@@ -70,8 +70,8 @@ def problem() -> Problem:
         why=(
             "Eight noisy effects say little of their spread tau, and where tau is small the effects must lie close "
             "together: a funnel. Chains diverge in its neck and miss small tau; a Gaussian over log tau and theta "
-            "cannot follow, and mean field gives up small tau altogether. The non-centred program has the same posterior "
-            "of the effects, and none of this."
+            "cannot follow, and mean field gives up small tau altogether. The non-centred program has the same "
+            "posterior of the effects, and none of this."
         ),
         telling=("tau", "theta[0]"),
         source=SOURCE,

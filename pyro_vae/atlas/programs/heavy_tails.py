@@ -50,9 +50,9 @@ def problem() -> Problem:
         args=(torch.full((L,), 5.0, dtype=torch.float64),),
         why=(
             "Polynomial tails: the standard deviation exists and lies mostly in rare draws. Laplace sees the curvature "
-            "of the top alone; a Gaussian with the best ELBO is too narrow, its importance weights have no variance, and "
-            "k-hat must say so. The quantiles are much less wrong than the standard deviation. Chains need long trips "
-            "into the tails."
+            "of the top alone; a Gaussian with the best ELBO is too narrow, its importance weights have no "
+            "variance, and k-hat must say so. The quantiles are much less wrong than the standard deviation. Chains "
+            "need long trips into the tails."
         ),
         telling=("z[0]", "z[1]"),
         source="A standard test density. No data.",

@@ -47,8 +47,8 @@ def problem() -> Problem:
         why=(
             "Standard deviations from 0.001 to 1, along directions that no coordinate shows. Steps that suit the "
             "shortest axis take a million to cross the longest, unless a metric is learnt: plain gradient descent, "
-            "Adam and diagonal mass matrices crawl, quasi-Newton steps and full matrices do not. Mean field reports the "
-            "shortest width everywhere."
+            "Adam and diagonal mass matrices crawl, quasi-Newton steps and full matrices do not. Mean field reports "
+            "the shortest width everywhere."
         ),
         telling=("z[0]", "z[1]"),
         source="Simulated from the model with a fixed seed.",

@@ -52,10 +52,10 @@ def problem() -> Problem:
         model=Shape(log_density),
         args=(torch.full((L,), 4.0, dtype=torch.float64),),
         why=(
-            "The valley between the modes is some ten nats deep. The narrow mode is the higher one and holds less: MAP "
-            "and Laplace may take it. Each Gaussian takes one mode and reports its width as all there is, with a good "
-            "ELBO and a good k-hat: no local measure sees what is missing. Chains stay where they started and disagree, "
-            "which R-hat shows; only tempering moves."
+            "The valley between the modes is some seventeen nats deep. The narrow mode is the higher one and holds "
+            "less: MAP and Laplace may take it. Each Gaussian takes one mode and reports its width as all there is, "
+            "with a good ELBO and a good k-hat: no local measure sees what is missing. Chains stay where they started "
+            "and disagree, which R-hat shows; only tempering moves."
         ),
         telling=("z[0]", "z[1]"),
         source="A standard test density. No data.",
