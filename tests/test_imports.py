@@ -65,7 +65,11 @@ MAY_IMPORT = {
         "inference.variational",
         *ROUTES,
     ],
-    "atlas": ["evaluation.evidence", "inference.posterior", *ROUTES],
+    "atlas": [
+        *("datasets", "evaluation.evidence", "inference.posterior", "inference.variational"),
+        *PARTS,
+        *ROUTES,
+    ],
     "factor_analysis": [],
     "runs": [
         "datasets",

@@ -29,6 +29,7 @@ NAMES = (
     "factor_analysis",
     "matrix_factorisation",
     "neural_network",
+    "vae_digit",
     # pure shapes
     "ill_conditioned",
     "heavy_tails",

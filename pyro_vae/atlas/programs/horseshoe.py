@@ -70,8 +70,8 @@ def problem() -> Problem:
         why=(
             "Twelve funnels with Cauchy mouths: each weight is either shrunk to nothing or left alone, and the weight "
             "in between is both. Centred chains diverge in every neck; a Gaussian cannot be both, so the doubtful "
-            "weight is either in or out. The sites are the logarithms of the scales: on their own scale the posterior has "
-            "a mean and no standard deviation."
+            "weight is either in or out. The sites are the logarithms of the scales: on their own scale the "
+            "posterior has a mean and no standard deviation."
         ),
         telling=("beta[2]", "log_total"),
         source="Simulated with a fixed seed; Carvalho, Polson & Scott 2010, The horseshoe estimator for sparse "

@@ -69,8 +69,8 @@ def problem() -> Problem:
         why=(
             "Units may be exchanged and turned over, so the posterior has eight equal copies, each a bent ridge along "
             "which slopes and weights trade. The truth is that of all copies: every mean is exactly zero. It comes "
-            "from chains folded into one copy, where they agree, and spread over the eight. Routes find one copy; what a "
-            "network predicts can still be right where all its weights are wrong."
+            "from chains folded into one copy, where they agree, and spread over the eight. Routes find one copy; what "
+            "a network predicts can still be right where all its weights are wrong."
         ),
         telling=("a[0]", "c[0]"),
         source="Simulated from the model with a fixed seed; Neal 1996, Bayesian Learning for Neural Networks.",
