@@ -21,7 +21,8 @@ __all__ = ["NUM_DRAWS", "Symmetry", "Truth", "Values", "grid_moments", "number",
 
 Values = dict[str, Tensor]
 NUM_DRAWS = 1000  # reference draws kept of each posterior
-_MOST_NUMBERS = 1_000_000  # drawn for quantiles that have no formula
+_MOST_DRAWS = 100_000  # for quantiles that have no formula
+_MOST_NUMBERS = 1_000_000  # of all of them together
 _SEED = 20261128
 _NORMAL_95 = 1.6448536269514722
 
@@ -109,7 +110,7 @@ class Truth:
         with fork_rng(seed=_SEED), torch.no_grad():
             draws = sample(NUM_DRAWS)
             size = sum(value[0].numel() for value in draws.values())
-            many = sample(max(NUM_DRAWS, min(200_000, _MOST_NUMBERS // size)))
+            many = sample(max(NUM_DRAWS, min(_MOST_DRAWS, _MOST_NUMBERS // size)))
         given = mean or {}
         errors = {
             name: torch.zeros_like(value[0]) if name in given else value.std(0) / math.sqrt(len(value))

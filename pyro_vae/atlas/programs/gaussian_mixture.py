@@ -32,8 +32,8 @@ def program(x: Tensor) -> None:
 def data() -> tuple[Tensor]:
     """Sixty values."""
     generator = torch.Generator().manual_seed(15)
-    centre = torch.tensor([-4.0, 0.0, 3.5], dtype=torch.float64).repeat_interleave(torch.tensor([15, 25, 20]))
-    return (centre + 0.8 * torch.randn(60, generator=generator, dtype=torch.float64),)
+    centre = torch.tensor([-4.0, 0.0, 4.0], dtype=torch.float64).repeat_interleave(torch.tensor([15, 25, 20]))
+    return (centre + 0.6 * torch.randn(60, generator=generator, dtype=torch.float64),)
 
 
 def _fold(values: Values) -> Values:

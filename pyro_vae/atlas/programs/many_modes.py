@@ -44,8 +44,8 @@ def problem() -> Problem:
         args=(torch.full((2,), 4.0, dtype=torch.float64),),
         why=(
             "Twenty-five equal modes with valleys of five nats between neighbours. A Gaussian with small steps takes "
-            "one of them and is too narrow tenfold; one that covers them all would be right about mean and width and wrong "
-            "everywhere. Long chains hop, short ones do not."
+            "one of them and is too narrow tenfold; one that covers them all would be right about mean and width "
+            "and wrong everywhere. Long chains hop, short ones do not."
         ),
         telling=("z[0]", "z[1]"),
         source="A standard test density. No data.",

@@ -17,12 +17,12 @@ from pyro_vae.inference.mcmc.kernels.nuts import NUTS
 
 __all__ = ["problem"]
 
-UNITS, NOISE = 2, 0.3
+UNITS, NOISE = 2, 0.4
 
 
 def program(x: Tensor, y: Tensor) -> None:
     """Units tanh(a x + b) with weights c; noise is known."""
-    a, b, c = (pyro.sample(name, dist.Normal(x.new_zeros(UNITS), 1.5).to_event(1)) for name in ("a", "b", "c"))
+    a, b, c = (pyro.sample(name, dist.Normal(x.new_zeros(UNITS), 1.0).to_event(1)) for name in ("a", "b", "c"))
     hidden = torch.tanh(a.unsqueeze(-2) * x.unsqueeze(-1) + b.unsqueeze(-2))  # (N, units)
     with pyro.plate("data", len(y)):
         pyro.sample("y", dist.Normal((hidden * c.unsqueeze(-2)).sum(-1), NOISE), obs=y)
@@ -31,10 +31,9 @@ def program(x: Tensor, y: Tensor) -> None:
 def data() -> tuple[Tensor, Tensor]:
     """Twenty points of a bump."""
     generator = torch.Generator().manual_seed(19)
-    x = torch.linspace(-3, 3, 20, dtype=torch.float64)
-    return x, 1.2 * torch.tanh(1.5 * x + 1.5) - 1.0 * torch.tanh(1.5 * x - 2) + NOISE * torch.randn(
-        20, generator=generator, dtype=torch.float64
-    )
+    x = torch.linspace(-2, 2, 20, dtype=torch.float64)
+    bump = torch.tanh(1.5 * x + 1.5) - 0.8 * torch.tanh(1.5 * x - 1)
+    return x, bump + NOISE * torch.randn(20, generator=generator, dtype=torch.float64)
 
 
 def _fold(values: Values) -> Values:
@@ -75,6 +74,6 @@ def problem() -> Problem:
         telling=("a[0]", "c[0]"),
         source="Simulated from the model with a fixed seed; Neal 1996, Bayesian Learning for Neural Networks.",
         find_truth=Stored(
-            "neural_network", LongChains(symmetry=SYMMETRY, kernel=NUTS(target_accept_prob=0.98), num_samples=5000)
+            "neural_network", LongChains(symmetry=SYMMETRY, kernel=NUTS(target_accept_prob=0.99), num_samples=5000)
         ),
     )
