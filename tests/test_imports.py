@@ -54,13 +54,13 @@ MAY_IMPORT = {
         *("evaluation.evidence", "evaluation.simulation", "evaluation.tables", "inference.posterior"),
         *("likelihoods", "model", *ROUTES),
     ],
-    "atlas": [
-        *("evaluation.posterior", "evaluation.sites", "inference.posterior", "inference.variational"),
-        *ROUTES,
-    ],
     "evaluation.samples": ["evaluation.tables"],
     "evaluation.sweep": ["evaluation.posterior", "inference.posterior", "inference.variational", *PARTS, *ROUTES],
     "systems": ["evaluation.evidence", "flows", "inference.target", "inference.variational", *PARTS],
+    "atlas": [
+        *("datasets", "evaluation.evidence", "evaluation.posterior", "evaluation.sites"),
+        *("inference.posterior", "inference.variational", *PARTS, *ROUTES),
+    ],
     "plots": [
         "atlas",
         "evaluation.evidence",

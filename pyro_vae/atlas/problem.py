@@ -20,7 +20,8 @@ class Problem:
 
     To write one, put a file into ``pyro_vae/atlas/programs`` with a Pyro program and a function ``problem()`` that
     returns this, and its name into the list there. The data are float64 tensors of the program's own, and
-    ``find_truth`` is a closed form, quadrature, or :class:`~pyro_vae.atlas.chains.LongChains` that are stored.
+    ``find_truth`` is a function that finds the truth in a moment, or :class:`~pyro_vae.atlas.archive.Stored`
+    around one that takes long.
 
     Attributes:
         name: what :func:`pyro_vae.atlas.load` calls it.

@@ -17,11 +17,12 @@ from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.target.target import Target
 from pyro_vae.randomness import fork_rng
 
-__all__ = ["NUM_DRAWS", "Symmetry", "Truth", "Values", "number", "numbers"]
+__all__ = ["NUM_DRAWS", "Symmetry", "Truth", "Values", "grid_moments", "number", "numbers"]
 
 Values = dict[str, Tensor]
 NUM_DRAWS = 1000  # reference draws kept of each posterior
-_MOST_NUMBERS = 2_000_000  # drawn for quantiles that have no formula
+_MOST_DRAWS = 100_000  # for quantiles that have no formula
+_MOST_NUMBERS = 1_000_000  # of all of them together
 _SEED = 20261128
 _NORMAL_95 = 1.6448536269514722
 
@@ -109,7 +110,7 @@ class Truth:
         with fork_rng(seed=_SEED), torch.no_grad():
             draws = sample(NUM_DRAWS)
             size = sum(value[0].numel() for value in draws.values())
-            many = sample(max(NUM_DRAWS, min(200_000, _MOST_NUMBERS // size)))
+            many = sample(max(NUM_DRAWS, min(_MOST_DRAWS, _MOST_NUMBERS // size)))
         given = mean or {}
         errors = {
             name: torch.zeros_like(value[0]) if name in given else value.std(0) / math.sqrt(len(value))
@@ -159,7 +160,7 @@ class Truth:
 
         known: dict[str, Values] = {}
         if isinstance(posterior, QuadraturePosterior):
-            known = _grid_moments(target, posterior)
+            known = grid_moments(target, posterior)
         elif all(_is_identity(target, name) for name in target.sites):
             known = _own_moments(target, posterior)
         evidence = getattr(posterior, "log_evidence", None)
@@ -288,9 +289,11 @@ def number(values: Values, name: str) -> Tensor:
     """
     found = re.fullmatch(r"(.+?)(?:\[([\d,]+)\])?", name)
     site, place = (found[1], found[2]) if found else (name, None)
-    index = tuple(int(part) for part in place.split(",")) if place else ()
     try:
-        return values[site][(..., *index)] if index else values[site]
+        value = values[site]
+        index: Any = (..., *(int(part) for part in place.split(","))) if place else ...
+        chosen: Tensor = value[index]
+        return chosen
     except (KeyError, IndexError) as error:
         remedy = f"{min(values)!r}, or {min(values)}[0] of a vector"
         raise ValueError(say(f"a number of the sites {sorted(values)}", repr(name), remedy)) from error
@@ -325,7 +328,7 @@ def _own_moments(target: Target, posterior: Any) -> dict[str, Values]:
     return {name: target.constrain(value) for name, value in moments.items()}
 
 
-def _grid_moments(target: Target, posterior: QuadraturePosterior) -> dict[str, Values]:
+def grid_moments(target: Target, posterior: QuadraturePosterior) -> dict[str, Values]:
     """Mean and standard deviation of the constrained sites, summed over the grid."""
     shapes = {name: value.shape for name, value in target.constrain(target.origin).items()}
 

@@ -11,8 +11,43 @@ from pyro_vae.checks import among
 __all__ = ["NAMES", "load", "names"]
 
 NAMES = (
+    # regressions
     "linear_regression",
+    "logistic_regression",
+    "poisson_regression",
+    "robust_regression",
+    "horseshoe",
+    # hierarchies
+    "eight_schools_centred",
+    "eight_schools_noncentred",
+    "radon",
+    "seeds",
+    "item_response",
+    # time
+    "ar2",
+    "local_level",
+    "seasonal",
+    "stochastic_volatility",
+    "lotka_volterra",
+    "gaussian_process",
+    # discrete sites, summed out
+    "changepoint",
+    "gaussian_mixture",
+    "latent_class",
+    "hidden_markov",
+    # factors and networks
+    "factor_analysis",
+    "matrix_factorisation",
+    "neural_network",
+    "vae_digit",
+    # pure shapes
+    "ill_conditioned",
+    "heavy_tails",
     "funnel",
+    "banana",
+    "donut",
+    "two_modes",
+    "many_modes",
 )
 
 

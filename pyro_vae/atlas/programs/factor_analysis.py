@@ -1,0 +1,60 @@
+"""Factor analysis with two factors, identified by a triangle."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_vae.atlas.archive import Stored
+from pyro_vae.atlas.chains import LongChains
+from pyro_vae.atlas.problem import Problem
+from pyro_vae.inference.mcmc.kernels.nuts import NUTS
+
+__all__ = ["problem"]
+
+D, FREE = 6, 9  # columns; loadings below the diagonal
+
+
+def program(y: Tensor) -> None:
+    """Loadings, lower triangular with a positive diagonal, and unique variances; scores are integrated out."""
+    top = pyro.sample("top", dist.HalfNormal(y.new_ones(2)).to_event(1))
+    below = pyro.sample("below", dist.Normal(y.new_zeros(FREE), 1.0).to_event(1))
+    unique = pyro.sample("unique", dist.LogNormal(y.new_full((D,), -1.0), 0.5).to_event(1))
+    zero = torch.zeros_like(top[..., :1])
+    first = torch.cat([top[..., :1], below[..., :5]], -1)
+    second = torch.cat([zero, top[..., 1:], below[..., 5:]], -1)
+    loadings = torch.stack([first, second], -1)  # (D, 2)
+    covariance = loadings @ loadings.mT + torch.diag_embed(unique)
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.MultivariateNormal(y.new_zeros(D), covariance), obs=y)
+
+
+def data() -> tuple[Tensor]:
+    """Forty rows of six columns."""
+    generator = torch.Generator().manual_seed(20)
+    first = [1.0, 0.8, 0.7, 0.1, 0.2, 0.5]
+    loadings = torch.tensor([first, [0.0, 0.3, -0.2, 0.9, 0.8, 0.6]], dtype=torch.float64)
+    scores = torch.randn(40, 2, generator=generator, dtype=torch.float64)
+    return (scores @ loadings + 0.6 * torch.randn(40, D, generator=generator, dtype=torch.float64),)
+
+
+def problem() -> Problem:
+    """The posterior of eleven loadings and six unique variances."""
+    return Problem(
+        name="factor_analysis",
+        title="Factor analysis",
+        model=program,
+        args=data(),
+        why=(
+            "A triangle of zeros and a positive diagonal take rotations and signs away, so loadings mean something; "
+            "but where the second diagonal loading is small, its sign costs little, and a thin tail runs to a second "
+            "mode. The loadings are correlated through what rotation is left. Gaussians are fair about most and wrong "
+            "about the second factor."
+        ),
+        telling=("top[1]", "below[5]"),
+        source="Simulated from the model with a fixed seed; Lopes & West 2004, Bayesian model assessment in factor "
+        "analysis, Statistica Sinica 14.",
+        find_truth=Stored("factor_analysis", LongChains(kernel=NUTS(target_accept_prob=0.97))),
+    )
