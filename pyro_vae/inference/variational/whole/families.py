@@ -49,6 +49,7 @@ class Family(ABC):
 
 
 def log_normal(noise: Tensor) -> Tensor:
+    """Return the log density of standard normal noise ``(..., dim)``, ``(...)``."""
     return -0.5 * (noise.square().sum(-1) + noise.shape[-1] * math.log(2 * math.pi))
 
 
@@ -150,6 +151,7 @@ class LowRank(Family):
 
 
 def cholesky(covariance: Tensor) -> Tensor:
+    """Return the triangular factor of a covariance that rounding may have brought to the edge, ``(N, L, L)``."""
     ridge = 1e-10 if covariance.dtype == torch.float64 else 1e-5
     diagonal = covariance.diagonal(dim1=-2, dim2=-1)
     return torch.linalg.cholesky(covariance + torch.diag_embed(ridge * diagonal))

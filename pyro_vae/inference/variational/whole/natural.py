@@ -67,7 +67,7 @@ def natural_steps(
 
 
 def _moments(target: Target, loc: Tensor, tril: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The bound ``(N,)`` but for a constant, and the mean slope ``(N, L)`` and curvature ``(N, L, L)`` in units of T."""
+    """The bound ``(N,)`` but for a constant, mean slope ``(N, L)`` and curvature ``(N, L, L)``, in units of T."""
     u = loc + (tril @ noise.movedim(0, -1)).movedim(-1, 0)
     value, grad = target.value_and_grad(u)
     bound = value.mean(0) + tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)

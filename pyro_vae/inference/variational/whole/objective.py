@@ -60,3 +60,22 @@ class Objective:
             return (groups.logsumexp(1) - math.log(self.num_particles)).mean(0)
         power = 1 - self.alpha
         return ((power * log_w).logsumexp(0) - math.log(len(log_w))) / power
+
+    @property
+    def has_path(self) -> bool:
+        """Whether its gradient can leave out the score of q, whose mean is zero or known."""
+        return self.kind != "renyi"
+
+    def surrogate(self, log_w: Tensor) -> Tensor:
+        r"""Return a function ``(N,)`` whose gradient is the objective's, where log w depends on q by its draws alone.
+
+        Of the ELBO it is the ELBO; of the importance-weighted bound :math:`\sum_k \tilde w_k^2 \log w_k`, with the
+        normalised weights held fixed.
+
+        Source:
+            Roeder, Wu & Duvenaud 2017, equation 7; Tucker et al. 2019, equation 8 (doubly reparameterised).
+        """
+        if self.kind == "elbo":
+            return log_w.mean(0)
+        groups = log_w.unflatten(0, (-1, self.num_particles))
+        return (groups.detach().softmax(1).square() * groups).sum(1).mean(0)

@@ -19,7 +19,7 @@ from pyro_vae.inference.target.supports import underlying
 from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.whole.objective import Objective
 from pyro_vae.inference.variational.whole.result import Search
-from pyro_vae.inference.variational.whole.stochastic import ascend
+from pyro_vae.inference.variational.whole.stochastic import Drawn, ascend
 
 __all__ = ["is_auto_guide", "train_guide"]
 
@@ -60,10 +60,10 @@ def train_guide(target: Target, guide: Any, start: Tensor, objective: Objective,
         got = f"{_joint(target, guide).event_shape.numel()}"
         raise ValueError(say(f"a guide over {place.numel()} latent numbers", got, "a guide of the same program"))
 
-    def draw(K: int, _: bool) -> tuple[Tensor, Tensor]:
+    def draw(K: int, _: bool) -> Drawn:
         q = _joint(target, guide)
         flat = q.rsample((K,))
-        return flat[:, place], q.log_prob(flat).unsqueeze(-1)
+        return flat[:, place], q.log_prob(flat).unsqueeze(-1), False
 
     went = ascend(target, list(guide.parameters()), draw, objective, budget=budget)
     q = GuideSampler(target, guide).distribution

@@ -107,14 +107,14 @@ def vi(
     elif guide == "auto":
         found = _best(target, start, goal, left, rank)
     else:
-        found = VIPosterior(target, _search(target, start, guide, goal, left, rank))
+        found = VIPosterior(target, _search(target, start, guide, goal, budget=left, rank=rank))
     found.num_gradients += start.num_gradients
     found.num_sequential += start.num_sequential
     found.seconds = time.perf_counter() - begun
     return found
 
 
-def _search(target: Target, start: Start, name: str, goal: Objective, budget: int, rank: int) -> Search:
+def _search(target: Target, start: Start, name: str, goal: Objective, *, budget: int, rank: int) -> Search:
     """The best member of one family."""
     if name == "flow":
         return train(target, Flow(start.q), goal, name=name, budget=budget)
@@ -135,7 +135,7 @@ def _best(target: Target, start: Start, goal: Objective, budget: int, rank: int)
         if budget - gradients < 0.1 * budget:
             said.append(f"{name} was not tried: the budget of {budget} gradients was nearly spent")
             break
-        found = VIPosterior(target, _search(target, start, name, goal, budget - gradients, rank))
+        found = VIPosterior(target, _search(target, start, name, goal, budget=budget - gradients, rank=rank))
         gradients, sequential = gradients + found.num_gradients, sequential + found.num_sequential
         if best is None:
             best = found
