@@ -10,7 +10,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-__all__ = ["Family", "FullRank", "LowRank", "MeanField"]
+__all__ = ["Family", "FullRank", "LowRank", "MeanField", "cholesky", "log_normal"]
 
 
 class Family(ABC):
@@ -48,7 +48,8 @@ class Family(ABC):
         """Return q, ``batch_shape (N,)``, ``event_shape (L,)``."""
 
 
-def _log_normal(noise: Tensor) -> Tensor:
+def log_normal(noise: Tensor) -> Tensor:
+    """Return the log density of standard normal noise ``(..., dim)``, ``(...)``."""
     return -0.5 * (noise.square().sum(-1) + noise.shape[-1] * math.log(2 * math.pi))
 
 
@@ -70,7 +71,7 @@ class MeanField(Family):
     def place(self, theta: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Return draws and log q."""
         loc, scale = self._read(theta)
-        return loc + scale * noise, _log_normal(noise) - scale.log().sum(-1)
+        return loc + scale * noise, log_normal(noise) - scale.log().sum(-1)
 
     def distribution(self, theta: Tensor) -> Any:
         """Return q."""
@@ -82,7 +83,7 @@ class FullRank(Family):
 
     def __init__(self, start: Any) -> None:
         super().__init__(start)
-        self.tril = _cholesky(start.covariance_matrix)
+        self.tril = cholesky(start.covariance_matrix)
         L = self.noise_dim
         self.rows, self.columns = torch.tril_indices(L, L, -1, device=self.loc.device)
         self.num_params = 2 * L + len(self.rows)
@@ -100,7 +101,7 @@ class FullRank(Family):
         """Return draws and log q."""
         loc, tril = self._read(theta)
         u = loc + (tril @ noise.movedim(0, -1)).movedim(-1, 0)
-        return u, _log_normal(noise) - tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return u, log_normal(noise) - tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
     def distribution(self, theta: Tensor) -> Any:
         """Return q."""
@@ -149,7 +150,8 @@ class LowRank(Family):
         return dist.LowRankMultivariateNormal(loc, factor, scale.square(), validate_args=False)
 
 
-def _cholesky(covariance: Tensor) -> Tensor:
+def cholesky(covariance: Tensor) -> Tensor:
+    """Return the triangular factor of a covariance that rounding may have brought to the edge, ``(N, L, L)``."""
     ridge = 1e-10 if covariance.dtype == torch.float64 else 1e-5
     diagonal = covariance.diagonal(dim1=-2, dim2=-1)
     return torch.linalg.cholesky(covariance + torch.diag_embed(ridge * diagonal))

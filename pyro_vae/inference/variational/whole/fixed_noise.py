@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -13,70 +10,93 @@ from pyro_vae.inference.target.blocks import block_size
 from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.whole.families import Family
 from pyro_vae.inference.variational.whole.noise import even_noise
+from pyro_vae.inference.variational.whole.objective import Objective
 from pyro_vae.inference.variational.whole.result import Search
 
 __all__ = ["maximise"]
 
-_ENOUGH = 1e-3  # nats by which q may still move when the draws are quadrupled, by coordinate: 0.05 standard deviations
+_STILL = 1e-3  # nats a coordinate that fresh draws may add to the objective: of a mean, 0.05 standard deviations
+_FLAT = 1e-3  # nats that the next step of a climb that has ended may promise
+_PROMISE = 1e-5  # nats: where the next step promises less a climb has ended
 _MORE = 4
-_MOST_STEPS = 300
+_LEAST_CALLS = 8  # evaluations that a larger set of draws should have before it is begun
+_MOST_CALLS = 400
 
-Objective = Callable[[Tensor], Tensor]
 
-
-def maximise(target: Target, family: Family, objective: Objective, *, name: str, budget: int, group: int) -> Search:
+def maximise(target: Target, family: Family, objective: Objective, *, name: str, budget: int) -> Search:
     r"""Return the member of a family with the highest objective.
 
     With noise fixed, :math:`\frac1K \sum_k \log w(u_\theta(z_k))` is a function like any other, and L-BFGS finds its
-    maximum, which a second, four times larger set of draws then corrects. The search ends when q has moved by less
-    than a thousandth of a nat a coordinate, :math:`KL(q_\text{new} \| q_\text{old})`, or the budget is spent.
+    maximum, which a second, four times larger set of draws then corrects. The search ends when fresh draws can raise
+    the objective by less than a thousandth of a nat a coordinate, or the budget is spent.
 
     Source: Giordano, Ingram & Broderick 2024; Burroni, Domke & Sheldon 2024 (UAI) for growing sets of draws.
 
     Args:
         target: the densities.
         family: where to search.
-        objective: takes log weights ``(K, N)`` to the objective ``(N,)``.
+        objective: of log weights ``(K, N)``.
         name: the family's.
         budget: gradient evaluations of log p at one u.
-        group: the number of draws is a multiple of it.
     """
-    theta, N = family.origin, target.num_data
-    K = max(64, 2 ** math.ceil(math.log2(4 * family.noise_dim)), 2 * group)
-    spent = sequential = steps = 0
-    elbos: list[float] = []
-    settled = torch.zeros(N, dtype=torch.bool, device=theta.device)
-    topped = torch.zeros_like(settled)
-    rounds, reason = 0, ""
-    while not bool(settled.all()):
-        if spent + 10 * K > budget and rounds:
-            reason = f"the budget ran out: {spent} of {budget} gradients were spent, and more draws still move q"
-            break
+    theta, K = family.origin, _first_draws(family, objective)
+    found = Search(None, name, torch.zeros_like(theta[:, 0], dtype=torch.bool), "", 0, 0, 0)
+    done = torch.zeros_like(found.converged)  # settled, or lost
+    while not found.reason:
         noise = even_noise(K, family.noise_dim, theta)
+        most = min(_MOST_CALLS, (budget - found.num_gradients) // K)
         density = _Density(target, family, objective, noise)
-        value, grad = density(theta)
-        climb = QuasiNewton(theta, value, grad, history=10, tolerance=1e-5 if theta.dtype == torch.float32 else 1e-7)
-        climb.ended |= settled
-        calls = 1
-        while not bool(climb.ended.all()) and spent + (calls + 1) * K <= budget and calls < _MOST_STEPS:
-            steps += int(bool(climb.tell(*density(climb.trial)).any()))
-            calls += 1
-            elbos.append(float(climb.value.mean()))
-        spent, sequential, rounds = spent + calls * K, sequential + calls, rounds + 1
-        topped = torch.where(settled, topped, climb.ended & (climb.promise < 1e-3))
-        moved = _divergence(family, climb.u, theta, noise)
-        theta = torch.where(settled.unsqueeze(-1), theta, climb.u)
-        if not bool(climb.ended.all()):
-            reason = f"the budget ran out: {spent} of {budget} gradients were spent, and the climb had not ended"
-            break
-        if rounds > 1:
-            settled |= moved < _ENOUGH * target.latent_dim
+        climb, rise = _climb(density, theta, ~done, most, found)
+        theta = torch.where(done.unsqueeze(-1), theta, climb.u)
+        still = ~done & climb.ended & (rise < _STILL * target.latent_dim)
+        found.converged |= still & (climb.promise < _FLAT)
+        done = done | still | ~rise.isfinite()
+        found.reason = _ending(found, done, climb.ended, K, budget)
         K *= _MORE
-    if not reason:
-        reason = f"{K // _MORE} fixed draws give the q that {K // _MORE**2} gave, to {_ENOUGH:g} nats a coordinate"
     with torch.no_grad():
-        q = family.distribution(theta)
-    return Search(q, name, settled & topped, reason, spent, sequential, steps, elbos)
+        found.q = family.distribution(theta)
+    return found
+
+
+def _first_draws(family: Family, objective: Objective) -> int:
+    """A number of draws that fixes every parameter of a Gaussian, in whole groups, and even."""
+    unit = 2 * objective.group
+    return -(-max(64, 4 * family.noise_dim, 4 * objective.group) // unit) * unit
+
+
+def _climb(density: _Density, theta: Tensor, going: Tensor, most: int, found: Search) -> tuple[QuasiNewton, Tensor]:
+    """Climb over one set of draws; return where that ended, and how much higher, NaN where draws have no density."""
+    value, grad = density(theta)
+    lost = ~(value.isfinite() & grad.isfinite().all(-1))
+    value, grad = torch.where(lost, 0.0, value), torch.where(lost.unsqueeze(-1), 0.0, grad)
+    climb = QuasiNewton(theta, value, grad, history=10, tolerance=_PROMISE)
+    climb.ended |= ~going | lost
+    calls = 1
+    while calls < most and not bool(climb.ended.all()):
+        found.num_steps += int(bool(climb.tell(*density(climb.trial)).any()))
+        found.elbos.append(float(climb.value.mean()))
+        calls += 1
+    found.num_gradients += calls * len(density.noise)
+    found.num_sequential += calls
+    return climb, torch.where(lost, torch.nan, climb.value - value)
+
+
+def _ending(found: Search, done: Tensor, ended: Tensor, K: int, budget: int) -> str:
+    """How the search ended, a sentence; empty where it goes on."""
+    spent = f"{found.num_gradients} of {budget} gradients were spent"
+    if bool(done.all()):
+        if bool(found.converged.all()):
+            return f"{K} fresh draws, then held fixed, raise the bound by less than {_STILL:g} nats a coordinate"
+        return (
+            "for some posteriors draws of q have an infinite density, or the climb over fixed draws came to no summit"
+        )
+    if not bool((ended | done).all()):
+        budget_left = budget - found.num_gradients >= K
+        why = f"its {_MOST_CALLS} evaluations were spent" if budget_left else f"the budget ran out: {spent}"
+        return f"the climb over {K} fixed draws had not ended when {why}"
+    if found.num_gradients + _LEAST_CALLS * _MORE * K > budget:
+        return f"the budget ran out: {spent}, and more draws than {K} would still move q"
+    return ""
 
 
 class _Density:
@@ -95,10 +115,3 @@ class _Density:
             value = self.objective(log_p - log_q)
             (slope,) = torch.autograd.grad(value.sum(), theta)
         return value.detach(), slope
-
-
-@torch.no_grad()
-def _divergence(family: Family, new: Tensor, old: Tensor, noise: Tensor) -> Tensor:
-    """KL(new || old) ``(N,)``, over the noise."""
-    u, log_q = family.place(new, noise)
-    return (log_q - family.distribution(old).log_prob(u)).mean(0)

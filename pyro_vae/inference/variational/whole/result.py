@@ -65,6 +65,7 @@ class VIPosterior(dist.TorchDistribution):
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012  torch's own convention
     support = constraints.real_vector
     seconds: float
+    num_checks = _CHECKS  # draws of the bound
 
     def __init__(self, target: Target, search: Search) -> None:
         self.base_dist = search.q
