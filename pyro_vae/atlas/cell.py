@@ -17,7 +17,7 @@ from pyro_vae.atlas.measure import Errors, energy_distance, errors, judged, to_s
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.routes import Route, cost
 from pyro_vae.atlas.truth import NUM_DRAWS, number
-from pyro_vae.evaluation.posterior.verdict import DO_NOT_TRUST, TRUST, verdict
+from pyro_vae.evaluation.posterior.verdict import DO_NOT_TRUST, TRUST, UNDECIDED, verdict
 from pyro_vae.evaluation.sites import joined_moments
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import Answer, answer
@@ -28,6 +28,7 @@ __all__ = ["Cell", "fill"]
 _DRAWS = 4000  # of a posterior, for its quantiles and its weights
 _COMPARED = 500  # of them, beside as many of the truth, for the energy distance
 _SHOWN = 300  # of them, kept for the picture
+_DISAGREE = 1.05  # an R-hat beyond which chains contradict each other, whatever their number of draws
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def _trusted(problem: Problem, posterior: Any, seen: Answer, reference: Any, *, 
     """The verdict on a posterior, and whether it is right."""
     target, truth = problem.target, problem.truth
     if isinstance(posterior, Draws):
-        decision = TRUST if bool(posterior.converged()) else DO_NOT_TRUST
+        decision = _of_chains(posterior)
         said = {"decision": decision, "reason": posterior.verdict}
         return said | {"judged": judged(decision, wrong=wrong, reweighted_wrong=wrong)}
     if seen.log_q is None:
@@ -178,6 +179,14 @@ def _trusted(problem: Problem, posterior: Any, seen: Answer, reference: Any, *, 
         "reason": found.reasons[0],
         "judged": judged(found.decision[0], wrong=wrong, reweighted_wrong=reweighted.wrong),
     }
+
+
+def _of_chains(draws: Draws) -> str:
+    """Chains are trusted where they have converged, and not where they disagree; too few draws decide nothing."""
+    if bool(draws.converged()):
+        return TRUST
+    worst = max(float(value.nan_to_num(1.0).max()) for value in draws.rhat.values())
+    return DO_NOT_TRUST if worst > _DISAGREE else UNDECIDED
 
 
 def _said(posterior: Any) -> str:

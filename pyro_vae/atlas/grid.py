@@ -27,7 +27,7 @@ from pyro_vae.randomness import fork_rng
 
 __all__ = ["BUDGETS", "QUICK", "QUICK_ROUTES", "run"]
 
-BUDGETS = (1_000, 10_000, 100_000)
+BUDGETS = (2_000, 10_000, 50_000)
 QUICK = ("linear_regression", "funnel")  # what a first look needs
 QUICK_ROUTES = ("mode", "Laplace", "multi-Pathfinder", "mean field", "full rank", "flow", "HMC", "NUTS", "tempering")
 

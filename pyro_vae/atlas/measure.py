@@ -87,17 +87,17 @@ def errors(
         ratio = (std[name] / unit)[exists]
         sure = 3 * (noise + (truth.mean_error[name] / unit)[exists])
         factor = torch.maximum(ratio, 1 / ratio)
-        wrong |= bool(((off > max_mean_shift + sure) | (factor > max_std_ratio * (1 + sure))).any())
-        found = {"mean": _largest(off), "std_ratio": _furthest(ratio)}
+        wrong |= not bool(((off <= max_mean_shift + sure) & (factor <= max_std_ratio * (1 + sure))).all())
+        found = {"mean": _largest(off), "std_ratio": _furthest(ratio)} if bool(exists.any()) else {}
         if low is not None and high is not None:
             found["low"] = _largest((low[name] - truth.low[name]).abs() / unit)
             found["high"] = _largest((high[name] - truth.high[name]).abs() / unit)
         by_site[name] = found
-    columns = list(by_site.values())
-    ratios = torch.tensor([column["std_ratio"] for column in columns])
-    tails = [column[end] for column in columns for end in ("low", "high") if end in column]
-    largest = _largest(torch.tensor([column["mean"] for column in columns]))
-    return Errors(by_site, largest, _furthest(ratios), _largest(torch.tensor(tails)), wrong)
+    ratios, shifts, tails = (
+        torch.tensor([found[name] for found in by_site.values() for name in names if name in found])
+        for names in (("std_ratio",), ("mean",), ("low", "high"))
+    )
+    return Errors(by_site, _largest(shifts), _furthest(ratios), _largest(tails), wrong)
 
 
 def limit(found: Errors, *, max_mean_shift: float = 0.25, max_std_ratio: float = 1.25) -> float:

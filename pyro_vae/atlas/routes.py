@@ -93,7 +93,7 @@ def _plain_svi(target: Target, budget: int) -> AutoNormal:
     return guide
 
 
-_MOST_STEPS = 5_000
+_MOST_STEPS = 2_000
 
 _ALL = (
     Route("mode", lambda target, budget: maximum_a_posteriori(target), budgeted=False),

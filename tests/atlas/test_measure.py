@@ -34,9 +34,16 @@ def test_errors_are_in_posterior_standard_deviations_by_site():
     unit = 2 * scipy.stats.cauchy.ppf(0.95) / (2 * scipy.stats.norm.ppf(0.95))
     assert found.by_site["a"] == pytest.approx({"mean": 0.2, "std_ratio": 0.5, "low": 0.0, "high": 0.0}, abs=1e-6)
     assert found.by_site["b"]["low"] == pytest.approx(1 / unit, rel=1e-5)
-    assert math.isnan(found.by_site["b"]["mean"])  # it has none to be compared with
+    assert set(found.by_site["b"]) == {"low", "high"}  # it has no mean to be compared with
     assert found.mean == pytest.approx(0.2)
     assert found.std_ratio == pytest.approx(0.5)
+    assert found.wrong
+
+
+def test_a_mean_that_is_no_number_is_the_largest_error_of_all():
+    mean = {"a": torch.tensor([1.0, math.nan]), "b": torch.tensor(0.0)}
+    found = errors(truth(), mean, truth().std)
+    assert math.isnan(found.mean)
     assert found.wrong
 
 

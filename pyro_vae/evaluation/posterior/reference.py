@@ -90,18 +90,28 @@ def independent_reference(
         'quadrature'
     """
     target = as_target(model, x, plate=plate)
-    if target.latent_dim <= MAX_LATENT_DIM:
-        known = evidence(target, tolerance=tolerance)
-    else:
+    known = _exact(target, tolerance)
+    exact = known is not None
+    if known is None:
         known = _annealed(target, tolerance)
     open_rows = (~known.resolved).nonzero().flatten()
-    if target.latent_dim > MAX_LATENT_DIM and not target.per_datum:
+    if not exact and not target.per_datum:
         open_rows = torch.arange(target.num_data)
     if not len(open_rows):
         return Reference.of(known, target.num_data)
     part = target.rows(open_rows) if target.per_datum else target
     draws = _chains(part)
     return Reference(known, draws, open_rows, draws.converged(max_rhat=_MAX_RHAT))
+
+
+def _exact(target: Target, tolerance: float) -> Evidence | None:
+    """The evidence in closed form or by quadrature; None where there is neither."""
+    if target.latent_dim <= MAX_LATENT_DIM:
+        return evidence(target, tolerance=tolerance)
+    try:
+        return evidence(target, method="analytic")
+    except ValueError:
+        return None
 
 
 def _annealed(target: Target, tolerance: float) -> Evidence:
