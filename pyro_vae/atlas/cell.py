@@ -6,7 +6,9 @@ import dataclasses
 import json
 import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -23,7 +25,7 @@ from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import Answer, answer
 from pyro_vae.randomness import fork_rng
 
-__all__ = ["Cell", "fill"]
+__all__ = ["Cell", "fill", "read_cells"]
 
 _DRAWS = 4000  # of a posterior, for its quantiles and its weights
 _COMPARED = 500  # of them, beside as many of the truth, for the energy distance
@@ -91,6 +93,16 @@ class Cell:
         """Return the cell that such a line holds."""
         values = json.loads(line)
         return cls(**{**values, "errors": Errors(**values["errors"]), "reweighted": Errors(**values["reweighted"])})
+
+
+def read_cells(file: Path) -> dict[tuple[str, str, int, int], Cell]:
+    """Return the cells of a file by their keys; a line cut short is none, and no file has none."""
+    cells = {}
+    for line in file.read_text("utf-8").splitlines() if file.is_file() else ():
+        with suppress(ValueError, TypeError, KeyError):
+            cell = Cell.from_json(line)
+            cells[cell.key] = cell
+    return cells
 
 
 def fill(problem: Problem, route: Route, budget: int, seed: int, reference: Any) -> Cell:

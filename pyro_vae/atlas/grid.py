@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from pyro_vae.atlas.cell import Cell, fill
+from pyro_vae.atlas.cell import Cell, fill, read_cells
 from pyro_vae.atlas.own import own_problem
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.programs import load, names
@@ -27,8 +27,11 @@ from pyro_vae.randomness import fork_rng
 
 __all__ = ["BUDGETS", "QUICK", "QUICK_ROUTES", "run"]
 
-BUDGETS = (2_000, 10_000, 50_000)
-QUICK = ("linear_regression", "funnel")  # what a first look needs
+BUDGETS = (1_000, 5_000, 25_000)
+QUICK = (  # what a first look needs
+    *("linear_regression", "logistic_regression", "eight_schools_centred", "eight_schools_noncentred"),
+    *("gaussian_mixture", "funnel", "banana", "two_modes"),
+)
 QUICK_ROUTES = ("mode", "Laplace", "multi-Pathfinder", "mean field", "full rank", "flow", "HMC", "NUTS", "tempering")
 
 
@@ -111,18 +114,6 @@ class _Plan:
             for seed in self.seeds
         ]
 
-    def done(self, problem: str) -> dict[tuple[str, str, int, int], Cell]:
-        """The cells that the folder holds; a line cut short is none."""
-        file = self.file(problem)
-        cells = {}
-        for line in file.read_text("utf-8").splitlines() if file is not None and file.is_file() else ():
-            try:
-                cell = Cell.from_json(line)
-            except (ValueError, TypeError, KeyError):
-                continue
-            cells[cell.key] = cell
-        return cells
-
     def file(self, problem: str) -> Path | None:
         return None if self.path is None else self.path / "cells" / f"{problem}.jsonl"
 
@@ -172,7 +163,8 @@ def _in_process(name: str, plan: _Plan) -> list[Cell]:
 
 def _cells(name: str, find: Callable[[str], Problem], plan: _Plan) -> Iterator[Cell]:
     """The cells of one posterior, which are kept as they come."""
-    done, file = plan.done(name), plan.file(name)
+    file = plan.file(name)
+    done = {} if file is None else read_cells(file)
     problem = find(name)
     reference = functools.cache(lambda: _reference(problem.target))
     for key in plan.keys(name):

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pyro_vae.atlas.cell import Cell
+from pyro_vae.atlas.cell import Cell, read_cells
 from pyro_vae.atlas.measure import DISTRUSTS_RIGHT, RIGHT, TRUSTS_WRONG
 from pyro_vae.atlas.problem import Problem
+from pyro_vae.atlas.programs import load, names
 from pyro_vae.checks import say
 from pyro_vae.evaluation.posterior.verdict import UNDECIDED
 
@@ -100,9 +101,9 @@ def read(folder: str | Path) -> Atlas:
     files = sorted((Path(folder) / "cells").glob("*.jsonl"))
     if not files:
         raise ValueError(say(f"a folder with the cells of an atlas at {folder}", "none", "pyro-vae atlas"))
-    lines = [line for file in files for line in file.read_text("utf-8").splitlines()]
-    cells = {cell.key: cell for cell in map(Cell.from_json, lines)}
-    return Atlas(tuple(cells.values()))
+    cells = [cell for file in files for cell in read_cells(file).values()]
+    known = [name for name in dict.fromkeys(cell.problem for cell in cells) if name in names()]
+    return Atlas(tuple(cells), {name: load(name) for name in known})
 
 
 def _row(cell: Cell) -> dict[str, Any]:
