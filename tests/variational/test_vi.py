@@ -11,6 +11,7 @@ from pyro.infer.autoguide import AutoIAFNormal, AutoLaplaceApproximation, AutoMu
 from scipy import optimize
 
 import pyro_vae as pv
+from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.variational.whole.flow_family import Flow
 from pyro_vae.inference.variational.whole.natural import natural_steps
 from pyro_vae.inference.variational.whole.noise import even_noise
@@ -199,8 +200,10 @@ def test_the_same_seed_gives_the_same_answer_in_either_precision(dtype):
     assert abs(float(found[0].elbo) - LOG_EVIDENCE) < 2e-3
 
 
-@pytest.mark.parametrize("guide", [AutoNormal, AutoMultivariateNormal, AutoIAFNormal])
-def test_pyros_automatic_guides_are_trained(guide):
+@pytest.fixture
+def regression():
+    """Two slopes and a scale, of 60 rows."""
+
     def program(X, y):
         w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         scale = pyro.sample("scale", dist.LogNormal(0.0, 0.5))
@@ -208,15 +211,29 @@ def test_pyros_automatic_guides_are_trained(guide):
             pyro.sample("y", dist.Normal(X @ w, scale), obs=y)
 
     X = torch.randn(60, 2)
-    target = pv.Target(program, (X, X.sum(-1) + torch.randn(60)), plate=None)
+    return pv.Target(program, (X, X.sum(-1) + torch.randn(60)), plate=None)
+
+
+@pytest.mark.parametrize("guide", [AutoNormal, AutoMultivariateNormal])
+def test_pyros_automatic_guides_are_trained(guide, regression):
+    target = regression
     truth = pv.quadrature(target)
-    made = guide(program) if guide is AutoIAFNormal else guide
-    q = pv.vi(target, guide=made, max_gradients=16_000)
+    q = pv.vi(target, guide=guide, max_gradients=16_000)
     assert q.guide == guide.__name__
     assert ((q.mean - truth.mean).abs() < 0.15 * truth.variance.sqrt()).all()
     assert abs(float(q.elbo - truth.log_evidence)) < 0.2
     weights = pv.evidence(target, posterior=q, method="importance", num_samples=2000)
     assert abs(float(weights.log_evidence - truth.log_evidence)) < 0.1
+
+
+def test_a_pyro_flows_density_is_that_of_its_own_trace(regression):
+    guide = AutoIAFNormal(regression.model)
+    q = pv.vi(regression, guide=guide, max_gradients=4_000)
+    assert q.guide == "AutoIAFNormal"
+    u, log_q = GuideSampler(regression, guide).draw(5)
+    torch.testing.assert_close(q.log_prob(u), log_q)
+    assert q.sample((2,)).shape == (2, 1, 3)
+    assert float(q.elbo) < float(pv.quadrature(regression).log_evidence) + STANDARD_ERRORS * float(q.elbo_error)
 
 
 def test_a_spent_budget_is_said(banana):
