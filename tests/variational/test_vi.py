@@ -12,9 +12,11 @@ from scipy import optimize
 
 import pyro_vae as pv
 from pyro_vae.inference.posterior import GuideSampler
+from pyro_vae.inference.variational.whole import stochastic
 from pyro_vae.inference.variational.whole.flow_family import Flow
 from pyro_vae.inference.variational.whole.natural import natural_steps
 from pyro_vae.inference.variational.whole.noise import even_noise
+from pyro_vae.inference.variational.whole.objective import Objective
 from tests.truth import STANDARD_ERRORS, linear_gaussian, linear_gaussian_posterior
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -290,3 +292,13 @@ def test_bad_input_is_refused(banana):
         pv.vi(discrete, torch.tensor(0.0), plate=None)
     with pytest.raises(ValueError, match="latent"):
         pv.vi(lambda x: pyro.sample("x", dist.Normal(0.0, 1.0), obs=x), torch.tensor(0.0), plate=None)
+
+
+def test_an_ascent_that_ended_below_its_start_is_put_back(banana, monkeypatch):
+    start = dist.MultivariateNormal(torch.zeros(1, 2), torch.eye(2).unsqueeze(0))
+    monkeypatch.setattr(stochastic, "_STEP_SIZES", (5.0, 5.0, 5.0))  # so long that it falls
+    search = stochastic.train(banana[0], Flow(start, num_transforms=2), Objective(), name="flow", budget=64 * 50)
+    assert not search.converged.any()
+    assert "put back" in search.reason
+    u = torch.randn(6, 1, 2)
+    torch.testing.assert_close(search.q.log_prob(u), start.log_prob(u))
