@@ -13,6 +13,7 @@ from scipy import optimize
 import pyro_vae as pv
 from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.variational.whole import stochastic
+from pyro_vae.inference.variational.whole.families import LowRank
 from pyro_vae.inference.variational.whole.flow_family import Flow
 from pyro_vae.inference.variational.whole.natural import natural_steps
 from pyro_vae.inference.variational.whole.noise import even_noise
@@ -302,3 +303,14 @@ def test_an_ascent_that_ended_below_its_start_is_put_back(banana, monkeypatch):
     assert "put back" in search.reason
     u = torch.randn(6, 1, 2)
     torch.testing.assert_close(search.q.log_prob(u), start.log_prob(u))
+
+
+def test_a_low_rank_gaussian_far_off_has_no_density_and_raises_nothing():
+    family = LowRank(dist.MultivariateNormal(torch.zeros(2, 4), correlated(4).expand(2, 4, 4)), 2)
+    theta, noise = 0.1 * torch.randn(2, family.num_params), torch.randn(5, 1, 6)
+    u, log_q = family.place(theta, noise)
+    torch.testing.assert_close(log_q, family.distribution(theta).log_prob(u))
+    theta[0, 8:] = 1e200
+    own = family.place(theta, noise)[1]
+    assert own[:, 0].isnan().all()
+    torch.testing.assert_close(own[:, 1], log_q[:, 1])
