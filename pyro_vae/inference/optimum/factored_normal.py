@@ -103,6 +103,10 @@ class FactoredNormal(dist.TorchDistribution):
         parts = (self.loc.expand(*B, L), self.scale.expand(*B, L))
         return FactoredNormal(*parts, self.directions.expand(*B, L, r), self.factor.expand(*B, r, r))
 
+    def member(self, i: int) -> FactoredNormal:
+        """Return the i-th of the first batch dimension."""
+        return FactoredNormal(self.loc[i], self.scale[i], self.directions[i], self.factor[i])
+
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draw with gradients."""
         return self.place(torch.randn(torch.Size(sample_shape) + self.loc.shape).to(self.loc))

@@ -23,12 +23,13 @@ __all__ = ["PathfinderPosterior", "pathfinder"]
 
 _CHECKS = 1000  # draws of the last bound and of k-hat
 _TRIES = 100
+_WEIGHT_STEPS = 20
 
 
 class PathfinderPosterior(dist.MixtureSameFamily):
     """The mixture of each path's best Gaussian, ``batch_shape (N,)``, ``event_shape (L,)``, over the unconstrained u.
 
-    A path's weight is proportional to exp(its ELBO): the weights of the highest bound where the Gaussians lie apart.
+    The weights are those of the mixture's highest ELBO, so that paths to one place share what that place deserves.
 
     Attributes:
         elbo: of the best path's Gaussian, by fresh draws, ``(N,)``, nats.
@@ -207,6 +208,26 @@ def _beside(index: Tensor, part: Tensor) -> Tensor:
     return index.reshape(*index.shape, *[1] * (part.dim() - index.dim()))
 
 
+def _log_weights(log_p: Tensor, log_q: Tensor, elbos: Tensor) -> Tensor:
+    r"""The mixture's weights of the highest ELBO, on the log scale, ``(P, N)``, by steps of the natural gradient.
+
+    :math:`w_i \propto w_i \exp E_{q_i}[\log p - \log \sum_j w_j q_j]`: where the Gaussians lie apart the first step
+    ends at weights proportional to exp(ELBO), and equal Gaussians share those of one.
+
+    Args:
+        log_p: log p at each path's draws, ``(K, P, N)``.
+        log_q: the Gaussians' densities j there, ``(P, K, P, N)``.
+        elbos: each path's, minus infinity where it has no place, ``(P, N)``.
+    """
+    log_w = torch.where(elbos.isfinite() | ~elbos.isfinite().any(0), 0.0, -math.inf).log_softmax(0)
+    for _ in range(_WEIGHT_STEPS):
+        mixed = torch.logsumexp(log_q + log_w[:, None, None], 0)
+        rise = (log_p - mixed).mean(0)
+        log_w = torch.where(rise.isfinite(), log_w + rise, -math.inf)
+        log_w = torch.where(log_w.isfinite().any(0), log_w, 0.0).log_softmax(0)
+    return log_w
+
+
 def _mixture(target: Target, q: FactoredNormal) -> PathfinderPosterior:
     """The paths' Gaussians ``(P, N)`` as one mixture, with bounds by fresh draws."""
     P = q.batch_shape[0]
@@ -214,8 +235,8 @@ def _mixture(target: Target, q: FactoredNormal) -> PathfinderPosterior:
     log_p = log_joint_in_blocks(target, draws.flatten(0, 1)).reshape(draws.shape[:-1])
     log_w = log_p - q.log_prob(draws)
     elbos = torch.where(log_w.isfinite().all(0), log_w.mean(0), -math.inf)
-    logits = torch.where((elbos == -math.inf).all(0), 0.0, elbos)
     each = FactoredNormal(*(part.movedim(0, 1) for part in _parts(q)))  # (N, P)
+    logits = _log_weights(log_p, torch.stack([one.log_prob(draws) for one in map(q.member, range(P))]), elbos)
     found = PathfinderPosterior(dist.Categorical(logits=logits.T, validate_args=False), each, validate_args=False)
     mixed = found.sample((_CHECKS,))
     found.pareto_k = pareto_k(log_joint_in_blocks(target, mixed) - found.log_prob(mixed))

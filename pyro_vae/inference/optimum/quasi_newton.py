@@ -10,7 +10,6 @@ from torch import Tensor
 __all__ = ["History", "QuasiNewton"]
 
 _SUFFICIENT = 1e-4  # share of the promised rise that a step must bring
-_FLATTER = 0.5  # share of the old slope that may be left along a step
 _MOST_TRIES = 25  # evaluations along one direction
 
 
@@ -88,6 +87,7 @@ class QuasiNewton:
         grad: their gradients, ``(*B, L)``, finite.
         history: m, pairs to keep.
         tolerance: a climb has ended where a step promises a smaller rise.
+        flatter: share of the old slope that may be left along a step.
 
     Attributes:
         u: where each function stands, ``(*B, L)``.
@@ -110,11 +110,19 @@ class QuasiNewton:
     """
 
     def __init__(
-        self, u: Tensor, value: Tensor, grad: Tensor, *, history: int = 6, tolerance: float | None = None
+        self,
+        u: Tensor,
+        value: Tensor,
+        grad: Tensor,
+        *,
+        history: int = 6,
+        tolerance: float | None = None,
+        flatter: float = 0.5,
     ) -> None:
-        self.u, self.value, self.grad = u, value, grad
+        self.u, self.value, self.grad = u, value.to(u), grad
         self.history = History(u, history)
         self.tolerance = (1e-6 if u.dtype == torch.float32 else 1e-11) if tolerance is None else tolerance
+        self.flatter = flatter
         self.ended = torch.zeros_like(value, dtype=torch.bool)
         self._fresh = torch.ones_like(self.ended)  # no pair learnt since the start, or since a search failed
         self._turn(torch.ones_like(self.ended))
@@ -150,13 +158,14 @@ class QuasiNewton:
 
     def tell(self, value: Tensor, grad: Tensor) -> Tensor:
         """Take the functions' values ``(*B)`` and gradients ``(*B, L)`` at the trial; return which moved, ``(*B)``."""
+        value, grad = value.to(self.u), grad.to(self.u)
         finite = value.isfinite() & grad.isfinite().all(-1)
         value = torch.where(finite, value, -math.inf)
         grad = torch.where(finite.unsqueeze(-1), grad, 0.0)
         noise = 4 * torch.finfo(value.dtype).eps * self.value.abs()  # rounding is no fall
         rises = finite & (value >= self.value + _SUFFICIENT * self._length * self._slope - noise)
         slope = (grad * self._direction).sum(-1)
-        moved = ~self.ended & rises & (slope.abs() <= _FLATTER * self._slope)
+        moved = ~self.ended & rises & (slope.abs() <= self.flatter * self._slope)
         last = ~self.ended & ~moved & (self._tries >= _MOST_TRIES)
         moved |= last & rises & (value > self.value)  # the search failed, but it is higher here
         failed = last & ~moved

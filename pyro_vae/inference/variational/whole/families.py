@@ -142,7 +142,16 @@ class LowRank(Family):
         loc, factor, scale = self._read(theta)
         own, along = noise.split([loc.shape[-1], self.rank], -1)
         u = loc + scale * own + (factor @ along.movedim(0, -1)).movedim(-1, 0)
-        return u, self.distribution(theta).log_prob(u)
+        return u, self._log_prob(u, loc, factor, scale)
+
+    def _log_prob(self, u: Tensor, loc: Tensor, factor: Tensor, scale: Tensor) -> Tensor:
+        """Log q by Woodbury's identity, NaN where rounding leaves no covariance: torch's own raises for all then."""
+        x, W = (u - loc) / scale, factor / scale.unsqueeze(-1)
+        tril, trouble = torch.linalg.cholesky_ex(torch.eye(self.rank).to(W) + W.mT @ W)
+        along = torch.linalg.solve_triangular(tril, (W.mT @ x.unsqueeze(-1)), upper=False).squeeze(-1)
+        log_det = scale.log().sum(-1) + tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        found = log_normal(x) + 0.5 * along.square().sum(-1) - log_det
+        return torch.where(trouble == 0, found, torch.nan)
 
     def distribution(self, theta: Tensor) -> Any:
         """Return q."""

@@ -69,7 +69,7 @@ def _climb(density: _Density, theta: Tensor, going: Tensor, most: int, found: Se
     value, grad = density(theta)
     lost = ~(value.isfinite() & grad.isfinite().all(-1))
     value, grad = torch.where(lost, 0.0, value), torch.where(lost.unsqueeze(-1), 0.0, grad)
-    climb = QuasiNewton(theta, value, grad, history=10, tolerance=_PROMISE)
+    climb = QuasiNewton(theta, value, grad, history=10, tolerance=_PROMISE, flatter=0.9)
     climb.ended |= ~going | lost
     calls = 1
     while calls < most and not bool(climb.ended.all()):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from pyro_vae.inference.target.blocks import log_joint_in_blocks
 from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.whole.families import Family
 from pyro_vae.inference.variational.whole.noise import even_noise
@@ -21,6 +22,8 @@ _WINDOW = 50  # steps whose bounds are averaged before the step size is judged
 _STEP_SIZES = (1e-2, 3e-3, 1e-3)
 _PATIENCE = (2, 1, 1)  # windows that may stand still
 _PARTICLES = 64
+_JUDGES = 512  # draws that compare the end with the start
+_SLACK = 0.05  # nats by which the end may seem lower
 
 Drawn = tuple[Tensor, Tensor, bool]  # u, log q, and whether log q depends on the parameters by way of u alone
 
@@ -34,23 +37,14 @@ class Ascent:
         num_steps: steps, each of ``particles`` gradients.
         particles: K.
         elbos: the bound of every step, mean over data.
+        reason: how it ended, a sentence.
     """
 
     converged: bool
     num_steps: int
     particles: int
     elbos: list[float] = field(default_factory=list)
-
-    @property
-    def reason(self) -> str:
-        """How it ended, a sentence."""
-        if self.converged:
-            return (
-                f"the bound stands still, to its noise, over {_WINDOW} steps of Adam at the smallest of its step sizes"
-            )
-        return (
-            f"the budget ran out after {self.num_steps} steps of {self.particles} gradients, and the bound still rises"
-        )
+    reason: str = ""
 
 
 def ascend(
@@ -99,6 +93,13 @@ def ascend(
             if height > best:
                 best, error = height, own
     found.converged = still >= patience
+    found.reason = (
+        f"the bound stands still, to its noise, over {_WINDOW} steps of Adam at the smallest of its step sizes"
+    )
+    if not found.converged:
+        found.reason = (
+            f"the budget ran out after {found.num_steps} steps of {K} gradients, and the bound may still rise"
+        )
     with torch.no_grad():
         for p, mean in zip(parameters, averaged, strict=True):
             p.copy_(mean)
@@ -140,5 +141,23 @@ def train(target: Target, family: Family, objective: Objective, *, name: str, bu
     went = ascend(target, [theta], draw, objective, budget=budget)
     converged = torch.full((target.num_data,), went.converged, device=theta.device)
     spent = went.num_steps * went.particles
-    q = family.distribution(theta.detach())
+    theta, worse = theta.detach(), _worse_than_start(target, family, theta.detach(), objective)
+    if bool(worse.any()):
+        theta, converged = torch.where(worse.unsqueeze(-1), 0.0, theta), converged & ~worse
+        went.reason = (
+            f"{went.reason}; {int(worse.sum())} of {len(worse)} ended below their start, and are put back there"
+        )
+    q = family.distribution(theta)
     return Search(q, name, converged, went.reason, spent, went.num_steps, went.num_steps, went.elbos)
+
+
+@torch.no_grad()
+def _worse_than_start(target: Target, family: Family, theta: Tensor, objective: Objective) -> Tensor:
+    """Where the objective over fresh draws is lower than the start's over the same noise, or undefined, ``(N,)``."""
+    unit = 2 * objective.group
+    noise = even_noise(-(-_JUDGES // unit) * unit, family.noise_dim, theta)
+    heights = []
+    for each in (theta, torch.zeros_like(theta)):
+        u, log_q = family.place(each, noise)
+        heights.append(objective(log_joint_in_blocks(target, u) - log_q))
+    return ~(heights[0] >= heights[1] - _SLACK)
