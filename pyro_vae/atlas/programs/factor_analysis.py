@@ -19,16 +19,28 @@ D, FREE = 6, 9  # columns; loadings below the diagonal
 
 def program(y: Tensor) -> None:
     """Loadings, lower triangular with a positive diagonal, and unique variances; scores are integrated out."""
+    loadings, unique = _loadings(y)
+    covariance = loadings @ loadings.mT + torch.diag_embed(unique)
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.MultivariateNormal(y.new_zeros(D), covariance), obs=y)
+
+
+def with_scores(y: Tensor) -> None:
+    """The same posterior of loadings and variances, beside that of the scores: no Cholesky factors for the chains."""
+    loadings, unique = _loadings(y)
+    scores = pyro.sample("scores", dist.Normal(y.new_zeros(len(y), 2), 1.0).to_event(2))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(scores @ loadings.mT, unique.sqrt().unsqueeze(-2)).to_event(1), obs=y)
+
+
+def _loadings(y: Tensor) -> tuple[Tensor, Tensor]:
     top = pyro.sample("top", dist.HalfNormal(y.new_ones(2)).to_event(1))
     below = pyro.sample("below", dist.Normal(y.new_zeros(FREE), 1.0).to_event(1))
     unique = pyro.sample("unique", dist.LogNormal(y.new_full((D,), -1.0), 0.5).to_event(1))
     zero = torch.zeros_like(top[..., :1])
     first = torch.cat([top[..., :1], below[..., :5]], -1)
     second = torch.cat([zero, top[..., 1:], below[..., 5:]], -1)
-    loadings = torch.stack([first, second], -1)  # (D, 2)
-    covariance = loadings @ loadings.mT + torch.diag_embed(unique)
-    with pyro.plate("data", len(y)):
-        pyro.sample("y", dist.MultivariateNormal(y.new_zeros(D), covariance), obs=y)
+    return torch.stack([first, second], -1), unique  # (D, 2), (D,)
 
 
 def data() -> tuple[Tensor]:
@@ -56,5 +68,5 @@ def problem() -> Problem:
         telling=("top[1]", "below[5]"),
         source="Simulated from the model with a fixed seed; Lopes & West 2004, Bayesian model assessment in factor "
         "analysis, Statistica Sinica 14.",
-        find_truth=Stored("factor_analysis", LongChains(kernel=NUTS(target_accept_prob=0.97))),
+        find_truth=Stored("factor_analysis", LongChains(program=with_scores, kernel=NUTS(target_accept_prob=0.97))),
     )

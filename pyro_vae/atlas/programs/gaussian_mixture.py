@@ -25,7 +25,7 @@ def program(x: Tensor) -> None:
     place = pyro.sample("place", dist.Normal(x.new_zeros(K), 4.0).to_event(1))
     width = pyro.sample("width", dist.HalfNormal(x.new_tensor(2.0)))
     with pyro.plate("data", len(x)):
-        component = pyro.sample("component", dist.Categorical(share))
+        component = pyro.sample("component", dist.Categorical(share), infer={"enumerate": "parallel"})
         pyro.sample("x", dist.Normal(place[component], width), obs=x)
 
 
