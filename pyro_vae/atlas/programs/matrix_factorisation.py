@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -52,7 +53,7 @@ def _fold(values: Values) -> Values:
     return _turned(values, torch.stack([along, side * across], -1))
 
 
-def _anyhow(values: Values, which: int) -> Values:
+def _anyhow(which: int, values: Values) -> Values:
     """Every draw turned by an angle of its own, and mirrored in every other image; opposite images cancel."""
     lead = values["row"].shape[:-2]
     angle = 2 * math.pi * torch.rand(lead, generator=torch.Generator().manual_seed(which // 4), dtype=torch.float64)
@@ -64,7 +65,7 @@ def _anyhow(values: Values, which: int) -> Values:
 
 SYMMETRY = Symmetry(
     fold=_fold,
-    images=tuple(lambda values, which=which: _anyhow(values, which) for which in range(IMAGES)),
+    images=tuple(partial(_anyhow, which) for which in range(IMAGES)),
 )
 
 
