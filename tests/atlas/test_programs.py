@@ -133,9 +133,9 @@ def _(z, y):
 
 @formula("gaussian_process")
 def _(z, x, y):
-    kernel = z["amplitude"] ** 2 * np.exp(-((x[:, None] - x) ** 2) / (2 * z["length"] ** 2))
+    kernel = np.exp(-((x[:, None] - x) ** 2) / (2 * z["length"] ** 2))
     covariance = kernel + (z["noise"] ** 2 + 1e-6) * np.eye(len(x))
-    prior = stats.lognorm.logpdf(z["length"], 1) + half(z["amplitude"], 2) + half(z["noise"], 1)
+    prior = stats.lognorm.logpdf(z["length"], 1) + half(z["noise"], 1)
     return prior + stats.multivariate_normal(np.zeros(len(x)), covariance).logpdf(y)
 
 

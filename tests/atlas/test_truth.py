@@ -123,6 +123,13 @@ def test_chains_that_disagree_are_short_or_diverge_are_refused(target):
         Truth.of_chains(target, Draws(missing, good.acceptance))
 
 
+def test_a_grid_that_has_not_resolved_the_posterior_is_refused(target):
+    coarse = pv.quadrature(target, plate=None, resolution=4, max_points=16, tolerance=1e-6)
+    assert float(coarse.error_bound) > 0.05
+    with pytest.raises(ValueError, match=r"a grid with an error bound of at most 0\.05 nats; got"):
+        Truth.of_distribution(target, coarse, how="quadrature")
+
+
 def test_several_posteriors_are_refused():
     def one_a_datum(x):
         with pyro.plate("data", len(x)):
