@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pyro_vae.atlas.truth import Symmetry, Truth
+from pyro_vae.atlas.truth import Symmetry, Truth, Values
 from pyro_vae.evaluation.evidence.evidence import evidence
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Kernel
@@ -25,6 +26,7 @@ class LongChains:
 
     Attributes:
         program: what to sample in place of the target's own program, called with the same arguments.
+        complete: from the draws by site to sites that the sampled program lacks, as by drawing them given the others.
         symmetry: maps under which the posterior is the same.
         kernel: how to move.
         num_samples: draws a chain.
@@ -35,6 +37,7 @@ class LongChains:
     """
 
     program: Program | None = None
+    complete: Callable[[Values], Values] | None = None
     symmetry: Symmetry | None = None
     kernel: Kernel | None = None
     num_samples: int = 2500
@@ -58,7 +61,9 @@ class LongChains:
             warmup_steps=self.warmup_steps,
             num_chains=self.num_chains,
         )
-        truth = Truth.of_chains(target, _of_the_sites(target, draws), symmetry=self.symmetry, min_ess=self.min_ess)
+        truth = Truth.of_chains(
+            target, _of_the_sites(target, draws, self.complete), symmetry=self.symmetry, min_ess=self.min_ess
+        )
         length = {"chains": self.num_chains, "draws": self.num_samples * self.thinning, "seconds": round(draws.seconds)}
         truth = replace(truth, provenance=truth.provenance | length)
         if self.symmetry is not None:  # a bridge from one Gaussian would not see all modes
@@ -67,8 +72,10 @@ class LongChains:
         return replace(truth, log_evidence=float(found.log_evidence), log_evidence_error=float(found.standard_error))
 
 
-def _of_the_sites(target: Target, draws: Draws) -> Draws:
+def _of_the_sites(target: Target, draws: Draws, complete: Callable[[Values], Values] | None) -> Draws:
     """Draws of the target's own sites, from those of whatever program was sampled."""
     found = draws.samples | draws.deterministic
+    if complete is not None:
+        found |= complete(found)
     own = {name: found[name] for name in target.sites}
     return replace(draws, samples=own, deterministic={}, marginals={})

@@ -181,7 +181,7 @@ def test_chains_of_another_program_tell_the_truth_of_this_one():
     exact = pv.analytic(target)
     torch.manual_seed(0)
     run = LongChains(
-        noncentred, kernel=pv.HMC(), num_samples=100, thinning=1, warmup_steps=60, num_chains=8, min_ess=100.0
+        noncentred, kernel=pv.HMC(), num_samples=200, thinning=1, warmup_steps=80, num_chains=8, min_ess=100.0
     )
     truth = run(target)
     found = torch.stack([truth.mean["m"], truth.mean["t"]])
@@ -217,7 +217,7 @@ def test_scales_by_quadrature_and_the_rest_given_them():
     for name in ("s", "z"):
         for part in ("mean", "std", "low", "high"):
             mine, other = (float(getattr(each, part)[name]) for each in (truth, grid))
-            assert mine == pytest.approx(other, abs=0.02 * float(grid.std[name]))
+            assert mine == pytest.approx(other, abs=0.04 * float(grid.std[name]))
 
 
 def test_numbers_have_names():
