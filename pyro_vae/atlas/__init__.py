@@ -13,7 +13,7 @@ from functools import cache
 from importlib import import_module
 
 from pyro_vae.atlas.problem import Problem
-from pyro_vae.atlas.programs import NAMES
+from pyro_vae.atlas.programs import NAMES, UNFINISHED
 from pyro_vae.atlas.truth import Truth
 from pyro_vae.checks import among
 
@@ -21,7 +21,7 @@ __all__ = ["Problem", "Truth", "load", "names"]
 
 
 def names() -> list[str]:
-    """Return the names of the atlas' posteriors, simple ones first.
+    """Return the names of the atlas' posteriors that have a truth, simple ones first.
 
     Example:
         >>> "funnel" in names()
@@ -40,7 +40,7 @@ def load(name: str) -> Problem:
         >>> load("funnel").telling
         ('v', 'x[0]')
     """
-    return _load(among(name, NAMES, "name"))
+    return _load(among(name, (*NAMES, *UNFINISHED), "name"))
 
 
 @cache

@@ -12,7 +12,7 @@ from scipy import integrate, special, stats
 import pyro_vae as pv
 from pyro_vae.atlas.archive import Stored
 from pyro_vae.atlas.chains import LongChains
-from pyro_vae.atlas.programs import NAMES, banana, donut, heavy_tails, local_level, many_modes, two_modes
+from pyro_vae.atlas.programs import NAMES, UNFINISHED, banana, donut, heavy_tails, local_level, many_modes, two_modes
 from pyro_vae.atlas.truth import NUM_DRAWS, number
 from tests.truth import STANDARD_ERRORS
 
@@ -250,11 +250,13 @@ def test_the_density_is_scipys(name):
     problem = pv.atlas.load(name)
     target = problem.target
     torch.manual_seed(2)
-    near = {site: value[:2].to(target.origin) for site, value in problem.truth.draws.items()}
-    u = torch.cat([target.sample_prior(2), target.unconstrain(near)])
+    u = target.sample_prior(2)
+    if name in NAMES:
+        near = {site: value[:2].to(target.origin) for site, value in problem.truth.draws.items()}
+        u = torch.cat([u, target.unconstrain(near)])
     args = [arg.numpy() for arg in problem.args]
     # a fixed Runge-Kutta step is not the solution: it is as near as its step allows, at rates that are not fast
-    u, tolerance = (u[2:], 2e-2) if name == "lotka_volterra" else (u, 1e-6)
+    tolerance = 2e-2 if name == "lotka_volterra" else 1e-6
     sites = {site: value.numpy() for site, value in target.constrain(u).items()}
     found = (target.log_joint(u) - target.log_jacobian(u)).squeeze(-1)
     for s, value in enumerate(found.tolist()):
@@ -262,7 +264,7 @@ def test_the_density_is_scipys(name):
         assert value == pytest.approx(FORMULAE[name](z, *args), rel=tolerance, abs=tolerance)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *UNFINISHED])
 def test_a_program_is_one_posterior_in_double_precision_with_gradients_at_prior_draws(name):
     problem = pv.atlas.load(name)
     target = problem.target
@@ -306,8 +308,13 @@ def test_a_truth_has_the_shapes_of_the_sites_and_its_parts_agree(name):
 
 def test_every_file_of_the_folder_is_listed_once():
     here = {path.stem for path in Path(pv.atlas.programs.__file__).parent.glob("*.py")} - {"__init__"}
-    assert sorted(pv.atlas.names()) == sorted(here)
-    assert len(set(NAMES)) == len(NAMES)
+    assert sorted([*NAMES, *UNFINISHED]) == sorted(here)
+    assert pv.atlas.names() == list(NAMES)
+
+
+def test_a_program_without_a_stored_truth_says_how_to_find_it():
+    with pytest.raises(ValueError, match=f"got none; try python -m pyro_vae.atlas.stored {UNFINISHED[0]}"):
+        _ = pv.atlas.load(UNFINISHED[0]).truth
 
 
 def test_an_unknown_name_is_told_the_nearest():
@@ -479,10 +486,9 @@ def test_ar2_and_seasonal_by_grids_over_their_scales():
     assert float(truth.mean["spread"]) == pytest.approx(weight @ line, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["robust_regression", "lotka_volterra"])
-def test_chains_agree_with_importance_sampling(name):
+def test_chains_agree_with_importance_sampling():
     """A Student-t fitted to the stored draws, wider than they are, weighted by the density: nothing of the chains."""
-    problem = pv.atlas.load(name)
+    problem = pv.atlas.load("robust_regression")
     target, truth = problem.target, problem.truth
     near = target.unconstrain({site: value.to(target.origin) for site, value in truth.draws.items()})[:, 0].numpy()
     q = stats.multivariate_t(near.mean(0), 1.3 * np.cov(near.T), df=5, seed=np.random.default_rng(1))
@@ -505,7 +511,7 @@ def test_chains_agree_with_importance_sampling(name):
 # -- symmetries ------------------------------------------------------------------------------------------------------
 
 FLIPS = {"neural_network": ["a", "c"], "matrix_factorisation": ["row", "column"]}
-EXCHANGES = {"gaussian_mixture": [("share", -1), ("place", -1)], "hidden_markov": [("level", -1)]}
+EXCHANGES = {"gaussian_mixture": [("share", -1), ("place", -1)], "latent_class": [("yes", -2)]}
 
 
 @pytest.mark.parametrize("name", sorted(FLIPS))
@@ -531,7 +537,8 @@ def test_what_may_be_exchanged_has_one_distribution(name):
 def test_a_symmetry_leaves_the_density_as_it_is_and_folds_every_image_to_one(name):
     problem = pv.atlas.load(name)
     target, symmetry = problem.target, problem.find_truth.find.symmetry
-    values = {site: value[:5].to(target.origin) for site, value in problem.truth.draws.items()}
+    torch.manual_seed(6)
+    values = target.constrain(target.sample_prior(5))
 
     def density(each):
         u = target.unconstrain(each)

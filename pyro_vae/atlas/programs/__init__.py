@@ -6,7 +6,6 @@ NAMES = (
     "logistic_regression",
     "poisson_regression",
     "robust_regression",
-    "horseshoe",
     # hierarchies
     "eight_schools_centred",
     "eight_schools_noncentred",
@@ -17,16 +16,12 @@ NAMES = (
     "ar2",
     "local_level",
     "seasonal",
-    "stochastic_volatility",
-    "lotka_volterra",
     "gaussian_process",
     # discrete sites, summed out
     "changepoint",
     "gaussian_mixture",
     "latent_class",
-    "hidden_markov",
     # factors and networks
-    "factor_analysis",
     "matrix_factorisation",
     "neural_network",
     "vae_digit",
@@ -38,4 +33,13 @@ NAMES = (
     "donut",
     "two_modes",
     "many_modes",
+)
+
+# Programs whose long chains have not been run to the end yet: loaded by name, but not listed, as they have no truth.
+UNFINISHED = (
+    "horseshoe",
+    "stochastic_volatility",
+    "lotka_volterra",
+    "hidden_markov",
+    "factor_analysis",
 )
