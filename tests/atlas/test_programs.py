@@ -486,9 +486,10 @@ def test_ar2_and_seasonal_by_grids_over_their_scales():
     assert float(truth.mean["spread"]) == pytest.approx(weight @ line, rel=0.01)
 
 
-def test_chains_agree_with_importance_sampling():
+@pytest.mark.parametrize("name", ["robust_regression", "lotka_volterra"])
+def test_chains_agree_with_importance_sampling(name):
     """A Student-t fitted to the stored draws, wider than they are, weighted by the density: nothing of the chains."""
-    problem = pv.atlas.load("robust_regression")
+    problem = pv.atlas.load(name)
     target, truth = problem.target, problem.truth
     near = target.unconstrain({site: value.to(target.origin) for site, value in truth.draws.items()})[:, 0].numpy()
     q = stats.multivariate_t(near.mean(0), 1.3 * np.cov(near.T), df=5, seed=np.random.default_rng(1))

@@ -16,6 +16,7 @@ NAMES = (
     "ar2",
     "local_level",
     "seasonal",
+    "lotka_volterra",
     "gaussian_process",
     # discrete sites, summed out
     "changepoint",
@@ -39,7 +40,6 @@ NAMES = (
 UNFINISHED = (
     "horseshoe",
     "stochastic_volatility",
-    "lotka_volterra",
     "hidden_markov",
     "factor_analysis",
 )
