@@ -28,7 +28,7 @@ _PARTS = ("mean", "std", "low", "high", "mean_error", "draws")
 
 def write(truth: Truth, path: Path) -> None:
     """Write a truth to ``path``: moments in double precision, reference draws in single."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part in _PARTS:
         values: Values = getattr(truth, part)
         kind = torch.float32 if part == "draws" else torch.float64
@@ -59,7 +59,7 @@ def read(name: str) -> Truth:
             raise ValueError(say(f"a stored truth of {name!r}", "none", f"python -m pyro_vae.atlas.stored {name}"))
         with np.load(path, allow_pickle=False) as archive:
             words = json.loads(str(archive["words"]))
-            parts: dict[str, Values] = {part: {} for part in _PARTS}
+            parts: dict[str, Any] = {part: {} for part in _PARTS}
             for key in archive.files:
                 part, _, site = key.partition("/")
                 if site:

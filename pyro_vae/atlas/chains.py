@@ -61,7 +61,9 @@ class LongChains:
             warmup_steps=self.warmup_steps,
             num_chains=self.num_chains,
         )
-        truth = Truth.of_chains(target, self._of_the_sites(target, draws), symmetry=self.symmetry, min_ess=self.min_ess)
+        truth = Truth.of_chains(
+            target, _of_the_sites(target, draws, self.complete), symmetry=self.symmetry, min_ess=self.min_ess
+        )
         length = {"chains": self.num_chains, "draws": self.num_samples * self.thinning, "seconds": round(draws.seconds)}
         truth = replace(truth, provenance=truth.provenance | length)
         if self.symmetry is not None:  # a bridge from one Gaussian would not see all modes
@@ -69,10 +71,11 @@ class LongChains:
         found = evidence(sampled, posterior=draws, method="bridge")
         return replace(truth, log_evidence=float(found.log_evidence), log_evidence_error=float(found.standard_error))
 
-    def _of_the_sites(self, target: Target, draws: Draws) -> Draws:
-        """Draws of the target's own sites, from those of whatever program was sampled."""
-        values = {name: value.squeeze(2) for name, value in (draws.samples | draws.deterministic).items()}
-        if self.complete is not None:
-            values |= self.complete(values)
-        own = {name: values[name].unsqueeze(2) for name in target.sites}
-        return replace(draws, samples=own, deterministic={}, marginals={})
+
+def _of_the_sites(target: Target, draws: Draws, complete: Callable[[Values], Values] | None) -> Draws:
+    """Draws of the target's own sites, from those of whatever program was sampled."""
+    found = draws.samples | draws.deterministic
+    if complete is not None:
+        found |= complete(found)
+    own = {name: found[name] for name in target.sites}
+    return replace(draws, samples=own, deterministic={}, marginals={})

@@ -23,6 +23,7 @@ Values = dict[str, Tensor]
 NUM_DRAWS = 1000  # reference draws kept of each posterior
 _MOST_DRAWS = 100_000  # for quantiles that have no formula
 _MOST_NUMBERS = 1_000_000  # of all of them together
+_MOST_ERROR = 0.05  # of a grid's evidence, nats
 _SEED = 20261128
 _NORMAL_95 = 1.6448536269514722
 
@@ -141,7 +142,7 @@ class Truth:
             how: "closed form", "quadrature" or "enumeration".
 
         Raises:
-            ValueError: if there are several posteriors.
+            ValueError: if there are several posteriors, or a grid's error bound is above a twentieth of a nat.
 
         Example:
             >>> import pyro, pyro.distributions as dist, pyro_vae as pv
@@ -329,7 +330,15 @@ def _own_moments(target: Target, posterior: Any) -> dict[str, Values]:
 
 
 def grid_moments(target: Target, posterior: QuadraturePosterior) -> dict[str, Values]:
-    """Mean and standard deviation of the constrained sites, summed over the grid."""
+    """Mean and standard deviation of the constrained sites, summed over the grid.
+
+    Raises:
+        ValueError: if the grid has not resolved the posterior.
+    """
+    bound = float(posterior.error_bound)
+    if not bound <= _MOST_ERROR:
+        remedy = "more points (max_points), or fewer latent numbers"
+        raise ValueError(say(f"a grid with an error bound of at most {_MOST_ERROR} nats", f"{bound:.3g}", remedy))
     shapes = {name: value.shape for name, value in target.constrain(target.origin).items()}
 
     def flat(u: Tensor) -> Tensor:

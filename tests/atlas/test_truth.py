@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 import pyro_vae as pv
-from pyro_vae.atlas import archive
+from pyro_vae.atlas import archive, chains
 from pyro_vae.atlas.archive import Stored
 from pyro_vae.atlas.chains import LongChains
 from pyro_vae.atlas.scales import GivenScales
@@ -123,6 +123,13 @@ def test_chains_that_disagree_are_short_or_diverge_are_refused(target):
         Truth.of_chains(target, Draws(missing, good.acceptance))
 
 
+def test_a_grid_that_has_not_resolved_the_posterior_is_refused(target):
+    coarse = pv.quadrature(target, plate=None, resolution=4, max_points=16, tolerance=1e-6)
+    assert float(coarse.error_bound) > 0.05
+    with pytest.raises(ValueError, match=r"a grid with an error bound of at most 0\.05 nats; got"):
+        Truth.of_distribution(target, coarse, how="quadrature")
+
+
 def test_several_posteriors_are_refused():
     def one_a_datum(x):
         with pyro.plate("data", len(x)):
@@ -156,7 +163,7 @@ def test_a_symmetry_makes_one_truth_of_chains_in_different_modes():
     assert 0.4 < float((truth.draws["z"][:, 0] > 0).double().mean()) < 0.6
 
 
-def test_chains_of_another_program_tell_the_truth_of_this_one():
+def test_chains_of_another_program_tell_the_truth_of_this_one(monkeypatch):
     """The wanted site is a deterministic one of what is sampled; the evidence comes by the bridge."""
 
     def centred(y):
@@ -172,11 +179,17 @@ def test_chains_of_another_program_tell_the_truth_of_this_one():
 
     target = pv.Target(centred, torch.tensor(1.5).double(), plate=None)
     exact = pv.analytic(target)
+
+    def perfect(sampled, *, num_samples, num_chains, **settings):
+        """Chains without any autocorrelation, in place of minutes of NUTS."""
+        assert settings["kernel"].target_accept_prob == 0.9
+        u = pv.analytic(sampled).sample((num_chains, num_samples)).squeeze(2)
+        samples = {"m": u[..., :1], "e": u[..., 1:]}
+        return Draws(samples, torch.ones(8, 1), deterministic={"t": samples["m"] + 2.0 * samples["e"]})
+
+    monkeypatch.setattr(chains, "mcmc", perfect)
     torch.manual_seed(0)
-    run = LongChains(
-        noncentred, kernel=pv.HMC(), num_samples=100, thinning=1, warmup_steps=60, num_chains=8, min_ess=100.0
-    )
-    truth = run(target)
+    truth = LongChains(noncentred)(target)
     found = torch.stack([truth.mean["m"], truth.mean["t"]])
     error = torch.stack([truth.mean_error["m"], truth.mean_error["t"]])
     assert bool(((found - exact.mean[0]).abs() < STANDARD_ERRORS * error).all())
@@ -210,7 +223,7 @@ def test_scales_by_quadrature_and_the_rest_given_them():
     for name in ("s", "z"):
         for part in ("mean", "std", "low", "high"):
             mine, other = (float(getattr(each, part)[name]) for each in (truth, grid))
-            assert mine == pytest.approx(other, abs=0.02 * float(grid.std[name]))
+            assert mine == pytest.approx(other, abs=0.04 * float(grid.std[name]))
 
 
 def test_numbers_have_names():

@@ -16,7 +16,6 @@ NAMES = (
     "logistic_regression",
     "poisson_regression",
     "robust_regression",
-    "horseshoe",
     # hierarchies
     "eight_schools_centred",
     "eight_schools_noncentred",
@@ -34,9 +33,7 @@ NAMES = (
     "changepoint",
     "gaussian_mixture",
     "latent_class",
-    "hidden_markov",
     # factors and networks
-    "factor_analysis",
     "matrix_factorisation",
     "neural_network",
     "vae_digit",
@@ -50,9 +47,15 @@ NAMES = (
     "many_modes",
 )
 
+# Programs whose long chains have not been run to the end yet: loaded by name, but not listed, as they have no truth.
+UNFINISHED = (
+    "horseshoe",
+    "hidden_markov",
+    "factor_analysis",
+)
 
 def names() -> list[str]:
-    """Return the names of the atlas' posteriors, simple ones first.
+    """Return the names of the atlas' posteriors that have a truth, simple ones first.
 
     Example:
         >>> "funnel" in names()
@@ -71,7 +74,7 @@ def load(name: str) -> Problem:
         >>> load("funnel").telling
         ('v', 'x[0]')
     """
-    return _load(among(name, NAMES, "name"))
+    return _load(among(name, (*NAMES, *UNFINISHED), "name"))
 
 
 @cache

@@ -21,7 +21,7 @@ def program(y: Tensor) -> None:
     T = len(y)
     early = pyro.sample("early", dist.Gamma(y.new_tensor(SHAPE), y.new_tensor(RATE)))
     late = pyro.sample("late", dist.Gamma(y.new_tensor(SHAPE), y.new_tensor(RATE)))
-    change = pyro.sample("change", dist.Categorical(logits=y.new_zeros(T)))
+    change = pyro.sample("change", dist.Categorical(logits=y.new_zeros(T)), infer={"enumerate": "parallel"})
     with pyro.plate("data", T):
         pyro.sample("y", dist.Poisson(torch.where(torch.arange(T) < change, early, late)), obs=y)
 

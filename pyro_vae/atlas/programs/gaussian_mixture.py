@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import permutations
 
 import pyro
@@ -25,7 +26,7 @@ def program(x: Tensor) -> None:
     place = pyro.sample("place", dist.Normal(x.new_zeros(K), 4.0).to_event(1))
     width = pyro.sample("width", dist.HalfNormal(x.new_tensor(2.0)))
     with pyro.plate("data", len(x)):
-        component = pyro.sample("component", dist.Categorical(share))
+        component = pyro.sample("component", dist.Categorical(share), infer={"enumerate": "parallel"})
         pyro.sample("x", dist.Normal(place[component], width), obs=x)
 
 
@@ -41,13 +42,13 @@ def _fold(values: Values) -> Values:
     return values | {name: values[name].gather(-1, order) for name in ("share", "place")}
 
 
-def _relabelled(values: Values, order: tuple[int, ...]) -> Values:
+def _relabelled(order: tuple[int, ...], values: Values) -> Values:
     return values | {name: values[name][..., list(order)] for name in ("share", "place")}
 
 
 SYMMETRY = Symmetry(
     fold=_fold,
-    images=tuple(lambda values, order=order: _relabelled(values, order) for order in permutations(range(K))),
+    images=tuple(partial(_relabelled, order) for order in permutations(range(K))),
 )
 
 

@@ -25,7 +25,7 @@ def program(y: Tensor) -> None:
     state: Tensor | None = None
     for t in pyro.markov(range(T)):
         share = y.new_full((2,), 0.5) if state is None else move[state]
-        state = pyro.sample(f"state_{t}", dist.Categorical(share))
+        state = pyro.sample(f"state_{t}", dist.Categorical(share), infer={"enumerate": "parallel"})
         pyro.sample(f"y_{t}", dist.Normal(level[state], noise), obs=y[t])
 
 

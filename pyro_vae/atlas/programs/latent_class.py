@@ -22,7 +22,8 @@ def program(y: Tensor) -> None:
     share = pyro.sample("share", dist.Beta(y.new_tensor(2.0), y.new_tensor(2.0)))
     yes = pyro.sample("yes", dist.Beta(y.new_ones(2, ITEMS), 1.0).to_event(2))
     with pyro.plate("data", len(y)):
-        member = pyro.sample("member", dist.Categorical(torch.stack([share, 1 - share], -1)))
+        shares = torch.stack([share, 1 - share], -1)
+        member = pyro.sample("member", dist.Categorical(shares), infer={"enumerate": "parallel"})
         pyro.sample("y", dist.Bernoulli(yes[member]).to_event(1), obs=y)
 
 

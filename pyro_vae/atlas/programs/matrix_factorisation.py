@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -52,21 +53,19 @@ def _fold(values: Values) -> Values:
     return _turned(values, torch.stack([along, side * across], -1))
 
 
-def _anyhow(values: Values, which: int) -> Values:
+def _anyhow(which: int, values: Values) -> Values:
     """Every draw turned by an angle of its own, and mirrored in every other image; opposite images cancel."""
-    n = len(values["row"])
-    angle = 2 * math.pi * torch.rand(n, generator=torch.Generator().manual_seed(which // 4), dtype=torch.float64)
+    lead = values["row"].shape[:-2]
+    angle = 2 * math.pi * torch.rand(lead, generator=torch.Generator().manual_seed(which // 4), dtype=torch.float64)
     angle = angle + math.pi * (which % 4 // 2)
     mirror = -1.0 if which % 2 else 1.0
     cos, sin = angle.cos(), angle.sin()
-    q = torch.stack([torch.stack([cos, sin], -1), mirror * torch.stack([-sin, cos], -1)], -2)
-    lead = values["row"].dim() - 3
-    return _turned(values, q.reshape(n, *(1,) * lead, RANK, RANK))
+    return _turned(values, torch.stack([torch.stack([cos, sin], -1), mirror * torch.stack([-sin, cos], -1)], -2))
 
 
 SYMMETRY = Symmetry(
     fold=_fold,
-    images=tuple(lambda values, which=which: _anyhow(values, which) for which in range(IMAGES)),
+    images=tuple(partial(_anyhow, which) for which in range(IMAGES)),
 )
 
 

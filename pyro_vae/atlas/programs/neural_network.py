@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import permutations, product
 
 import pyro
@@ -44,14 +45,14 @@ def _fold(values: Values) -> Values:
     return {name: value.gather(-1, order) for name, value in turned.items()}
 
 
-def _image(values: Values, order: tuple[int, ...], signs: tuple[float, ...]) -> Values:
+def _image(order: tuple[int, ...], signs: tuple[float, ...], values: Values) -> Values:
     return {name: value[..., list(order)] * value.new_tensor(signs) for name, value in values.items()}
 
 
 SYMMETRY = Symmetry(
     fold=_fold,
     images=tuple(
-        lambda values, order=order, signs=signs: _image(values, order, signs)
+        partial(_image, order, signs)
         for order in permutations(range(UNITS))
         for signs in product((1.0, -1.0), repeat=UNITS)
     ),

@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_vae.atlas.archive import Stored
 from pyro_vae.atlas.chains import LongChains
 from pyro_vae.atlas.problem import Problem
+from pyro_vae.inference.mcmc.kernels.nuts import NUTS
 
 __all__ = ["problem"]
 
@@ -71,5 +72,7 @@ def problem() -> Problem:
         telling=("sigma", "h[49]"),
         source="Simulated from the model with a fixed seed; Kim, Shephard & Chib 1998, Stochastic volatility, "
         "Review of Economic Studies 65.",
-        find_truth=Stored("stochastic_volatility", LongChains(program=noncentred)),
+        find_truth=Stored(
+            "stochastic_volatility", LongChains(program=noncentred, kernel=NUTS(target_accept_prob=0.99))
+        ),
     )

@@ -48,9 +48,9 @@ def problem() -> Problem:
         model=program,
         args=data(),
         why=(
-            "The posterior that an amortised guide has to approximate, for one image. Most are small, bent a little and "
-            "nearly Gaussian; this 1 has two codes far apart, because the decoder draws it in two ways. A "
-            "Gaussian fitted to this one image is the best that amortisation can reach, and it takes one code, or both and all "
+            "The posterior that an amortised guide has to approximate, for one image. Most are small, bent a little "
+            "and nearly Gaussian; this 1 has two codes far apart, because the decoder draws it in two ways. A Gaussian "
+            "fitted to this one image is the best that amortisation can reach, and it takes one code, or both and all "
             "that lies between."
         ),
         telling=("z[0]", "z[1]"),

@@ -25,7 +25,7 @@ _ANNEALED = 24  # chains of annealing
 _TEMPERATURES = {None: 200, "chains": 300}  # by where it starts; short of what would be compiled
 _MAX_RHAT = 1.02
 _MAX_K = 0.7
-_PATHS = 16
+_PATHS = 64  # of one posterior; fewer of many
 _NUM_CHAINS = 6
 _STARTS = 100  # draws of the paths, of which chains start from some that lie apart
 _DRAWS = 4000  # of the paths, to be weighed
@@ -80,7 +80,7 @@ def independent_reference(
 
     1. The closed form or quadrature, where there is one: then nothing else is needed.
     2. Else annealed importance sampling from the prior, which reaches all modes but the narrow ones.
-    3. Importance sampling from sixteen of Pathfinder's paths, which find those: taken where it proves more evidence.
+    3. Importance sampling from many of Pathfinder's paths, which find those: taken where it proves more evidence.
        For data that both leave unresolved, annealing from a Gaussian fitted to chains.
     4. Chains that start on those paths: of a whole program always, since its moments may be off where hardly any
        evidence is missing (the neck of a funnel), and of those data of a plate that are still unresolved.
@@ -101,7 +101,7 @@ def independent_reference(
     known = _exact(target, tolerance)
     if known is not None and bool(known.resolved.all()):
         return Reference.of(known, target.num_data)
-    paths = pathfinder(target, num_paths=_PATHS)
+    paths = pathfinder(target, num_paths=max(4, min(_PATHS, 4096 // target.num_data)))
     if known is None:
         known = _without_exact(target, paths, tolerance)
     rows = (~known.resolved).nonzero().flatten() if target.per_datum else torch.arange(target.num_data)

@@ -76,7 +76,7 @@ def pathfinder(
     with the highest ELBO, by ``num_elbo_draws`` draws, is the path's answer. It costs about as much as the mode, and,
     unlike Laplace's, it need not lie there.
 
-    Latents of a data plate start from the prior, the posterior of a whole program uniform on (-2, 2), as chains do.
+    Paths start uniform on (-2, 2), as chains do; those of latents in a data plate by turns from the prior, too.
 
     Source: Zhang, Carpenter, Gelman & Vehtari 2022, "Pathfinder: parallel quasi-Newton variational inference", JMLR
     23(306), algorithms 1 to 5.
@@ -134,9 +134,10 @@ def starts(target: Target, num_paths: int) -> tuple[Tensor, Tensor, Tensor, int]
     """
 
     def fresh() -> Tensor:
+        u = target.origin.new_empty(num_paths, *target.origin.shape).uniform_(-2, 2)
         if target.per_datum:
-            return target.sample_prior(num_paths)
-        return target.origin.new_empty(num_paths, *target.origin.shape).uniform_(-2, 2)
+            u[::2] = target.sample_prior(len(u[::2]))
+        return u
 
     u = fresh()
     for tried in range(1, _TRIES + 1):
