@@ -84,11 +84,12 @@ def run(
         tuple(positive_integer(seed, "a seed", minimum=0) for seed in seeds),
         None if path is None else Path(path),
     )
-    if not plan.keys("") or not (problems is None or callable(problems) or isinstance(problems, Target) or problems):
+    own = callable(problems) or isinstance(problems, Target)
+    if not (plan.routes and plan.budgets and plan.seeds and (own or problems is None or problems)):
         raise ValueError(say("at least one posterior, route, budget and seed", "none", "leaving them out"))
     if callable(problems) or isinstance(problems, Target):
-        own = own_problem(problems, x, truth=truth, telling=telling)
-        return Atlas(tuple(_run([own.name], lambda name: own, plan, jobs=1, progress=progress)), {own.name: own})
+        one = own_problem(problems, x, truth=truth, telling=telling)
+        return Atlas(tuple(_run([one.name], lambda name: one, plan, jobs=1, progress=progress)), {one.name: one})
     if x is not None or truth is not None or telling is not None:
         raise ValueError(say("a program of one's own beside x, truth or telling", f"{problems!r}", "the program"))
     listed = names() if problems is None else [among(name, names(), "a posterior") for name in _listed(problems)]

@@ -134,7 +134,11 @@ def test_cost_counts_chains_and_temperatures():
 def test_chains_are_trusted_where_they_agree_and_undecided_where_they_are_short():
     torch.manual_seed(0)
     good = torch.randn(4, 500, 1, dtype=torch.float64)
-    for draws, expected in ((good, "trust"), (good[:, :30], "undecided"), (good + torch.arange(4.0)[:, None, None], "do not trust")):
+    for draws, expected in (
+        (good, "trust"),
+        (good[:, :30], "undecided"),
+        (good + torch.arange(4.0)[:, None, None], "do not trust"),
+    ):
         assert cells._of_chains(pv.Draws({"mean": draws}, acceptance=torch.ones(4, 1))) == expected
 
 

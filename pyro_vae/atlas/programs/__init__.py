@@ -16,6 +16,7 @@ NAMES = (
     "logistic_regression",
     "poisson_regression",
     "robust_regression",
+    "horseshoe",
     # hierarchies
     "eight_schools_centred",
     "eight_schools_noncentred",
@@ -49,10 +50,10 @@ NAMES = (
 
 # Programs whose long chains have not been run to the end yet: loaded by name, but not listed, as they have no truth.
 UNFINISHED = (
-    "horseshoe",
     "hidden_markov",
     "factor_analysis",
 )
+
 
 def names() -> list[str]:
     """Return the names of the atlas' posteriors that have a truth, simple ones first.

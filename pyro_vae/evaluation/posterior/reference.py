@@ -21,11 +21,10 @@ from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["Reference", "independent_reference"]
 
-_ANNEALED = 24  # chains of annealing
 _TEMPERATURES = {None: 200, "chains": 300}  # by where it starts; short of what would be compiled
 _MAX_RHAT = 1.02
 _MAX_K = 0.7
-_PATHS = 64  # of one posterior; fewer of many
+_PATHS = 100  # of one posterior; fewer of many
 _NUM_CHAINS = 6
 _STARTS = 100  # draws of the paths, of which chains start from some that lie apart
 _DRAWS = 4000  # of the paths, to be weighed
@@ -124,7 +123,8 @@ def _exact(target: Target, tolerance: float) -> Evidence | None:
 
 def _annealed(target: Target, start: Any, tolerance: float) -> Evidence:
     """Evidence by annealing from the prior (``start=None``), or from a Gaussian fitted to pilot chains ("chains")."""
-    settings: dict[str, Any] = {"num_chains": _ANNEALED, "num_temperatures": _TEMPERATURES[start]}
+    num_chains = max(24, min(96, 4800 // target.num_data))
+    settings: dict[str, Any] = {"num_chains": num_chains, "num_temperatures": _TEMPERATURES[start]}
     return evidence(target, method="ais", start=start, tolerance=2 * tolerance, **settings)
 
 
@@ -143,7 +143,7 @@ def _without_exact(target: Target, paths: PathfinderPosterior, tolerance: float)
 
 
 def _climbed(target: Target, known: Evidence, paths: PathfinderPosterior, tolerance: float) -> Evidence:
-    """The evidence by Pathfinder's weights where it is surely larger, or annealing has not resolved it.
+    """The evidence by Pathfinder's weights where it is surely larger, or no smaller and known more closely.
 
     Both estimates are lower bounds in expectation. Annealing from the prior misses a mode that is too narrow to be
     noticed before the last temperatures; a climb finds it.
@@ -152,7 +152,8 @@ def _climbed(target: Target, known: Evidence, paths: PathfinderPosterior, tolera
     error = (w.log_evidence_error.square() + known.standard_error.square()).sqrt()
     sure = (w.pareto_k <= _MAX_K) & (w.log_evidence_error < 2 * tolerance)
     more = w.log_evidence - known.log_evidence
-    taken = sure & ((more > 3 * error) | ~known.resolved & (more > 0))
+    closer = ~known.resolved | (w.log_evidence_error < known.standard_error)
+    taken = sure & ((more > 3 * error) | (closer & (more > -error)))
     if not bool(taken.any()):
         return known
     value = torch.where(taken, w.log_evidence, known.log_evidence)
@@ -161,7 +162,7 @@ def _climbed(target: Target, known: Evidence, paths: PathfinderPosterior, tolera
 
 
 def _apart(u: Tensor, count: int) -> Tensor:
-    """So many of the draws u ``(S, N, L)`` of each posterior that lie far apart: each the furthest from those before."""
+    """Of the draws u ``(S, N, L)`` of each posterior so many that lie apart: each the furthest from those before."""
     scaled = (u - u.mean(0)) / u.std(0).clamp_min(1e-12)
     every = torch.arange(u.shape[1], device=u.device)
     chosen = [scaled.norm(dim=-1).argmin(0)]  # (N,)

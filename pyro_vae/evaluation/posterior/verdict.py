@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_number, say
@@ -109,8 +110,9 @@ def verdict(
 
     1. *undecided*: the reference has not converged (its error is above the tolerance, or the chains' R-hat and ESS
        fail), or is itself below what the weights prove, and so has missed something;
-    2. *do not trust*: the reference finds mass that the weights do not (more than the tolerance and three errors), or
-       k-hat is above 0.7, or fewer than 200 draws are effective;
+    2. *do not trust*: the reference finds mass that the weights do not (more than the tolerance and three errors;
+       between one error and three, and without chains that know better, it is *undecided*), or k-hat is above 0.7, or
+       fewer than 200 draws are effective;
     3. *trust*: q's mean is within ``max_mean_shift`` standard deviations of the re-weighted one in every latent number
        and its standard deviation within a factor ``max_std_ratio``;
     4. *trust after re-weighting*: otherwise; the re-weighted moments are in ``weights.mean`` and ``weights.std``.
@@ -184,6 +186,7 @@ class _Facts:
     ratio: Tensor
     k: Tensor
     ess: Tensor
+    by_chains: Tensor  # whether chains that have converged know the moments
     noise: Tensor  # standard error of the reference's mean, in posterior standard deviations
 
     def by_datum(self) -> Iterator[dict[str, float]]:
@@ -198,6 +201,7 @@ def _facts(target: Target, w: Weights, reference: Reference) -> _Facts:
     known = reference.evidence
     mean, std, noise = w.mean.clone(), w.std.clone(), w.ess.rsqrt()
     ready, off, off_ratio = known.resolved.clone(), 0 * w.ess, 0 * w.ess + 1
+    by_chains = torch.zeros_like(ready)
     if reference.draws is not None:
         rows, good = reference.rows, reference.converged
         part = target.rows(rows) if len(rows) < target.num_data else target
@@ -205,7 +209,7 @@ def _facts(target: Target, w: Weights, reference: Reference) -> _Facts:
         taken = rows[good]
         mean[taken], std[taken] = (moment[good].to(mean) for moment in joined_moments(part, seen))
         noise[taken] = 0 if seen.ess is None else seen.ess[good].rsqrt().to(noise)
-        ready[taken] = True
+        ready[taken] = by_chains[taken] = True
         between = furthest(w.mean, w.std, mean, std)
         off[taken], off_ratio[taken] = between[0][taken], between[1][taken]
     shift, ratio = furthest(w.own_mean, w.own_std, mean, std)
@@ -213,7 +217,7 @@ def _facts(target: Target, w: Weights, reference: Reference) -> _Facts:
     missing = missing.masked_fill(ready & ~known.resolved, math.nan)  # the chains alone decide there
     error = (known.standard_error.square() + w.log_evidence_error.square()).sqrt()
     gap = known.log_evidence - w.elbo
-    return _Facts(ready, gap, missing, error, shift, off, off_ratio, ratio, w.pareto_k, w.ess, noise)
+    return _Facts(ready, gap, missing, error, shift, off, off_ratio, ratio, w.pareto_k, w.ess, by_chains, noise)
 
 
 def _judge(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
@@ -232,6 +236,11 @@ def _judge(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
             f["missing"] > sure,
             DO_NOT_TRUST,
             f"q misses mass: the reference finds {f['missing']:.2f} nats more than q's draws can",
+        ),
+        (
+            not f["by_chains"] and f["missing"] > limits.tolerance + f["missing_error"],
+            UNDECIDED,
+            f"the reference finds {f['missing']:.2f} +- {f['missing_error']:.2f} nats more than q's draws can",
         ),
         (not f["k"] <= _MAX_K, DO_NOT_TRUST, f"k-hat is {f['k']:.2f}: q's tails are too light to say how wrong it is"),
         (not f["ess"] >= _MIN_ESS, DO_NOT_TRUST, f"only {f['ess']:.0f} of q's draws are effective"),
