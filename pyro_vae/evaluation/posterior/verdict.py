@@ -110,9 +110,9 @@ def verdict(
 
     1. *undecided*: the reference has not converged (its error is above the tolerance, or the chains' R-hat and ESS
        fail), or is itself below what the weights prove, and so has missed something;
-    2. *do not trust*: the reference finds mass that the weights do not (more than the tolerance and three errors;
-       between one error and three, and without chains that know better, it is *undecided*), or k-hat is above 0.7, or
-       fewer than 200 draws are effective;
+    2. *do not trust*: the reference finds mass that the weights do not (more than the tolerance and three errors), or
+       k-hat is above 0.7, or fewer than 200 draws are effective; *undecided*: the reference finds more by the tolerance
+       and one error, and no chains know better;
     3. *trust*: q's mean is within ``max_mean_shift`` standard deviations of the re-weighted one in every latent number
        and its standard deviation within a factor ``max_std_ratio``;
     4. *trust after re-weighting*: otherwise; the re-weighted moments are in ``weights.mean`` and ``weights.std``.
@@ -237,13 +237,13 @@ def _judge(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
             DO_NOT_TRUST,
             f"q misses mass: the reference finds {f['missing']:.2f} nats more than q's draws can",
         ),
+        (not f["k"] <= _MAX_K, DO_NOT_TRUST, f"k-hat is {f['k']:.2f}: q's tails are too light to say how wrong it is"),
+        (not f["ess"] >= _MIN_ESS, DO_NOT_TRUST, f"only {f['ess']:.0f} of q's draws are effective"),
         (
             not f["by_chains"] and f["missing"] > limits.tolerance + f["missing_error"],
             UNDECIDED,
             f"the reference finds {f['missing']:.2f} +- {f['missing_error']:.2f} nats more than q's draws can",
         ),
-        (not f["k"] <= _MAX_K, DO_NOT_TRUST, f"k-hat is {f['k']:.2f}: q's tails are too light to say how wrong it is"),
-        (not f["ess"] >= _MIN_ESS, DO_NOT_TRUST, f"only {f['ess']:.0f} of q's draws are effective"),
         (
             f["shift_of_weights"] > limits.mean_shift + 3 * f["noise"],
             DO_NOT_TRUST,
