@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same at run time, and a test compares them
+    from pyro_vae import atlas as atlas
     from pyro_vae import datasets as datasets
     from pyro_vae import guides as guides
     from pyro_vae import infer as infer
@@ -72,18 +73,23 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.inference.optimum.mode import ModePosterior as ModePosterior
     from pyro_vae.inference.optimum.mode import laplace as laplace
     from pyro_vae.inference.optimum.mode import maximum_a_posteriori as maximum_a_posteriori
+    from pyro_vae.inference.optimum.pathfinder import PathfinderPosterior as PathfinderPosterior
+    from pyro_vae.inference.optimum.pathfinder import pathfinder as pathfinder
     from pyro_vae.inference.target.target import Target as Target
     from pyro_vae.inference.variational import objectives as objectives
     from pyro_vae.inference.variational.coordinate_ascent import MeanFieldPosterior as MeanFieldPosterior
     from pyro_vae.inference.variational.coordinate_ascent import coordinate_ascent as coordinate_ascent
     from pyro_vae.inference.variational.fit import History as History
     from pyro_vae.inference.variational.fit import fit as fit
+    from pyro_vae.inference.variational.whole.result import VIPosterior as VIPosterior
+    from pyro_vae.inference.variational.whole.vi import vi as vi
     from pyro_vae.model import Model as Model
     from pyro_vae.systems.adversaries.adversarial import AdversarialHistory as AdversarialHistory
     from pyro_vae.systems.adversaries.adversarial import AdversarialWarning as AdversarialWarning
     from pyro_vae.systems.adversaries.adversarial import fit_adversarial as fit_adversarial
 
 _HOMES = {
+    "atlas": "pyro_vae.atlas",
     "datasets": "pyro_vae.datasets",
     "guides": "pyro_vae.guides",
     "infer": "pyro_vae.infer",
@@ -147,11 +153,15 @@ _HOMES = {
     "ModePosterior": "pyro_vae.inference.optimum.mode",
     "laplace": "pyro_vae.inference.optimum.mode",
     "maximum_a_posteriori": "pyro_vae.inference.optimum.mode",
+    "PathfinderPosterior": "pyro_vae.inference.optimum.pathfinder",
+    "pathfinder": "pyro_vae.inference.optimum.pathfinder",
     "QuadraturePosterior": "pyro_vae.inference.exact.quadrature",
     "quadrature": "pyro_vae.inference.exact.quadrature",
     "Target": "pyro_vae.inference.target.target",
     "History": "pyro_vae.inference.variational.fit",
     "fit": "pyro_vae.inference.variational.fit",
+    "VIPosterior": "pyro_vae.inference.variational.whole.result",
+    "vi": "pyro_vae.inference.variational.whole.vi",
     "Model": "pyro_vae.model",
     "AdversarialHistory": "pyro_vae.systems.adversaries.adversarial",
     "AdversarialWarning": "pyro_vae.systems.adversaries.adversarial",

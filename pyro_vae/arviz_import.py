@@ -10,8 +10,10 @@ import warnings
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-__all__ = ["arviz", "from_groups", "pareto_shape"]
+__all__ = ["arviz", "from_groups", "pareto_k", "pareto_shape"]
 
 
 def arviz() -> Any:
@@ -58,6 +60,28 @@ def from_groups(groups: dict[str, dict[str, np.ndarray]], dims: dict[str, dict[s
     for other in made[1:]:
         made[0].update(other)
     return made[0]
+
+
+def pareto_k(log_weights: Tensor) -> Tensor:
+    """Shape of a generalised Pareto distribution fitted to the largest weights, ``(N,)``, by ArviZ.
+
+    Weights that are constant to 1e-3 nats (q is the posterior, up to rounding) have no tail: 0.
+
+    Source: Vehtari, Simpson, Gelman, Yao & Gabry 2024, "Pareto smoothed importance sampling".
+
+    Args:
+        log_weights: ``(K, N)``.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> u = torch.distributions.Exponential(1.0).sample((40000, 1))  # exp(u / 2) has a Pareto tail, k = 1/2
+        >>> bool((pareto_k(0.5 * u) - 0.5).abs() < 0.2)
+        True
+    """
+    constant = log_weights.amax(0) - log_weights.amin(0) < 1e-3
+    values = log_weights.detach().double().cpu().T.contiguous().numpy()
+    found = torch.as_tensor(pareto_shape(values), dtype=torch.float64, device=log_weights.device)
+    return torch.where(constant, 0.0, found)
 
 
 def pareto_shape(log_weights: np.ndarray) -> np.ndarray:

@@ -31,8 +31,8 @@ MAY_IMPORT = {
     "inference.posterior": ["inference.target"],
     "inference.mcmc": ["inference.compiled", "inference.posterior", "inference.target"],
     "inference.variational": [
-        *("datasets", "distributed"),
-        *("inference.compiled", "inference.exact", "inference.target"),
+        *("datasets", "distributed", "flows"),
+        *("inference.compiled", "inference.exact", "inference.optimum", "inference.posterior", "inference.target"),
     ],
     "infer": ["inference.compiled", "inference.mcmc"],
     "evaluation.simulation": ["inference.target"],
@@ -57,7 +57,12 @@ MAY_IMPORT = {
     "evaluation.samples": ["evaluation.tables"],
     "evaluation.sweep": ["evaluation.posterior", "inference.posterior", "inference.variational", *PARTS, *ROUTES],
     "systems": ["evaluation.evidence", "flows", "inference.target", "inference.variational", *PARTS],
+    "atlas": [
+        *("datasets", "evaluation.evidence", "evaluation.posterior", "evaluation.sites"),
+        *("inference.posterior", "inference.variational", *PARTS, *ROUTES),
+    ],
     "plots": [
+        "atlas",
         "evaluation.evidence",
         "evaluation.model",
         "evaluation.posterior",
@@ -79,13 +84,13 @@ MAY_IMPORT = {
         *PARTS,
     ],
     "report": [
-        *("datasets", "evaluation.model", "evaluation.posterior", "inference.variational", "plots", "runs"),
+        *("atlas", "datasets", "evaluation.model", "evaluation.posterior", "inference.variational", "plots", "runs"),
         *PARTS,
         *ROUTES,
     ],
     "demo": ["datasets", "evaluation.posterior", "plots", "report", "inference.variational", *PARTS, *ROUTES],
     "cli": [
-        *("datasets", "demo", "distributed", "plots", "report", "runs"),
+        *("atlas", "datasets", "demo", "distributed", "plots", "report", "runs"),
         *(
             "evaluation.evidence",
             "evaluation.imputation",

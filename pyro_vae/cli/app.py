@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pyro_vae.cli import evaluate, impute, model, output, share, sweep, train
+from pyro_vae.cli import atlas, evaluate, impute, model, output, share, sweep, train
 
 __all__ = ["app"]
 
@@ -45,6 +45,7 @@ for command in (
     model.criticise,
     model.compare_models,
     sweep.sweep,
+    atlas.atlas,
     share.sample,
     impute.impute,
     share.report,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ class Section:
         figure: a matplotlib figure, or None.
         table: a pandas DataFrame, or None.
         code: shown as it is, in a fixed-width font, or empty.
+        links: names and the files beside the page that they lead to.
+        sentences: whether the table holds sentences, which are broken into lines.
     """
 
     heading: str
@@ -33,6 +35,8 @@ class Section:
     figure: Any = None
     table: Any = None
     code: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+    sentences: bool = False
 
     @cached_property
     def png(self) -> bytes:
@@ -62,7 +66,14 @@ def _section(section: Section) -> str:
     if section.figure is not None:
         parts.append(_figure(section))
     if section.table is not None:
-        parts.append(f'<div class="wide">{section.table.to_html(float_format=_number, na_rep="–", border=0)}</div>')
+        table = section.table.to_html(float_format=_number, na_rep="–", border=0)
+        parts.append(f'<div class="wide{" sentences" if section.sentences else ""}">{table}</div>')
+    if section.links:
+        entries = (
+            f'<li><a href="{html.escape(to, quote=True)}">{html.escape(name)}</a></li>'
+            for name, to in section.links.items()
+        )
+        parts.append(f"<ul>{''.join(entries)}</ul>")
     if section.code:
         parts.append(f'<div class="wide"><pre>{html.escape(section.code)}</pre></div>')
     return f"<section>\n{chr(10).join(parts)}\n</section>"
@@ -108,6 +119,8 @@ img { max-width: min(100%, 38rem); height: auto; display: block; margin: 0.8rem 
 table { border-collapse: collapse; font: 14px/1.4 system-ui, sans-serif; margin: 0.8rem 0; }
 th, td { padding: 0.25rem 0.55rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap; }
 th:first-child, tbody th { text-align: left; }
+.sentences td { white-space: normal; text-align: left; vertical-align: top; min-width: 6rem; }
+ul { columns: 14rem; padding-left: 1.2rem; }
 pre { font: 13px/1.4 ui-monospace, monospace; background: #f6f6f4; padding: 0.7rem;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 30rem) { body { font-size: 16px; padding: 0.8rem; } table { font-size: 12.5px; }

@@ -50,9 +50,11 @@ def test_wrong_posteriors_are_caught(model, kind):
     assert not calibrate(model, torch.zeros(600, 4), spoilt(model, kind)).calibrated()
 
 
-def test_a_posterior_that_is_the_prior_passes_ranks_but_not_the_likelihood(model):
+def test_a_posterior_that_is_the_prior_passes_ranks_and_random_points_only(model):
     found = calibrate(model, torch.zeros(600, 4), spoilt(model, "prior-like"))
     assert (found.p_value > 0.001).all()  # ranks cannot see it: Talts et al. 2018, section 4
+    assert found.tarp_p_value > 0.001  # nor can points that know no x: Lemos et al. 2023, section 3
+    assert found.informed_p_value < 0.001
     assert found.likelihood_p_value < 0.001
     assert not found.calibrated()
     assert found.coverage(torch.tensor([0.5]))[0, 0] == pytest.approx(0.5, abs=4.5 * math.sqrt(0.25 / 600))
@@ -99,7 +101,7 @@ class Drifting(pv.HMC):
 
     def step(self, state, density, tuning):
         moved, info = super().step(state, density, tuning)
-        u = moved.u + 0.2
+        u = moved.u + 0.35
         return self.start(u, density), info
 
 

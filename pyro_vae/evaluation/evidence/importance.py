@@ -15,7 +15,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.arviz_import import pareto_shape
+from pyro_vae.arviz_import import pareto_k
 from pyro_vae.checks import positive_integer
 from pyro_vae.evaluation.evidence.method import Estimate, EvidenceMethod, Settings
 from pyro_vae.evaluation.evidence.moments import WeightedMoments
@@ -226,25 +226,3 @@ def log_mean_exp(log_sums: Tensor, counts: Tensor | None = None) -> tuple[Tensor
     spread = (without - without.mean(0)).square().sum(0)
     error = ((G - 1) / G * spread).sqrt()
     return total - counts.sum().log(), torch.where(error.isnan(), math.inf, error)
-
-
-def pareto_k(log_weights: Tensor) -> Tensor:
-    """Shape of a generalised Pareto distribution fitted to the largest weights, ``(N,)``, by ArviZ.
-
-    Weights that are constant to 1e-3 nats (q is the posterior, up to rounding) have no tail: 0.
-
-    Source: Vehtari, Simpson, Gelman, Yao & Gabry 2024, "Pareto smoothed importance sampling".
-
-    Args:
-        log_weights: ``(K, N)``.
-
-    Example:
-        >>> _ = torch.manual_seed(0)
-        >>> u = torch.distributions.Exponential(1.0).sample((40000, 1))  # exp(u / 2) has a Pareto tail, k = 1/2
-        >>> bool((pareto_k(0.5 * u) - 0.5).abs() < 0.2)
-        True
-    """
-    constant = log_weights.amax(0) - log_weights.amin(0) < 1e-3
-    values = log_weights.detach().double().cpu().T.contiguous().numpy()
-    found = torch.as_tensor(pareto_shape(values), dtype=torch.float64, device=log_weights.device)
-    return torch.where(constant, 0.0, found)

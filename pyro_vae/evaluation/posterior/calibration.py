@@ -43,8 +43,10 @@ class Calibration:
             strays as far from its band's middle.
         fraction: in which nearness to a random point the truth lies, ``(N,)``; uniform for a calibrated posterior.
         tarp_p_value: of its uniformity.
-        likelihood_fraction: share of draws with a smaller log p(x|u) than the truth's, ``(N,)``; uniform, too, and the
-            only one of the three that sees a posterior that ignores the data.
+        informed_fraction: the same, near a point that depends on x: where a linear regression on other data expects
+            the truth, ``(N,)``. At random points a posterior that ignores the data passes; here it does not.
+        informed_p_value: of its uniformity.
+        likelihood_fraction: share of draws with a smaller log p(x|u) than the truth's, ``(N,)``; uniform, too.
         likelihood_p_value: of its uniformity.
         seconds: wall time.
     """
@@ -54,14 +56,16 @@ class Calibration:
     p_value: Tensor
     fraction: Tensor
     tarp_p_value: float
+    informed_fraction: Tensor
+    informed_p_value: float
     likelihood_fraction: Tensor
     likelihood_p_value: float
     seconds: float = 0.0
 
     def calibrated(self, level: float = 0.01) -> bool:
-        """Whether no test rejects at ``level`` in all (Bonferroni over the L + 2 tests)."""
-        smallest = min(float(self.p_value.min()), self.tarp_p_value, self.likelihood_p_value)
-        return smallest * (len(self.p_value) + 2) > level
+        """Whether no test rejects at ``level`` in all (Bonferroni over the L + 3 tests)."""
+        others = self.tarp_p_value, self.informed_p_value, self.likelihood_p_value
+        return min(float(self.p_value.min()), *others) * (len(self.p_value) + 3) > level
 
     def coverage(self, mass: Tensor) -> Tensor:
         """Share of central intervals of mass ``mass`` ``(M,)`` that hold the truth, ``(M, L)``."""
@@ -73,8 +77,11 @@ class Calibration:
         import pandas as pd
 
         frame = pd.DataFrame(self.ranks.cpu().numpy(), columns=[f"rank_{i}" for i in range(self.ranks.shape[1])])
-        likelihood = self.likelihood_fraction.cpu().numpy()
-        return frame.assign(tarp_fraction=self.fraction.cpu().numpy(), likelihood_fraction=likelihood)
+        return frame.assign(
+            tarp_fraction=self.fraction.cpu().numpy(),
+            informed_fraction=self.informed_fraction.cpu().numpy(),
+            likelihood_fraction=self.likelihood_fraction.cpu().numpy(),
+        )
 
     def __str__(self) -> str:
         words = "no sign of miscalibration" if self.calibrated() else "miscalibrated"
@@ -82,7 +89,8 @@ class Calibration:
         return (
             f"{words} over {len(self.ranks)} simulated data; "
             f"ranks: smallest p {float(self.p_value[worst]):.3g} (latent {worst}); "
-            f"TARP: p {self.tarp_p_value:.3g}; log-likelihood: p {self.likelihood_p_value:.3g}"
+            f"TARP: p {self.tarp_p_value:.3g}, near points that depend on x {self.informed_p_value:.3g}; "
+            f"log-likelihood: p {self.likelihood_p_value:.3g}"
         )
 
 
@@ -131,11 +139,10 @@ def calibrate(
         u = _draws(target, _inferred(target, posterior, S, warmup_steps), S)  # (S, N, L)
     below = (u < truth).sum(0) + (torch.rand_like(truth) * ((u == truth).sum(0) + 1)).floor().long()  # ties at random
     p = _uniformity(((below.double() + torch.rand(below.shape).to(truth.device)) / (S + 1)).cpu())
-    fraction = tarp(u, truth)
-    likelihood = _likelihood_fraction(target, u, truth)
-    pair = _uniformity(torch.stack([fraction, likelihood], -1).double().cpu())
-    seconds = time.perf_counter() - began
-    return Calibration(below, S, p, fraction, float(pair[0]), likelihood, float(pair[1]), seconds)
+    fractions = [tarp(u, truth), tarp(u, truth, _expected(target, truth)), _likelihood_fraction(target, u, truth)]
+    p_values = _uniformity(torch.stack(fractions, -1).double().cpu()).tolist()
+    pairs = [part for pair in zip(fractions, p_values, strict=True) for part in pair]
+    return Calibration(below, S, p, *pairs, time.perf_counter() - began)
 
 
 @torch.no_grad()
@@ -170,15 +177,17 @@ def _draws(target: Target, posterior: Any, num_draws: int) -> Tensor:
     return u[torch.linspace(0, len(u) - 1, num_draws).long()]
 
 
-def tarp(u: Tensor, truth: Tensor) -> Tensor:
-    """Share of draws nearer to a random point than the truth is, ``(N,)``; uniform for a calibrated posterior.
+def tarp(u: Tensor, truth: Tensor, points: Tensor | None = None) -> Tensor:
+    """Share of draws nearer to a point than the truth is, ``(N,)``; uniform for a calibrated posterior.
 
-    The random points are other data's truths, distances in the prior's standard deviations; unlike ranks, which look at
-    one latent number at a time, this sees dependence between them.
+    Unlike ranks, which look at one latent number at a time, this sees dependence between them. Distances are in the
+    prior's standard deviations. Points may depend on a datum's x but not on its truth; where they do not depend on x,
+    errors that average out over the data stay unseen.
 
     Args:
         u: draws ``(S, N, L)``.
         truth: ``(N, L)``.
+        points: ``(N, L)``; other data's truths if None.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -186,11 +195,24 @@ def tarp(u: Tensor, truth: Tensor) -> Tensor:
         torch.Size([500])
     """
     scale = truth.std(0).clamp_min(1e-12)
-    point = truth.roll(1, 0)
+    point = truth.roll(1, 0) if points is None else points
     own = ((truth - point) / scale).norm(dim=-1)
     others = ((u - point) / scale).norm(dim=-1)
     nearer = (others < own).sum(0)
     return (nearer + torch.rand(nearer.shape).to(u)) / (len(u) + 1)
+
+
+def _expected(target: Target, truth: Tensor) -> Tensor:
+    """Where a ridge regression on x expects each truth, ``(N, L)``, fitted to the other half of the data."""
+    x = next(arg for arg in target.args if isinstance(arg, Tensor)).flatten(1).to(truth).nan_to_num()
+    x = torch.cat([(x - x.mean(0)) / x.std(0).clamp_min(1e-6), torch.ones_like(x[:, :1])], -1)
+    halves = torch.arange(len(x), device=x.device) % 2 == 0
+    point = torch.empty_like(truth)
+    for fitted in (halves, ~halves):
+        a, b = x[fitted], truth[fitted]
+        ridge = torch.eye(a.shape[1]).to(a) * 1e-2 * len(a)
+        point[~fitted] = x[~fitted] @ torch.linalg.solve(a.T @ a + ridge, a.T @ b)
+    return point
 
 
 def _statistic(values: Tensor) -> Tensor:

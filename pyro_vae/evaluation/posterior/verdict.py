@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_number, say
-from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.evaluation.evidence.importance import Weights, importance_weights
+from pyro_vae.evaluation.posterior.reference import Reference, independent_reference
 from pyro_vae.evaluation.sites import furthest, joined_moments
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
@@ -105,12 +105,14 @@ def verdict(
     """Say of every datum whether its posterior can be trusted.
 
     The posterior's own draws are weighed; what they cannot see (a mode that q misses) must come from a reference that
-    does not depend on q: annealing from the prior, or chains. The rules, in this order:
+    does not depend on q: the exact evidence, annealing from the prior, or chains, see
+    :func:`~pyro_vae.evaluation.posterior.reference.independent_reference`. The rules, in this order:
 
     1. *undecided*: the reference has not converged (its error is above the tolerance, or the chains' R-hat and ESS
        fail), or is itself below what the weights prove, and so has missed something;
     2. *do not trust*: the reference finds mass that the weights do not (more than the tolerance and three errors), or
-       k-hat is above 0.7, or fewer than 200 draws are effective;
+       k-hat is above 0.7, or fewer than 200 draws are effective; *undecided*: the reference finds more by the tolerance
+       and one error, and no chains know better;
     3. *trust*: q's mean is within ``max_mean_shift`` standard deviations of the re-weighted one in every latent number
        and its standard deviation within a factor ``max_std_ratio``;
     4. *trust after re-weighting*: otherwise; the re-weighted moments are in ``weights.mean`` and ``weights.std``.
@@ -119,8 +121,9 @@ def verdict(
         model: a Pyro program, or a Target in place of it and x.
         x: data ``(N, *D)``, or the program's arguments as a tuple.
         posterior: a guide or a distribution over u with ``batch_shape (N,)``.
-        reference: what knows the posterior independently: the result of ``evidence`` (annealing from the prior if
-            None), whatever has ``log_evidence`` such as ``quadrature``, or Draws (then moments are compared, too).
+        reference: what knows the posterior independently: the result of ``evidence``, whatever has ``log_evidence``
+            such as ``quadrature``, Draws (then moments are compared, too), or what ``independent_reference`` found,
+            which is asked if None.
         num_samples: K, draws of the posterior to weigh.
         max_mean_shift: in posterior standard deviations.
         max_std_ratio: largest factor between standard deviations, at least 1.
@@ -147,13 +150,13 @@ def verdict(
     target = as_target(model, x, plate=plate)
     w = importance_weights(target, posterior, num_samples=num_samples)
     if reference is None:
-        settings: dict[str, Any] = {"method": "ais", "start": None, "num_chains": 24, "num_temperatures": 200}
-        reference = evidence(target, **settings, tolerance=2 * tolerance)  # the prior reaches all modes
-    facts, words = _facts(target, w, reference)
+        reference = independent_reference(target, tolerance=tolerance)
+    known = Reference.of(reference, target.num_data)
+    facts = _facts(target, w, known)
     judged = [_judge(fact, limits) for fact in facts.by_datum()]
     decision, reasons = [given for given, _ in judged], [reason for _, reason in judged]
     seconds = time.perf_counter() - began
-    return Verdict(decision, reasons, facts.gap, facts.missing, facts.shift, facts.ratio, w, words, seconds)
+    return Verdict(decision, reasons, facts.gap, facts.missing, facts.shift, facts.ratio, w, str(known), seconds)
 
 
 @dataclass(frozen=True)
@@ -179,9 +182,11 @@ class _Facts:
     missing_error: Tensor
     shift: Tensor
     shift_of_weights: Tensor  # of the re-weighted mean from the chains'; zero without chains
+    ratio_of_weights: Tensor  # of the re-weighted standard deviation to the chains'; one without chains
     ratio: Tensor
     k: Tensor
     ess: Tensor
+    by_chains: Tensor  # whether chains that have converged know the moments
     noise: Tensor  # standard error of the reference's mean, in posterior standard deviations
 
     def by_datum(self) -> Iterator[dict[str, float]]:
@@ -191,29 +196,34 @@ class _Facts:
             yield dict(zip(columns, row, strict=True))
 
 
-def _facts(target: Target, w: Weights, reference: Any) -> tuple[_Facts, str]:
-    """Compare q with its own weights and with the reference; say what the reference is."""
-    nan = torch.full_like(w.elbo, math.nan)
-    if isinstance(reference, Draws):
-        ready, words = reference.converged(max_rhat=1.02), reference.kernel or "chains"
-        known = Evidence(nan, 0 * w.elbo, words, ready, "chains have no evidence")
-        seen = answer(target, reference)
-        mean, std = joined_moments(target, seen)
-        noise = 0 * w.ess if seen.ess is None else seen.ess.rsqrt()
-        off = furthest(w.mean, w.std, mean, std)[0]
-    else:
-        known = Evidence.of(reference, target.num_data)
-        mean, std, noise, off = w.mean, w.std, w.ess.rsqrt(), 0 * w.ess
+def _facts(target: Target, w: Weights, reference: Reference) -> _Facts:
+    """Compare q with its own weights and with the reference."""
+    known = reference.evidence
+    mean, std, noise = w.mean.clone(), w.std.clone(), w.ess.rsqrt()
+    ready, off, off_ratio = known.resolved.clone(), 0 * w.ess, 0 * w.ess + 1
+    by_chains = torch.zeros_like(ready)
+    if reference.draws is not None:
+        rows, good = reference.rows, reference.converged
+        part = target.rows(rows) if len(rows) < target.num_data else target
+        seen = answer(part, reference.draws)
+        taken = rows[good]
+        mean[taken], std[taken] = (moment[good].to(mean) for moment in joined_moments(part, seen))
+        noise[taken] = 0 if seen.ess is None else seen.ess[good].rsqrt().to(noise)
+        ready[taken] = by_chains[taken] = True
+        between = furthest(w.mean, w.std, mean, std)
+        off[taken], off_ratio[taken] = between[0][taken], between[1][taken]
     shift, ratio = furthest(w.own_mean, w.own_std, mean, std)
     missing = known.log_evidence - w.log_evidence
+    missing = missing.masked_fill(ready & ~known.resolved, math.nan)  # the chains alone decide there
     error = (known.standard_error.square() + w.log_evidence_error.square()).sqrt()
     gap = known.log_evidence - w.elbo
-    return _Facts(known.resolved, gap, missing, error, shift, off, ratio, w.pareto_k, w.ess, noise), known.method
+    return _Facts(ready, gap, missing, error, shift, off, off_ratio, ratio, w.pareto_k, w.ess, by_chains, noise)
 
 
 def _judge(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
     """The verdict of one datum, by the first rule that applies, and why."""
     sure = limits.tolerance + 3 * f["missing_error"]
+    widest = limits.std_ratio * (1 + 3 * f["noise"])
     moments = f"mean off by {f['shift']:.2f} sd, sd by a factor {f['ratio']:.2f}"
     rules = (
         (not f["ready"], UNDECIDED, "the reference itself has not converged"),
@@ -230,6 +240,11 @@ def _judge(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
         (not f["k"] <= _MAX_K, DO_NOT_TRUST, f"k-hat is {f['k']:.2f}: q's tails are too light to say how wrong it is"),
         (not f["ess"] >= _MIN_ESS, DO_NOT_TRUST, f"only {f['ess']:.0f} of q's draws are effective"),
         (
+            not f["by_chains"] and f["missing"] > limits.tolerance + f["missing_error"],
+            UNDECIDED,
+            f"the reference finds {f['missing']:.2f} +- {f['missing_error']:.2f} nats more than q's draws can",
+        ),
+        (
             f["shift_of_weights"] > limits.mean_shift + 3 * f["noise"],
             DO_NOT_TRUST,
             f"re-weighted, q's mean is still {f['shift_of_weights']:.2f} sd from the chains'",
@@ -238,6 +253,11 @@ def _judge(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
             f["shift"] <= limits.mean_shift and 1 / limits.std_ratio <= f["ratio"] <= limits.std_ratio,
             TRUST,
             f"{moments}, k-hat {f['k']:.2f}",
+        ),
+        (
+            not 1 / widest <= f["ratio_of_weights"] <= widest,
+            DO_NOT_TRUST,
+            f"re-weighted, q's sd is still off the chains' by a factor {f['ratio_of_weights']:.2f}",
         ),
         (True, REWEIGHT, f"{moments}; k-hat is {f['k']:.2f}, so re-weighting mends it"),
     )

@@ -1,0 +1,180 @@
+"""What is known of posteriors without asking the posterior that is to be judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
+from pyro_vae.evaluation.evidence.importance import importance_weights
+from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM
+from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.mcmc.kernels.hmc import HMC
+from pyro_vae.inference.mcmc.kernels.nuts import NUTS
+from pyro_vae.inference.mcmc.run import mcmc
+from pyro_vae.inference.optimum.pathfinder import PathfinderPosterior, pathfinder
+from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.target.target import Target, as_target
+
+__all__ = ["Reference", "independent_reference"]
+
+_TEMPERATURES = {None: 200, "chains": 300}  # by where it starts; short of what would be compiled
+_MAX_RHAT = 1.02
+_MAX_K = 0.7
+_PATHS = 100  # of one posterior; fewer of many
+_NUM_CHAINS = 6
+_STARTS = 100  # draws of the paths, of which chains start from some that lie apart
+_DRAWS = 4000  # of the paths, to be weighed
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The evidence of N data, and chains where it alone would not do.
+
+    Attributes:
+        evidence: log p(x) with its error, ``(N,)``.
+        draws: chains of the posteriors at ``rows``; None if there are none.
+        rows: which data the chains are of, ``(n,)``.
+        converged: whether those chains have converged, ``(n,)``.
+    """
+
+    evidence: Evidence
+    draws: Draws | None
+    rows: Tensor
+    converged: Tensor
+
+    @classmethod
+    def of(cls, known: Any, num_data: int) -> Reference:
+        """Return what a user knows as a Reference: evidence, whatever has ``log_evidence``, Draws, or one already.
+
+        Raises:
+            TypeError: if it is none of these.
+            ValueError: if it is of another number of data.
+        """
+        if isinstance(known, cls):
+            return known
+        if isinstance(known, Draws):
+            nothing = torch.full((num_data,), torch.nan, dtype=torch.float64)
+            unknown = Evidence(nothing, nothing, known.kernel or "chains", nothing > 0, "chains have no evidence")
+            return cls(unknown, known, torch.arange(num_data), known.converged(max_rhat=_MAX_RHAT))
+        return cls(Evidence.of(known, num_data), None, torch.arange(0), torch.zeros(0, dtype=torch.bool))
+
+    def __str__(self) -> str:
+        chains = "" if self.draws is None else f"{self.draws.kernel or 'chains'} of {len(self.rows)}"
+        known = "" if bool(self.evidence.log_evidence.isnan().all()) else self.evidence.method
+        return " and ".join(word for word in (known, chains) if word)
+
+
+def independent_reference(
+    model: Program | Target,
+    x: Tensor | tuple[Any, ...] | None = None,
+    *,
+    tolerance: float = 0.1,
+    plate: str | None = "data",
+) -> Reference:
+    """Return what can be known of every posterior without a guide: exactly, or by annealing and chains.
+
+    1. The closed form or quadrature, where there is one: then nothing else is needed.
+    2. Else annealed importance sampling from the prior, which reaches all modes but the narrow ones.
+    3. Importance sampling from many of Pathfinder's paths, which find those: taken where it proves more evidence.
+       For data that both leave unresolved, annealing from a Gaussian fitted to chains.
+    4. Chains that start on those paths: of a whole program always, since its moments may be off where hardly any
+       evidence is missing (the neck of a funnel), and of those data of a plate that are still unresolved.
+
+    Args:
+        model: a Pyro program, or a Target in place of program and data.
+        x: data ``(N, *D)``, or the program's arguments as a tuple.
+        tolerance: on the log evidence, nats.
+        plate: the data plate; None for one posterior of the whole program.
+
+    Example:
+        >>> import pyro_vae as pv
+        >>> model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8, 5)))
+        >>> str(independent_reference(model, torch.zeros(3, 5)))
+        'quadrature'
+    """
+    target = as_target(model, x, plate=plate)
+    known = _exact(target, tolerance)
+    if known is not None and bool(known.resolved.all()):
+        return Reference.of(known, target.num_data)
+    paths = pathfinder(target, num_paths=max(4, min(_PATHS, 4096 // target.num_data)))
+    if known is None:
+        known = _without_exact(target, paths, tolerance)
+    rows = (~known.resolved).nonzero().flatten() if target.per_datum else torch.arange(target.num_data)
+    if not len(rows):
+        return Reference.of(known, target.num_data)
+    part = target.rows(rows) if target.per_datum else target
+    draws = _chains(part, _apart(paths.sample((_STARTS,))[:, rows], _NUM_CHAINS))
+    return Reference(known, draws, rows, draws.converged(max_rhat=_MAX_RHAT))
+
+
+def _exact(target: Target, tolerance: float) -> Evidence | None:
+    """The evidence in closed form or by quadrature; None where there is neither."""
+    if target.latent_dim <= MAX_LATENT_DIM:
+        return evidence(target, tolerance=tolerance)
+    try:
+        return evidence(target, method="analytic")
+    except ValueError:
+        return None
+
+
+def _annealed(target: Target, start: Any, tolerance: float) -> Evidence:
+    """Evidence by annealing from the prior (``start=None``), or from a Gaussian fitted to pilot chains ("chains")."""
+    num_chains = max(24, min(96, 4800 // target.num_data))
+    settings: dict[str, Any] = {"num_chains": num_chains, "num_temperatures": _TEMPERATURES[start]}
+    return evidence(target, method="ais", start=start, tolerance=2 * tolerance, **settings)
+
+
+def _without_exact(target: Target, paths: PathfinderPosterior, tolerance: float) -> Evidence:
+    """Annealing and climbing; and annealing from near the posterior for what these leave unresolved."""
+    known = _climbed(target, _annealed(target, "chains" if target.improper else None, tolerance), paths, tolerance)
+    rows = (~known.resolved).nonzero().flatten()
+    if not len(rows) or target.improper:
+        return known
+    again = _annealed(target.rows(rows) if target.per_datum else target, "chains", tolerance)
+    value, error, resolved = known.log_evidence.clone(), known.standard_error.clone(), known.resolved.clone()
+    better = again.resolved
+    value[rows[better]], error[rows[better]] = again.log_evidence[better], again.standard_error[better]
+    resolved[rows[better]] = True
+    return Evidence(value, error, known.method, resolved, known.reason)
+
+
+def _climbed(target: Target, known: Evidence, paths: PathfinderPosterior, tolerance: float) -> Evidence:
+    """The evidence by Pathfinder's weights where it is surely larger, or no smaller and known more closely.
+
+    Both estimates are lower bounds in expectation. Annealing from the prior misses a mode that is too narrow to be
+    noticed before the last temperatures; a climb finds it.
+    """
+    w = importance_weights(target, paths, num_samples=_DRAWS)
+    error = (w.log_evidence_error.square() + known.standard_error.square()).sqrt()
+    sure = (w.pareto_k <= _MAX_K) & (w.log_evidence_error < 2 * tolerance)
+    more = w.log_evidence - known.log_evidence
+    closer = ~known.resolved | (w.log_evidence_error < known.standard_error)
+    taken = sure & ((more > 3 * error) | (closer & (more > -error)))
+    if not bool(taken.any()):
+        return known
+    value = torch.where(taken, w.log_evidence, known.log_evidence)
+    spread = torch.where(taken, w.log_evidence_error, known.standard_error)
+    return Evidence(value, spread, f"{known.method} and Pathfinder", known.resolved | taken, known.reason)
+
+
+def _apart(u: Tensor, count: int) -> Tensor:
+    """Of the draws u ``(S, N, L)`` of each posterior so many that lie apart: each the furthest from those before."""
+    scaled = (u - u.mean(0)) / u.std(0).clamp_min(1e-12)
+    every = torch.arange(u.shape[1], device=u.device)
+    chosen = [scaled.norm(dim=-1).argmin(0)]  # (N,)
+    nearest = torch.full(u.shape[:2], torch.inf, dtype=u.dtype, device=u.device)
+    for _ in range(count - 1):
+        nearest = torch.minimum(nearest, (scaled - scaled[chosen[-1], every]).norm(dim=-1))
+        chosen.append(nearest.argmax(0))
+    return u[torch.stack(chosen), every]
+
+
+def _chains(target: Target, u: Tensor) -> Draws:
+    """Chains that start from draws of the paths u ``(C, N, L)``, in as many modes as these have found."""
+    if target.per_datum:
+        return mcmc(target, kernel=HMC(), num_samples=500, warmup_steps=300, num_chains=len(u), initial=u)
+    return mcmc(target, kernel=NUTS(), num_samples=800, warmup_steps=500, num_chains=len(u), initial=u)
