@@ -1,6 +1,8 @@
-"""Put the demo's table and figure, and the output of the README's ten lines, as they really are into the README.
+"""Put what was measured, as it really is, into the documentation.
 
-Run by ``make docs`` with the demo's output folder.
+``python docs/refresh.py DEMO``, run by ``make docs`` with the demo's output folder: its table and figures, and the
+output of the README's ten lines. ``python docs/refresh.py atlas FOLDER``, with the folder of ``pyro-vae atlas``: its
+map, its tables and what it says of claims.
 """
 
 import re
@@ -26,11 +28,39 @@ def main(demo: Path) -> None:
     readme.write_text(_filled(text, "ten-lines", ten), encoding="utf-8")
 
 
+def atlas(folder: Path) -> None:
+    """Write the atlas' map, and its tables between the markers of its page."""
+    import torch
+
+    from pyro_vae import plots
+    from pyro_vae.atlas import claims, read
+    from pyro_vae.runs.folder import versions
+
+    found = read(folder)
+    plots.atlas_map(found).savefig(ROOT / "docs" / "figures" / "atlas.png", dpi=110)
+    page = ROOT / "docs" / "atlas.md"
+    text = page.read_text(encoding="utf-8")
+    installed = ", ".join(f"{name} {version}" for name, version in versions().items())
+    about = f"{len(found.cells)} cells, {torch.get_num_threads()} threads; {installed}"
+    tables = {
+        "machine": about,
+        "verdicts": found.verdicts().to_string(float_format=lambda share: f"{share:.2f}"),
+        "claims": "\n".join(f"{claim}:\n    {said}." for claim, said in claims(found)),
+        "means": found.table("mean_error").round(2).to_string(na_rep="-"),
+        "ratios": found.table("std_ratio").round(2).to_string(na_rep="-"),
+        "evaluations": found.table("num_gradients").to_string(na_rep="-", float_format=lambda n: f"{n:.0f}"),
+        "seconds": found.table("seconds").round(1).to_string(na_rep="-"),
+    }
+    for marker, content in tables.items():
+        text = _filled(text, marker, content)
+    page.write_text(text, encoding="utf-8")
+
+
 def _filled(text: str, marker: str, content: str) -> str:
-    lines = "\n".join(line.rstrip() for line in content.strip().splitlines())
+    lines = "\n".join(line.rstrip() for line in content.strip("\n").splitlines())
     block = f"<!-- {marker} -->\n```text\n{lines}\n```\n<!-- /{marker} -->"
     return re.sub(f"<!-- {marker} -->.*<!-- /{marker} -->", lambda _: block, text, flags=re.DOTALL)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    atlas(Path(sys.argv[2])) if sys.argv[1] == "atlas" else main(Path(sys.argv[1]))

@@ -8,6 +8,7 @@ Example:
 """
 
 from pyro_vae.atlas.cell import Cell
+from pyro_vae.atlas.claims import claims
 from pyro_vae.atlas.grid import BUDGETS, QUICK, QUICK_ROUTES, run
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.programs import load, names
@@ -25,6 +26,7 @@ __all__ = [
     "Problem",
     "Route",
     "Truth",
+    "claims",
     "load",
     "names",
     "read",

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyro
+import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
+from pyro.optim.optim import PyroOptim
 
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.draws import Draws
@@ -85,7 +87,7 @@ def _plain_svi(target: Target, budget: int) -> AutoNormal:
         raise ValueError(say("a program without discrete sites for Trace_ELBO", got, remedy))
     with pyro.get_param_store().scope():  # the user's own parameters stay as they are
         guide = AutoNormal(target.model)
-        svi = SVI(target.model, guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+        svi = SVI(target.model, guide, PyroOptim(torch.optim.Adam, {"lr": 0.01}), Trace_ELBO())
         for _ in range(_STEPS):
             svi.step(*target.args)
     guide.num_gradients = guide.num_sequential = _STEPS

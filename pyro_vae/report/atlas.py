@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pyro_vae.atlas.claims import claims
 from pyro_vae.atlas.measure import limit
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.result import Atlas
@@ -35,6 +36,7 @@ def write_atlas(atlas: Atlas, folder: str | Path) -> Path:
     sections = [
         Section("The map", _MAP, figure=atlas_map(atlas)),
         Section("Was the verdict right?", _VERDICTS, table=frame),
+        Section("What is claimed", "\n\n".join(f"{claim}: {said}." for claim, said in claims(atlas))),
         Section("Means", "Largest error of a mean, in posterior standard deviations.", table=atlas.table("mean_error")),
         Section("Standard deviations", "Ratio furthest from 1.", table=atlas.table("std_ratio")),
         Section("Evaluations", "Of log p or its gradient, in all.", table=atlas.table("num_gradients")),

@@ -139,10 +139,21 @@ def calibrate(
         u = _draws(target, _inferred(target, posterior, S, warmup_steps), S)  # (S, N, L)
     below = (u < truth).sum(0) + (torch.rand_like(truth) * ((u == truth).sum(0) + 1)).floor().long()  # ties at random
     p = _uniformity(((below.double() + torch.rand(below.shape).to(truth.device)) / (S + 1)).cpu())
-    fractions = [tarp(u, truth), tarp(u, truth, _expected(target, truth)), _likelihood_fraction(target, u, truth)]
-    p_values = _uniformity(torch.stack(fractions, -1).double().cpu()).tolist()
-    pairs = [part for pair in zip(fractions, p_values, strict=True) for part in pair]
-    return Calibration(below, S, p, *pairs, time.perf_counter() - began)
+    near, informed = tarp(u, truth), tarp(u, truth, _expected(target, truth))
+    likelihood = _likelihood_fraction(target, u, truth)
+    p_values = _uniformity(torch.stack([near, informed, likelihood], -1).double().cpu()).tolist()
+    return Calibration(
+        ranks=below,
+        num_draws=S,
+        p_value=p,
+        fraction=near,
+        tarp_p_value=p_values[0],
+        informed_fraction=informed,
+        informed_p_value=p_values[1],
+        likelihood_fraction=likelihood,
+        likelihood_p_value=p_values[2],
+        seconds=time.perf_counter() - began,
+    )
 
 
 @torch.no_grad()
