@@ -15,7 +15,8 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.atlas.truth import Truth, Values
+from pyro_vae.atlas.truth import Truth
+from pyro_vae.atlas.values import Values
 from pyro_vae.checks import say
 from pyro_vae.inference.target.target import Target
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from pyro_vae.atlas.measure import Errors, energy_distance, errors, judged, to_sites
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.routes import Route, cost
-from pyro_vae.atlas.truth import NUM_DRAWS, number
+from pyro_vae.atlas.truth import NUM_DRAWS
+from pyro_vae.atlas.values import number
 from pyro_vae.evaluation.posterior.verdict import DO_NOT_TRUST, TRUST, UNDECIDED, verdict
 from pyro_vae.evaluation.sites import joined_moments
 from pyro_vae.inference.mcmc.draws import Draws

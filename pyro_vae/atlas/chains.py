@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from pyro_vae.atlas.truth import Symmetry, Truth, Values
+from pyro_vae.atlas.truth import Truth
+from pyro_vae.atlas.values import Symmetry, Values
 from pyro_vae.evaluation.evidence.evidence import evidence
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.base import Kernel

@@ -73,7 +73,7 @@ def run(
 
     Example:
         >>> import pyro_vae as pv
-        >>> found = pv.atlas.run("two_modes", routes=["Laplace"], progress=False)
+        >>> found = pv.atlas.run("linear_regression", routes=["Laplace"], progress=False)
         >>> [cell.judged for cell in found.cells]
         ['right']
     """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pyro_vae.atlas.problem import Problem
-from pyro_vae.atlas.truth import Truth, numbers
+from pyro_vae.atlas.truth import Truth
+from pyro_vae.atlas.values import numbers
 from pyro_vae.checks import say
 from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM, quadrature
 from pyro_vae.inference.mcmc.draws import Draws

@@ -11,7 +11,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from pyro_vae.atlas.truth import Truth, Values, grid_moments
+from pyro_vae.atlas.truth import Truth, grid_moments
+from pyro_vae.atlas.values import Values
 from pyro_vae.inference.exact.quadrature import quadrature
 from pyro_vae.inference.target.target import Target
 

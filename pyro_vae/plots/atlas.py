@@ -10,7 +10,7 @@ import numpy as np
 from pyro_vae.atlas.measure import DISTRUSTS_RIGHT, RIGHT, TRUSTS_WRONG, limit
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.result import Atlas
-from pyro_vae.atlas.truth import number
+from pyro_vae.atlas.values import number
 from pyro_vae.checks import say
 from pyro_vae.evaluation.posterior.verdict import UNDECIDED
 from pyro_vae.plots import canvas

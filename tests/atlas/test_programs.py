@@ -13,7 +13,8 @@ import pyro_vae as pv
 from pyro_vae.atlas.archive import Stored
 from pyro_vae.atlas.chains import LongChains
 from pyro_vae.atlas.programs import NAMES, UNFINISHED, banana, donut, heavy_tails, local_level, many_modes, two_modes
-from pyro_vae.atlas.truth import NUM_DRAWS, number
+from pyro_vae.atlas.truth import NUM_DRAWS
+from pyro_vae.atlas.values import number
 from tests.truth import STANDARD_ERRORS
 
 FORMULAE = {}  # name: log p(x, z) on the scale of the sites, from z and the data by site, in NumPy and SciPy

@@ -16,7 +16,8 @@ from pyro_vae.atlas.archive import Stored
 from pyro_vae.atlas.chains import LongChains
 from pyro_vae.atlas.scales import GivenScales
 from pyro_vae.atlas.stored.__main__ import main
-from pyro_vae.atlas.truth import NUM_DRAWS, Symmetry, Truth, number, numbers
+from pyro_vae.atlas.truth import NUM_DRAWS, Truth
+from pyro_vae.atlas.values import Symmetry, number, numbers
 from pyro_vae.inference.mcmc.draws import Draws
 from tests.truth import STANDARD_ERRORS
 

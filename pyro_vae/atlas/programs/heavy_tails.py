@@ -9,7 +9,8 @@ from torch import Tensor
 
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.shapes import Shape
-from pyro_vae.atlas.truth import Truth, Values
+from pyro_vae.atlas.truth import Truth
+from pyro_vae.atlas.values import Values
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["problem"]

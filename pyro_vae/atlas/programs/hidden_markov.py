@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_vae.atlas.archive import Stored
 from pyro_vae.atlas.chains import LongChains
 from pyro_vae.atlas.problem import Problem
-from pyro_vae.atlas.truth import Symmetry, Values
+from pyro_vae.atlas.values import Symmetry, Values
 
 __all__ = ["problem"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae.atlas.archive import Stored
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.scales import GivenScales
-from pyro_vae.atlas.truth import Values
+from pyro_vae.atlas.values import Values
 
 __all__ = ["problem"]
 
