@@ -15,6 +15,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.atlas.archive import fingerprint
 from pyro_vae.atlas.measure import Errors, energy_distance, errors, judged, to_sites
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.routes import Route, cost
@@ -56,6 +57,7 @@ class Cell:
         reason: of the verdict.
         judged: whether it was right.
         draws: of the two most telling numbers, ``(n, 2)`` as lists.
+        fingerprint: of program and data, see :func:`~pyro_vae.atlas.archive.fingerprint`; NaN if not noted.
     """
 
     problem: str
@@ -78,6 +80,7 @@ class Cell:
     reason: str = ""
     judged: str = ""
     draws: list[list[float]] = field(default_factory=list, repr=False)
+    fingerprint: float = field(default=math.nan, repr=False)
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -115,7 +118,8 @@ def fill(problem: Problem, route: Route, budget: int, seed: int, reference: Any)
         seed: of everything random; the process's own random state is left as it was.
         reference: what the verdicts rest on, as :func:`pyro_vae.verdict` takes it.
     """
-    target, cell = problem.target, Cell(problem.name, route.name, budget if route.budgeted else 0, seed)
+    target = problem.target
+    cell = Cell(problem.name, route.name, budget if route.budgeted else 0, seed, fingerprint=fingerprint(target))
     with fork_rng():
         pyro.set_rng_seed(seed)
         began = time.perf_counter()
