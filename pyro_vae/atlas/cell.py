@@ -15,9 +15,10 @@ import pyro
 import torch
 from torch import Tensor
 
+from pyro_vae.atlas.archive import fingerprint
 from pyro_vae.atlas.measure import Errors, energy_distance, errors, judged, to_sites
 from pyro_vae.atlas.problem import Problem
-from pyro_vae.atlas.routes import Route, cost
+from pyro_vae.atlas.routes import Route, cost, counting
 from pyro_vae.atlas.truth import NUM_DRAWS
 from pyro_vae.atlas.values import number
 from pyro_vae.evaluation.posterior.verdict import DO_NOT_TRUST, TRUST, UNDECIDED, verdict
@@ -57,6 +58,7 @@ class Cell:
         reason: of the verdict.
         judged: whether it was right.
         draws: of the two most telling numbers, ``(n, 2)`` as lists.
+        fingerprint: of program and data, see :func:`~pyro_vae.atlas.archive.fingerprint`; NaN if not noted.
     """
 
     problem: str
@@ -79,6 +81,7 @@ class Cell:
     reason: str = ""
     judged: str = ""
     draws: list[list[float]] = field(default_factory=list, repr=False)
+    fingerprint: float = field(default=math.nan, repr=False)
 
     @property
     def key(self) -> tuple[str, str, int, int]:
@@ -116,19 +119,21 @@ def fill(problem: Problem, route: Route, budget: int, seed: int, reference: Any)
         seed: of everything random; the process's own random state is left as it was.
         reference: what the verdicts rest on, as :func:`pyro_vae.verdict` takes it.
     """
-    target, cell = problem.target, Cell(problem.name, route.name, budget if route.budgeted else 0, seed)
+    target = problem.target
+    cell = Cell(problem.name, route.name, budget if route.budgeted else 0, seed, fingerprint=fingerprint(target))
     with fork_rng():
         pyro.set_rng_seed(seed)
         began = time.perf_counter()
         try:
-            posterior = route.infer(target, budget)
-        except (ValueError, TypeError, NotImplementedError, ArithmeticError, RuntimeError) as error:
+            with counting(target) as counts:
+                posterior = route.infer(target, budget)
+        except Exception as error:  # noqa: BLE001  whatever a route does to one posterior, the others are run
             return dataclasses.replace(cell, refused=_first_sentence(error), seconds=time.perf_counter() - began)
         seconds = time.perf_counter() - began
         seen = answer(target, posterior, num_samples=_DRAWS)
         if not bool(seen.u.isfinite().all()):
             return dataclasses.replace(cell, refused="its draws are not finite", seconds=seconds)
-        num_gradients, num_sequential = cost(posterior)
+        num_gradients, num_sequential = cost(posterior, counts)
         measured = _measured(problem, seen)
         return dataclasses.replace(
             cell,

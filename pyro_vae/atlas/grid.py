@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from pyro_vae.atlas.archive import fingerprint
 from pyro_vae.atlas.cell import Cell, fill, read_cells
 from pyro_vae.atlas.own import own_problem
 from pyro_vae.atlas.problem import Problem
@@ -69,7 +71,8 @@ def run(
 
     Raises:
         TypeError: if the program or its truth is none.
-        ValueError: if a name is unknown, there is nothing to run, or chains that shall be the truth have not converged.
+        ValueError: if a name is unknown, there is nothing to run, chains that shall be the truth have not converged, or
+            the folder holds cells of another program or other data under the same name.
 
     Example:
         >>> import pyro_vae as pv
@@ -167,6 +170,7 @@ def _cells(name: str, find: Callable[[str], Problem], plan: _Plan) -> Iterator[C
     file = plan.file(name)
     done = {} if file is None else read_cells(file)
     problem = find(name)
+    _must_be_of(problem, done.values())
     reference = functools.cache(lambda: _reference(problem.target))
     for key in plan.keys(name):
         if key in done:
@@ -178,6 +182,19 @@ def _cells(name: str, find: Callable[[str], Problem], plan: _Plan) -> Iterator[C
             with file.open("a", encoding="utf-8") as out:
                 out.write(cell.to_json() + "\n")
         yield cell
+
+
+def _must_be_of(problem: Problem, cells: Iterable[Cell]) -> None:
+    """Refuse kept cells of another program or other data, which only share the name.
+
+    Raises:
+        ValueError: if there are any.
+    """
+    now = fingerprint(problem.target)
+    for cell in cells:
+        if math.isfinite(cell.fingerprint) and not math.isclose(cell.fingerprint, now, rel_tol=1e-6, abs_tol=1e-6):
+            expected = f"a folder without cells of another {problem.name!r}"
+            raise ValueError(say(expected, "those of another program or other data", "another path"))
 
 
 def _reference(target: Target) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.truth import Truth
-from pyro_vae.atlas.values import numbers
+from pyro_vae.atlas.values import number, numbers
 from pyro_vae.checks import say
 from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM, quadrature
 from pyro_vae.inference.mcmc.draws import Draws
@@ -35,11 +35,14 @@ def own_problem(
 
     Raises:
         TypeError: if the truth is none of these.
-        ValueError: if the program has several posteriors, or chains have not converged and so are no truth.
+        ValueError: if the program has several posteriors, chains have not converged and so are no truth, or
+            ``telling`` names no number of it.
     """
     target = as_target(model, x, plate=None)
     with fork_rng(seed=0):
         known = _known(target, truth)
+    for name in telling or ():
+        number(known.mean, name)  # says what there is, before any route has run
     names = [name for name, _ in numbers(known.mean)]
     return Problem(
         name=getattr(target.model, "__name__", type(target.model).__name__),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from pyro.infer import SVI, Trace_ELBO
 from pyro.infer.autoguide import AutoNormal
 from pyro.optim.optim import PyroOptim
+from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.draws import Draws
@@ -27,7 +29,7 @@ from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.coordinate_ascent import coordinate_ascent
 from pyro_vae.inference.variational.whole.vi import vi
 
-__all__ = ["ROUTES", "Route", "cost"]
+__all__ = ["ROUTES", "Route", "cost", "counting"]
 
 
 @dataclass(frozen=True)
@@ -46,15 +48,41 @@ class Route:
     budgeted: bool = True
 
 
-def cost(posterior: Any) -> tuple[int | None, int | None]:
+@contextmanager
+def counting(target: Target) -> Iterator[list[int]]:
+    """Count evaluations of a target's density, with a gradient or without: those at one u, and those one after another.
+
+    Compiled chains and Pyro's own SVI call it by other ways, and count for themselves.
+    """
+    counts, log_parts = [0, 0], target.log_parts
+
+    def counted(u: Tensor) -> tuple[Tensor, Tensor]:
+        counts[0] += u.shape[:-2].numel()
+        counts[1] += 1
+        return log_parts(u)
+
+    target.log_parts = counted  # type: ignore[method-assign]
+    try:
+        yield counts
+    finally:
+        del target.log_parts
+
+
+def cost(posterior: Any, counts: Sequence[int] = (0, 0)) -> tuple[int | None, int | None]:
     """How many evaluations of log p or its gradient a route spent, in all and one after another; None if not counted.
 
     All particles, paths and chains count in the first; what moves together as one tensor counts once in the second.
+
+    Args:
+        posterior: what the route gave; Draws know what their chains spent.
+        counts: what :func:`counting` counted while it ran.
     """
     if isinstance(posterior, Draws):
         sequential = (posterior.num_gradients or 0) + (posterior.num_evaluations or 0)
         temperatures = 1 if posterior.exchange is None else len(posterior.exchange) + 1
         return sequential * posterior.num_chains * temperatures, sequential
+    if counts[0]:
+        return counts[0], counts[1]
     return getattr(posterior, "num_gradients", None), getattr(posterior, "num_sequential", None)
 
 

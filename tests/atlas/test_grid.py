@@ -95,6 +95,16 @@ def test_a_program_of_ones_own_with_its_exact_truth():
     assert all(cell.gap == pytest.approx(0.0, abs=1e-3) for cell in found.cells)
 
 
+def test_cells_of_other_data_under_the_same_name_are_not_taken_for_these(tmp_path):
+    """Both programs are called "own": what the folder holds must not pass for an answer to other data."""
+    settings = SMALL | {"routes": ["Laplace"], "path": tmp_path}
+    x = torch.zeros(3, dtype=torch.float64)
+    (first,) = grid.run(own, x, **settings).cells
+    assert grid.run(own, x, **settings).cells[0].draws == first.draws
+    with pytest.raises(ValueError, match="another 'own'"):
+        grid.run(own, x + 5.0, **settings)
+
+
 def test_chains_that_have_not_converged_are_no_truth():
     x = torch.zeros(3, dtype=torch.float64)
     draws = pv.mcmc(own, x, plate=None, num_samples=20, warmup_steps=20, num_chains=2)
@@ -114,6 +124,7 @@ def test_chains_that_have_not_converged_are_no_truth():
         (lambda: grid.run([]), "at least one posterior"),
         (lambda: pv.atlas.read("nowhere"), "the cells of an atlas"),
         (lambda: grid.run(own, torch.zeros(3), telling=("mean", "scale")), "'scale'"),
+        (lambda: grid.run(own, torch.zeros(3), telling=("mean", "mean[3]")), r"'mean\[3\]'"),
     ],
 )
 def test_wrong_calls_get_a_sentence(call, words):

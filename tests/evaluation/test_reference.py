@@ -55,7 +55,7 @@ def test_chains_and_evidence_stand_side_by_side(float64):
     exact = pv.analytic(model, x)
     draws = pv.Draws({"z": exact.sample((4, 800))}, acceptance=torch.ones(4, 2), plate="data")
     chains = Reference.of(draws, 2)
-    both = Reference(Evidence.of(exact, 2), chains.draws, chains.rows, chains.converged)
+    both = Reference(Evidence.of(exact, 2), chains.posterior, chains.rows, chains.converged)
     assert str(both) == "analytic and chains of 2"
     off = dist.MultivariateNormal(exact.loc + 0.5 * exact.stddev, scale_tril=exact.scale_tril)
     found = pv.verdict(model, x, off, reference=both)
@@ -72,13 +72,13 @@ def test_chains_that_have_not_converged_leave_it_to_the_evidence(float64):
     chains = Reference.of(pv.Draws({"z": apart}, acceptance=torch.ones(4, 2), plate="data"), 2)
     assert not chains.converged.any()
     assert pv.verdict(model, x, exact, reference=chains).decision == ["undecided"] * 2
-    both = Reference(Evidence.of(exact, 2), chains.draws, chains.rows, chains.converged)
+    both = Reference(Evidence.of(exact, 2), chains.posterior, chains.rows, chains.converged)
     assert pv.verdict(model, x, exact, reference=both).decision == ["trust"] * 2
 
 
 def test_what_is_known_exactly_needs_no_chains():
     model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8, 5)))
     found = independent_reference(model, torch.zeros(3, 5))
-    assert (found.evidence.method, found.draws) == ("quadrature", None)
+    assert (found.evidence.method, found.exact) == ("quadrature", True)
     linear = pv.Model(pv.priors.StandardNormal(5), pv.likelihoods.Gaussian(torch.nn.Linear(5, 4), scale=0.5))
     assert str(independent_reference(linear, torch.zeros(3, 4))) == "analytic"

@@ -248,6 +248,17 @@ def test_a_spent_budget_is_said(banana):
         assert math.isfinite(float(q.elbo))
 
 
+@pytest.mark.parametrize("guide", ["auto", "full_rank", "flow"])
+def test_a_budget_that_the_start_uses_up_is_kept_to(guide):
+    """Forty dimensions want 160 gradients for one natural-gradient step, and as many for one step of the search."""
+    torch.manual_seed(0)
+    q = pv.vi(gaussian(torch.eye(40)), guide=guide, max_gradients=150)
+    assert q.num_gradients <= 150
+    assert not q.converged.any()
+    assert "the budget" in q.reason
+    assert math.isfinite(float(q.elbo))
+
+
 def test_what_was_spent_is_counted(banana):
     target, _ = banana
     counted = []

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.evaluation.evidence.importance import importance_weights
-from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM
+from pyro_vae.inference.exact.analytic import AnalyticPosterior, analytic
+from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM, QuadraturePosterior, quadrature
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.mcmc.kernels.hmc import HMC
 from pyro_vae.inference.mcmc.kernels.nuts import NUTS
@@ -32,17 +33,17 @@ _DRAWS = 4000  # of the paths, to be weighed
 
 @dataclass(frozen=True)
 class Reference:
-    """The evidence of N data, and chains where it alone would not do.
+    """The evidence of N data, and posteriors whose moments are known.
 
     Attributes:
         evidence: log p(x) with its error, ``(N,)``.
-        draws: chains of the posteriors at ``rows``; None if there are none.
-        rows: which data the chains are of, ``(n,)``.
-        converged: whether those chains have converged, ``(n,)``.
+        posterior: of the data at ``rows``: the exact one, a distribution over u, or chains (Draws); None if neither.
+        rows: which data, ``(n,)``.
+        converged: whether it can be relied on there, ``(n,)``: chains that have converged, a grid that is resolved.
     """
 
     evidence: Evidence
-    draws: Draws | None
+    posterior: Any
     rows: Tensor
     converged: Tensor
 
@@ -60,10 +61,19 @@ class Reference:
             nothing = torch.full((num_data,), torch.nan, dtype=torch.float64)
             unknown = Evidence(nothing, nothing, known.kernel or "chains", nothing > 0, "chains have no evidence")
             return cls(unknown, known, torch.arange(num_data), known.converged(max_rhat=_MAX_RHAT))
-        return cls(Evidence.of(known, num_data), None, torch.arange(0), torch.zeros(0, dtype=torch.bool))
+        found = Evidence.of(known, num_data)
+        if isinstance(known, AnalyticPosterior | QuadraturePosterior):
+            return cls(found, known, torch.arange(num_data), found.resolved)
+        return cls(found, None, torch.arange(0), torch.zeros(0, dtype=torch.bool))
+
+    @property
+    def exact(self) -> bool:
+        """Whether the posterior's moments are known without chains."""
+        return self.posterior is not None and not isinstance(self.posterior, Draws)
 
     def __str__(self) -> str:
-        chains = "" if self.draws is None else f"{self.draws.kernel or 'chains'} of {len(self.rows)}"
+        chains = self.posterior if isinstance(self.posterior, Draws) else None
+        chains = "" if chains is None else f"{chains.kernel or 'chains'} of {len(self.rows)}"
         known = "" if bool(self.evidence.log_evidence.isnan().all()) else self.evidence.method
         return " and ".join(word for word in (known, chains) if word)
 
@@ -97,12 +107,11 @@ def independent_reference(
         'quadrature'
     """
     target = as_target(model, x, plate=plate)
-    known = _exact(target, tolerance)
-    if known is not None and bool(known.resolved.all()):
-        return Reference.of(known, target.num_data)
+    exact = _exact(target)
+    if exact is not None and bool(exact.converged.all()):
+        return exact
     paths = pathfinder(target, num_paths=max(4, min(_PATHS, 4096 // target.num_data)))
-    if known is None:
-        known = _without_exact(target, paths, tolerance)
+    known = _without_exact(target, paths, tolerance)
     rows = (~known.resolved).nonzero().flatten() if target.per_datum else torch.arange(target.num_data)
     if not len(rows):
         return Reference.of(known, target.num_data)
@@ -111,12 +120,12 @@ def independent_reference(
     return Reference(known, draws, rows, draws.converged(max_rhat=_MAX_RHAT))
 
 
-def _exact(target: Target, tolerance: float) -> Evidence | None:
-    """The evidence in closed form or by quadrature; None where there is neither."""
+def _exact(target: Target) -> Reference | None:
+    """The posterior in closed form or by quadrature; None where there is neither."""
     if target.latent_dim <= MAX_LATENT_DIM:
-        return evidence(target, tolerance=tolerance)
+        return Reference.of(quadrature(target), target.num_data)
     try:
-        return evidence(target, method="analytic")
+        return Reference.of(analytic(target), target.num_data)
     except ValueError:
         return None
 

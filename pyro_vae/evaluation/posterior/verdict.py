@@ -29,6 +29,7 @@ DO_NOT_TRUST = "do not trust"
 UNDECIDED = "undecided"
 
 _MAX_K = 0.7  # Vehtari et al. 2024: beyond it importance sampling with any feasible K is unreliable
+_NUMBERS = 4_000_000  # drawn of a reference for its moments
 _MIN_ESS = 200.0  # re-weighted means then err by at most 0.07 posterior standard deviations
 
 
@@ -108,14 +109,18 @@ def verdict(
     does not depend on q: the exact evidence, annealing from the prior, or chains, see
     :func:`~pyro_vae.evaluation.posterior.reference.independent_reference`. The rules, in this order:
 
-    1. *undecided*: the reference has not converged (its error is above the tolerance, or the chains' R-hat and ESS
+    1. *undecided*: the reference has not converged (its error is above the tolerance, and chains' R-hat and ESS
        fail), or is itself below what the weights prove, and so has missed something;
-    2. *do not trust*: the reference finds mass that the weights do not (more than the tolerance and three errors), or
-       k-hat is above 0.7, or fewer than 200 draws are effective; *undecided*: the reference finds more by the tolerance
-       and one error, and no chains know better;
-    3. *trust*: q's mean is within ``max_mean_shift`` standard deviations of the re-weighted one in every latent number
-       and its standard deviation within a factor ``max_std_ratio``;
-    4. *trust after re-weighting*: otherwise; the re-weighted moments are in ``weights.mean`` and ``weights.std``.
+    2. *do not trust*: the reference finds mass that the weights do not, by more than the tolerance and three errors;
+    3. where the posterior's moments are known (exactly, or by chains that have converged): *trust* if q's mean is
+       within ``max_mean_shift`` standard deviations of it in every latent number and its standard deviation within a
+       factor ``max_std_ratio``; *trust after re-weighting* if k-hat is at most 0.7, 200 draws are effective, and the
+       re-weighted moments, in ``weights.mean`` and ``weights.std``, are; else *do not trust*;
+    4. where they are not: *do not trust* if k-hat is above 0.7 or fewer than 200 draws are effective; *undecided* if
+       the reference finds more evidence by the tolerance and one error; *trust* if q's moments are as near to the
+       re-weighted ones; else *trust after re-weighting*.
+
+    Rule 2 is left out where the moments are known exactly.
 
     Args:
         model: a Pyro program, or a Target in place of it and x.
@@ -171,23 +176,29 @@ class _Limits:
         if not self.std_ratio > 1:
             raise ValueError(say("max_std_ratio above 1", f"{self.std_ratio}", "max_std_ratio=1.25"))
 
+    def allow(self, shift: float, ratio: float, *, noise: float = 0.0) -> bool:
+        """Whether errors of a mean and a standard deviation are within the limits, and three standard errors."""
+        widest = self.std_ratio * (1 + 3 * noise)
+        return shift <= self.mean_shift + 3 * noise and 1 / widest <= ratio <= widest
+
 
 @dataclass(frozen=True)
 class _Facts:
-    """What the verdict rests on, ``(N,)`` each."""
+    """What the verdict rests on, ``(N,)`` each; errors of moments are against known moments where there are some."""
 
-    ready: Tensor  # whether the reference has converged
+    ready: Tensor  # whether evidence or moments are known
+    by_moments: Tensor  # whether the moments are
+    exact: Tensor  # whether without chains
     gap: Tensor
     missing: Tensor
     missing_error: Tensor
-    shift: Tensor
-    shift_of_weights: Tensor  # of the re-weighted mean from the chains'; zero without chains
-    ratio_of_weights: Tensor  # of the re-weighted standard deviation to the chains'; one without chains
-    ratio: Tensor
+    shift: Tensor  # of q's mean, from the known or else the re-weighted one
+    ratio: Tensor  # of q's standard deviation to it
+    mended_shift: Tensor  # of the re-weighted mean from the known one
+    mended_ratio: Tensor
     k: Tensor
     ess: Tensor
-    by_chains: Tensor  # whether chains that have converged know the moments
-    noise: Tensor  # standard error of the reference's mean, in posterior standard deviations
+    noise: Tensor  # standard error of known or re-weighted means, in posterior standard deviations
 
     def by_datum(self) -> Iterator[dict[str, float]]:
         """Yield one datum's facts after the other's."""
@@ -200,65 +211,64 @@ def _facts(target: Target, w: Weights, reference: Reference) -> _Facts:
     """Compare q with its own weights and with the reference."""
     known = reference.evidence
     mean, std, noise = w.mean.clone(), w.std.clone(), w.ess.rsqrt()
-    ready, off, off_ratio = known.resolved.clone(), 0 * w.ess, 0 * w.ess + 1
-    by_chains = torch.zeros_like(ready)
-    if reference.draws is not None:
+    by_moments = torch.zeros_like(w.ess, dtype=torch.bool)
+    if reference.posterior is not None and bool(reference.converged.any()):
         rows, good = reference.rows, reference.converged
         part = target.rows(rows) if len(rows) < target.num_data else target
-        seen = answer(part, reference.draws)
+        S = max(100, min(4000, _NUMBERS // (len(rows) * target.latent_dim)))
+        seen = answer(part, reference.posterior, num_samples=S)
         taken = rows[good]
         mean[taken], std[taken] = (moment[good].to(mean) for moment in joined_moments(part, seen))
-        noise[taken] = 0 if seen.ess is None else seen.ess[good].rsqrt().to(noise)
-        ready[taken] = by_chains[taken] = True
-        between = furthest(w.mean, w.std, mean, std)
-        off[taken], off_ratio[taken] = between[0][taken], between[1][taken]
+        own = 0.0 * w.ess[taken] if target.plain else torch.full_like(w.ess[taken], S**-0.5)
+        noise[taken] = own if seen.ess is None else seen.ess[good].rsqrt().to(noise)
+        by_moments[taken] = True
     shift, ratio = furthest(w.own_mean, w.own_std, mean, std)
+    mended_shift, mended_ratio = furthest(w.mean, w.std, mean, std)
+    ready = known.resolved | by_moments
     missing = known.log_evidence - w.log_evidence
-    missing = missing.masked_fill(ready & ~known.resolved, math.nan)  # the chains alone decide there
+    missing = missing.masked_fill(ready & ~known.resolved, math.nan)  # the moments alone decide there
     error = (known.standard_error.square() + w.log_evidence_error.square()).sqrt()
-    gap = known.log_evidence - w.elbo
-    return _Facts(ready, gap, missing, error, shift, off, off_ratio, ratio, w.pareto_k, w.ess, by_chains, noise)
+    exact = by_moments & reference.exact
+    return _Facts(
+        *(ready, by_moments, exact, known.log_evidence - w.elbo, missing, error, shift, ratio),
+        *(mended_shift, mended_ratio, w.pareto_k, w.ess, noise),
+    )
 
 
 def _judge(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
-    """The verdict of one datum, by the first rule that applies, and why."""
+    """The verdict of one datum, and why: by the reference, then by the moments that are known, or by the weights."""
+    reliable = f["k"] <= _MAX_K and f["ess"] >= _MIN_ESS
     sure = limits.tolerance + 3 * f["missing_error"]
-    widest = limits.std_ratio * (1 + 3 * f["noise"])
-    moments = f"mean off by {f['shift']:.2f} sd, sd by a factor {f['ratio']:.2f}"
-    rules = (
-        (not f["ready"], UNDECIDED, "the reference itself has not converged"),
-        (
-            f["missing"] < -sure and f["k"] <= _MAX_K and f["ess"] >= _MIN_ESS,
-            UNDECIDED,
-            f"the weights prove {-f['missing']:.2f} nats more evidence than the reference found",
-        ),
-        (
-            f["missing"] > sure,
-            DO_NOT_TRUST,
-            f"q misses mass: the reference finds {f['missing']:.2f} nats more than q's draws can",
-        ),
-        (not f["k"] <= _MAX_K, DO_NOT_TRUST, f"k-hat is {f['k']:.2f}: q's tails are too light to say how wrong it is"),
-        (not f["ess"] >= _MIN_ESS, DO_NOT_TRUST, f"only {f['ess']:.0f} of q's draws are effective"),
-        (
-            not f["by_chains"] and f["missing"] > limits.tolerance + f["missing_error"],
-            UNDECIDED,
-            f"the reference finds {f['missing']:.2f} +- {f['missing_error']:.2f} nats more than q's draws can",
-        ),
-        (
-            f["shift_of_weights"] > limits.mean_shift + 3 * f["noise"],
-            DO_NOT_TRUST,
-            f"re-weighted, q's mean is still {f['shift_of_weights']:.2f} sd from the chains'",
-        ),
-        (
-            f["shift"] <= limits.mean_shift and 1 / limits.std_ratio <= f["ratio"] <= limits.std_ratio,
-            TRUST,
-            f"{moments}, k-hat {f['k']:.2f}",
-        ),
-        (
-            not 1 / widest <= f["ratio_of_weights"] <= widest,
-            DO_NOT_TRUST,
-            f"re-weighted, q's sd is still off the chains' by a factor {f['ratio_of_weights']:.2f}",
-        ),
-        (True, REWEIGHT, f"{moments}; k-hat is {f['k']:.2f}, so re-weighting mends it"),
-    )
-    return next((given, reason) for applies, given, reason in rules if applies)
+    if not f["ready"]:
+        return UNDECIDED, "the reference itself has not converged"
+    if reliable and f["missing"] < -sure and not f["exact"]:
+        return UNDECIDED, f"the weights prove {-f['missing']:.2f} nats more evidence than the reference found"
+    if f["missing"] > sure and not f["exact"]:
+        return DO_NOT_TRUST, f"q misses mass: the reference finds {f['missing']:.2f} nats more than q's draws can"
+    return _by_moments(f, limits, reliable) if f["by_moments"] else _by_weights(f, limits)
+
+
+def _by_moments(f: dict[str, float], limits: _Limits, reliable: bool) -> tuple[str, str]:
+    """The verdict where the posterior's moments are known: q's own are right, or its weights mend them, or neither."""
+    said = f"mean off by {f['shift']:.2f} sd, sd by a factor {f['ratio']:.2f}"
+    if limits.allow(f["shift"], f["ratio"]):
+        return TRUST, f"{said}, k-hat {f['k']:.2f}"
+    if reliable and limits.allow(f["mended_shift"], f["mended_ratio"], noise=f["noise"] + f["ess"] ** -0.5):
+        return REWEIGHT, f"{said}; k-hat is {f['k']:.2f}, and re-weighting mends it"
+    after = f"re-weighted still by {f['mended_shift']:.2f} sd and a factor {f['mended_ratio']:.2f}"
+    return DO_NOT_TRUST, f"{said}; {after if reliable else f'k-hat {f["k"]:.2f}, {f["ess"]:.0f} effective draws'}"
+
+
+def _by_weights(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
+    """The verdict where only the evidence is known, and q's own weights must say the rest."""
+    said = f"mean off by {f['shift']:.2f} sd, sd by a factor {f['ratio']:.2f}"
+    if not f["k"] <= _MAX_K:
+        return DO_NOT_TRUST, f"k-hat is {f['k']:.2f}: q's tails are too light to say how wrong it is"
+    if not f["ess"] >= _MIN_ESS:
+        return DO_NOT_TRUST, f"only {f['ess']:.0f} of q's draws are effective"
+    if f["missing"] > limits.tolerance + f["missing_error"]:
+        found = f"{f['missing']:.2f} +- {f['missing_error']:.2f} nats"
+        return UNDECIDED, f"the reference finds {found} more than q's draws can"
+    if limits.allow(f["shift"], f["ratio"]):
+        return TRUST, f"{said}, k-hat {f['k']:.2f}"
+    return REWEIGHT, f"{said}; k-hat is {f['k']:.2f}, so re-weighting mends it"

@@ -42,6 +42,8 @@ def maximise(target: Target, family: Family, objective: Objective, *, name: str,
     theta, K = family.origin, _first_draws(family, objective)
     found = Search(None, name, torch.zeros_like(theta[:, 0], dtype=torch.bool), "", 0, 0, 0)
     done = torch.zeros_like(found.converged)  # settled, or lost
+    if budget < K:
+        found.reason = f"the budget ran out before the search: {K} gradients a step, and {max(0, budget)} are left"
     while not found.reason:
         noise = even_noise(K, family.noise_dim, theta)
         most = min(_MOST_CALLS, (budget - found.num_gradients) // K)

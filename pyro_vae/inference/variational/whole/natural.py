@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.whole.noise import even_noise
 
-__all__ = ["natural_steps"]
+__all__ = ["natural_steps", "num_natural_draws"]
 
 _SHARES = (1.0, 0.5, 0.25, 0.125, 0.0625)  # of a step, tried one after another until the bound rises
 _RISE = 0.02  # nats a step, below which others do better
@@ -39,7 +39,7 @@ def natural_steps(
     """
     loc, tril = start.loc, start.scale_tril
     L = loc.shape[-1]
-    noise = even_noise(max(32, 4 * L), L, loc)
+    noise = even_noise(num_natural_draws(L), L, loc)
     best, slope, curvature = _moments(target, loc, tril, noise)
     share = torch.zeros_like(best, dtype=torch.long)  # which share each posterior tries next
     shares = torch.tensor(_SHARES).to(loc)
@@ -64,6 +64,11 @@ def natural_steps(
         best = torch.where(better, value, best)
         share = torch.where(better, (share - 1).clamp_min(0), share + 1).masked_fill(small | ~going, len(_SHARES))
     return dist.MultivariateNormal(loc, scale_tril=tril, validate_args=False), calls * len(noise), calls
+
+
+def num_natural_draws(latent_dim: int) -> int:
+    """How many draws, and so gradients, one evaluation of :func:`natural_steps` takes."""
+    return max(32, 4 * latent_dim)
 
 
 def _moments(target: Target, loc: Tensor, tril: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,13 +12,14 @@ from pyro_vae.checks import say
 from pyro_vae.inference.optimum.pathfinder import pathfinder
 from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.whole.families import cholesky
-from pyro_vae.inference.variational.whole.natural import natural_steps
+from pyro_vae.inference.variational.whole.natural import natural_steps, num_natural_draws
 
 __all__ = ["Start", "gaussian_start"]
 
 _MOST_NATURAL = 300  # latent dimension up to which natural-gradient steps pay
 _MOST_CLIMBED = 200  # evaluations of Pathfinder: what is left of the way, natural-gradient steps go faster
 _NATURAL_STEPS = 20
+_LEAST_NATURAL = 2  # the first evaluation only judges the start
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ def gaussian_start(target: Target, *, budget: int) -> Start:
     tril = _narrowed(target, best.mean, cholesky(best.covariance_matrix))
     q = dist.MultivariateNormal(best.mean, scale_tril=tril, validate_args=False)
     spent, sequential = path.num_gradients, path.num_sequential
-    if L <= _MOST_NATURAL and spent < budget:
-        q, own, calls = natural_steps(target, q, max_steps=_NATURAL_STEPS)
+    affordable = (budget - spent) // num_natural_draws(L)
+    if L <= _MOST_NATURAL and affordable >= _LEAST_NATURAL:
+        q, own, calls = natural_steps(target, q, max_steps=min(_NATURAL_STEPS, affordable))
         spent, sequential = spent + own, sequential + calls
     return Start(q, spent, sequential)
 

@@ -132,7 +132,7 @@ def _best(target: Target, start: Start, goal: Objective, budget: int, rank: int)
         if best is not None and float(best.elbo_error.max()) * best.num_checks**0.5 < _EXACT:
             said.append(f"{name} was not tried: the weights p / q of {best.guide} are as good as constant")
             break
-        if budget - gradients < 0.1 * budget:
+        if best is not None and budget - gradients < 0.1 * budget:
             said.append(f"{name} was not tried: the budget of {budget} gradients was nearly spent")
             break
         found = VIPosterior(target, _search(target, start, name, goal, budget=budget - gradients, rank=rank))
