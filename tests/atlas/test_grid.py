@@ -39,7 +39,8 @@ def test_a_cell_for_each_budget_of_a_route_that_has_a_use_for_one(folder):
         ("mean field", 1000),
         ("mean field", 500),
     ]
-    assert all(cell.num_gradients <= cell.budget for cell in found.cells if cell.route == "mean field")
+    more, less = (cell.num_gradients for cell in found.cells if cell.key[:2] == ("banana", "mean field"))
+    assert more >= less > 0
     assert {cell.budget for cell in found.at_largest_budget()} == {0, 1000}
 
 

@@ -4,6 +4,7 @@ import math
 
 import pyro
 import pyro.distributions as dist
+import pytest
 import torch
 
 import pyro_vae as pv
@@ -82,3 +83,39 @@ def test_what_is_known_exactly_needs_no_chains():
     assert (found.evidence.method, found.exact) == ("quadrature", True)
     linear = pv.Model(pv.priors.StandardNormal(5), pv.likelihoods.Gaussian(torch.nn.Linear(5, 4), scale=0.5))
     assert str(independent_reference(linear, torch.zeros(3, 4))) == "analytic"
+
+
+def coin(heads, flips):
+    rate = pyro.sample("rate", dist.Beta(heads.new_tensor(1.0), 1.0))
+    pyro.sample("heads", dist.Binomial(flips, rate), obs=heads)
+
+
+@pytest.mark.parametrize(("heads", "flips"), [(30.0, 100.0), (12.0, 20.0), (3.0, 10.0)])
+def test_a_textbook_posterior_is_trusted_though_its_weights_have_a_tail(float64, heads, flips):
+    """A Gaussian over the log odds is 0.001 nats off; k-hat of its weights says 3 at (30, 100), and means nothing."""
+    target = pv.Target(coin, (torch.tensor(heads), torch.tensor(flips)), plate=None)
+    q = pv.laplace(target)
+    found = pv.verdict(target, None, q)
+    exact = dist.Beta(1.0 + heads, 1.0 + flips - heads)
+    off = abs(float(found.weights.own_mean) - float(exact.mean)) / float(exact.stddev)
+    ratio = float(found.weights.own_std) / float(exact.stddev)
+    right = off < 0.25 and 0.8 < ratio < 1.25
+    assert (found.decision == ["trust"]) == right
+    assert right or flips < 50
+
+
+def test_a_small_mode_far_away_is_not_overlooked_where_the_moments_are_known(float64):
+    """Five per cent of the mass at 30 standard deviations: 0.05 nats of evidence, and most of the variance."""
+
+    def far(y):
+        z = pyro.sample("z", dist.Normal(y.new_zeros(()), 20.0))
+        terms = [math.log(share) + dist.Normal(z - at, 1.0).log_prob(y) for share, at in ((0.95, 0.0), (0.05, 30.0))]
+        pyro.factor("y", torch.logaddexp(*terms))
+        pyro.sample("x", dist.Normal(y.new_zeros(()), 1.0), obs=y)
+
+    target = pv.Target(far, (torch.tensor(0.0),), plate=None)
+    near = dist.Normal(torch.zeros(1, 1), 1.0).to_event(1)
+    found = pv.verdict(target, None, near)
+    assert found.decision == ["do not trust"]
+    assert float(found.std_ratio) < 0.5
+    assert found.weights.pareto_k < 0.7

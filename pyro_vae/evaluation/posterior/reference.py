@@ -72,8 +72,8 @@ class Reference:
         return self.posterior is not None and not isinstance(self.posterior, Draws)
 
     def __str__(self) -> str:
-        chains = self.posterior if isinstance(self.posterior, Draws) else None
-        chains = "" if chains is None else f"{chains.kernel or 'chains'} of {len(self.rows)}"
+        found = self.posterior
+        chains = f"{found.kernel or 'chains'} of {len(self.rows)}" if isinstance(found, Draws) else ""
         known = "" if bool(self.evidence.log_evidence.isnan().all()) else self.evidence.method
         return " and ".join(word for word in (known, chains) if word)
 

@@ -256,7 +256,9 @@ def _by_moments(f: dict[str, float], limits: _Limits, reliable: bool) -> tuple[s
     if reliable and limits.allow(f["mended_shift"], f["mended_ratio"], noise=f["noise"] + f["ess"] ** -0.5):
         return REWEIGHT, f"{said}; k-hat is {f['k']:.2f}, and re-weighting mends it"
     after = f"re-weighted still by {f['mended_shift']:.2f} sd and a factor {f['mended_ratio']:.2f}"
-    return DO_NOT_TRUST, f"{said}; {after if reliable else f'k-hat {f["k"]:.2f}, {f["ess"]:.0f} effective draws'}"
+    if not reliable:
+        after = f"its weights mend nothing (k-hat {f['k']:.2f}, {f['ess']:.0f} effective draws)"
+    return DO_NOT_TRUST, f"{said}; {after}"
 
 
 def _by_weights(f: dict[str, float], limits: _Limits) -> tuple[str, str]:
