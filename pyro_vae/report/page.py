@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -94,6 +95,8 @@ def _figure(section: Section) -> str:
 
 def _number(value: float) -> str:
     """Three decimals, none of a large or whole number, three digits of one that these would not show."""
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
     if value == round(value) and abs(value) < 1e6:
         return f"{value:,.0f}"
     if not 5e-4 <= abs(value) < 1e6:

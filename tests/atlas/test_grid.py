@@ -1,5 +1,8 @@
 """The run of routes over posteriors: resumable, repeatable, and what becomes of a program of one's own."""
 
+import dataclasses
+import math
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -188,3 +191,10 @@ def test_pages_need_the_problems(folder, tmp_path):
     found = pv.atlas.read(folder)
     assert write_atlas(found, tmp_path).is_file()
     assert (tmp_path / "banana.html").is_file()
+
+
+def test_an_infinite_figure_has_a_sign_on_its_page(folder, tmp_path):
+    found = pv.atlas.read(folder)
+    spoilt = dataclasses.replace(found.cells[1], elbo=-math.inf, gap=math.inf)
+    page = write_atlas(dataclasses.replace(found, cells=(found.cells[0], spoilt, *found.cells[2:])), tmp_path)
+    assert "∞" in (page.parent / "banana.html").read_text("utf-8")
