@@ -101,6 +101,8 @@ def read(folder: str | Path) -> Atlas:
     files = sorted((Path(folder) / "cells").glob("*.jsonl"))
     if not files:
         raise ValueError(say(f"a folder with the cells of an atlas at {folder}", "none", "pyro-vae atlas"))
+    order = {name: place for place, name in enumerate(names())}
+    files.sort(key=lambda file: order.get(file.stem, len(order)))
     cells = [cell for file in files for cell in read_cells(file).values()]
     known = [name for name in dict.fromkeys(cell.problem for cell in cells) if name in names()]
     return Atlas(tuple(cells), {name: load(name) for name in known})

@@ -109,6 +109,8 @@ def atlas_costs(atlas: Atlas, problem: Problem) -> Figure:
     Raises:
         ValueError: if no cell of it has a count.
     """
+    from matplotlib.ticker import NullFormatter
+
     cells = [cell for cell in atlas.cells if cell.problem == problem.name and cell.num_gradients]
     if not cells:
         raise ValueError(say(f"cells of {problem.name!r} with counts", "none", "a route that counts, such as NUTS"))
@@ -122,6 +124,7 @@ def atlas_costs(atlas: Atlas, problem: Problem) -> Figure:
             axes.plot(*zip(*points, strict=True), ms=4, lw=1, label=route, **style)
         axes.axhline(1.0, color="0.6", lw=0.8, ls=":")
         axes.set(xscale="log", yscale="log", xlabel=label)
+        axes.xaxis.set_minor_formatter(NullFormatter())
     panels[0].set_ylabel("largest error, in the verdict's limits")
     panels[1].legend(frameon=False, fontsize=6.5, ncols=2)
     return figure

@@ -253,7 +253,7 @@ def _by_moments(f: dict[str, float], limits: _Limits, reliable: bool) -> tuple[s
     said = f"mean off by {f['shift']:.2f} sd, sd by a factor {f['ratio']:.2f}"
     if limits.allow(f["shift"], f["ratio"]):
         return TRUST, f"{said}, k-hat {f['k']:.2f}"
-    if reliable and limits.allow(f["mended_shift"], f["mended_ratio"], noise=f["noise"] + f["ess"] ** -0.5):
+    if reliable and limits.allow(f["mended_shift"], f["mended_ratio"], noise=f["noise"]):
         return REWEIGHT, f"{said}; k-hat is {f['k']:.2f}, and re-weighting mends it"
     after = f"re-weighted still by {f['mended_shift']:.2f} sd and a factor {f['mended_ratio']:.2f}"
     if not reliable:
