@@ -215,7 +215,7 @@ def tarp(u: Tensor, truth: Tensor, points: Tensor | None = None) -> Tensor:
 
 def _expected(target: Target, truth: Tensor) -> Tensor:
     """Where a ridge regression on x expects each truth, ``(N, L)``, fitted to the other half of the data."""
-    x = next(arg for arg in target.args if isinstance(arg, Tensor)).flatten(1).to(truth).nan_to_num()
+    x = next(arg for arg in target.args if isinstance(arg, Tensor)).to(truth).nan_to_num().reshape(len(truth), -1)
     x = torch.cat([(x - x.mean(0)) / x.std(0).clamp_min(1e-6), torch.ones_like(x[:, :1])], -1)
     halves = torch.arange(len(x), device=x.device) % 2 == 0
     point = torch.empty_like(truth)
