@@ -42,7 +42,7 @@ class Cell:
     Attributes:
         problem: name of the posterior.
         route: name of the route.
-        budget: evaluations of log p or its gradient that it might spend; 0 for a route that has no use for one.
+        budget: gradients of log p that it might spend; 0 for a route that has no use for one.
         seed: of its random numbers.
         refused: why the route gave no posterior; empty if it did.
         errors: against the truth, see :class:`~pyro_vae.atlas.measure.Errors`.
@@ -115,7 +115,7 @@ def fill(problem: Problem, route: Route, budget: int, seed: int, reference: Any)
     Args:
         problem: the posterior, with its truth.
         route: what infers it.
-        budget: evaluations that the route may spend.
+        budget: gradients that the route may spend.
         seed: of everything random; the process's own random state is left as it was.
         reference: what the verdicts rest on, as :func:`pyro_vae.verdict` takes it.
     """
@@ -127,10 +127,10 @@ def fill(problem: Problem, route: Route, budget: int, seed: int, reference: Any)
         try:
             with counting(target) as counts:
                 posterior = route.infer(target, budget)
+            seconds = time.perf_counter() - began
+            seen = answer(target, posterior, num_samples=_DRAWS)
         except Exception as error:  # noqa: BLE001  whatever a route does to one posterior, the others are run
             return dataclasses.replace(cell, refused=_first_sentence(error), seconds=time.perf_counter() - began)
-        seconds = time.perf_counter() - began
-        seen = answer(target, posterior, num_samples=_DRAWS)
         if not bool(seen.u.isfinite().all()):
             return dataclasses.replace(cell, refused="its draws are not finite", seconds=seconds)
         num_gradients, num_sequential = cost(posterior, counts)

@@ -60,7 +60,7 @@ def run(
             one's own, or a Target.
         x: the data of one's own program: a tensor, or its arguments as a tuple.
         routes: by name, see ``pyro_vae.atlas.ROUTES``; all if None.
-        budgets: the most evaluations of log p or its gradient at one u that a route may spend, one run each.
+        budgets: the most gradients of log p at one u that a route may spend, one run each.
         seeds: one run each.
         truth: of one's own program: a :class:`~pyro_vae.atlas.truth.Truth`, long chains (``Draws``), or a distribution
             that is known to be exact. None integrates where L <= 3, and runs long chains otherwise.

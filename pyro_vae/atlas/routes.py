@@ -38,8 +38,8 @@ class Route:
 
     Attributes:
         name: as the tables have it.
-        infer: takes the target and a budget, the most evaluations of log p or its gradient at one u that it may spend,
-            and returns a posterior: a distribution over u, a guide, or Draws. What has no use for a budget ignores it.
+        infer: takes the target and a budget, the most gradients of log p at one u that it may spend (for chains about
+            so many, and for Metropolis densities), and returns a posterior: a distribution over u, a guide, or Draws.
         budgeted: whether a larger budget changes anything.
     """
 

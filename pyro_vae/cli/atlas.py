@@ -36,7 +36,7 @@ def atlas(
     ] = None,
     budget: Annotated[
         list[int] | None,
-        typer.Option(min=100, help="Evaluations that a route may spend; again for each. Default: 1000, 5000, 25000."),
+        typer.Option(min=100, help="Gradients that a route may spend; again for each. Default: 1000, 5000, 25000."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Run each cell with so many seeds.")] = 1,
     quick: Annotated[

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import statistics
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyro_vae.atlas.cell import Cell
 from pyro_vae.atlas.measure import DISTRUSTS_RIGHT, RIGHT, TRUSTS_WRONG, limit
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.result import Atlas
@@ -28,7 +30,7 @@ def atlas_map(atlas: Atlas, *, title: str = "How far each route is from the trut
     """Draw posterior by route: blue within the verdict's limits, red beyond; a mark where the verdict was wrong.
 
     The number is the error in units of the limits: of a mean in 0.25 posterior standard deviations, or of the logarithm
-    of a standard deviation in log 1.25, whichever is larger over all named numbers.
+    of a standard deviation in log 1.25, whichever is larger over all named numbers; the median over seeds.
 
     Args:
         atlas: what ``pv.atlas.run`` returned.
@@ -36,18 +38,21 @@ def atlas_map(atlas: Atlas, *, title: str = "How far each route is from the trut
     """
     from matplotlib.colors import LogNorm
 
-    cells = {(cell.problem, cell.route): cell for cell in atlas.at_largest_budget()}
+    cells: dict[tuple[str, str], list[Cell]] = {}
+    for cell in atlas.at_largest_budget():
+        cells.setdefault((cell.problem, cell.route), []).append(cell)
     problems, routes = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
-    values = np.array([[limit(cells[p, r].errors) if (p, r) in cells else math.nan for r in routes] for p in problems])
+    values = np.array([[_middle(cells.get((p, r), [])) for r in routes] for p in problems])
     figure, axes = canvas.one(3.0 + 0.62 * len(routes), 2.2 + 0.36 * len(problems))
     axes.set_facecolor("0.92")
     shown = np.clip(values, 1 / _CEILING, _CEILING)
     image = axes.imshow(shown, norm=LogNorm(1 / _CEILING, _CEILING), cmap="RdBu_r", aspect="auto")
     for (i, p), (j, r) in ((a, b) for a in enumerate(problems) for b in enumerate(routes)):
-        cell = cells.get((p, r))
-        if cell is None:
+        seeds = cells.get((p, r))
+        if seeds is None:
             continue
-        text = "·" if cell.refused else f"{_short(values[i, j])}{_MARKS.get(cell.judged, '')}"
+        marks = "".join(dict.fromkeys(_MARKS.get(cell.judged, "") for cell in seeds))
+        text = "·" if all(cell.refused for cell in seeds) else f"{_short(values[i, j])}{marks}"
         far = not math.isnan(values[i, j]) and abs(math.log(shown[i, j])) > 2.2
         axes.text(j, i, text, ha="center", va="center", fontsize=7, color="white" if far else "black")
     axes.set_xticks(range(len(routes)), routes, rotation=45, ha="right", rotation_mode="anchor")
@@ -57,6 +62,12 @@ def atlas_map(atlas: Atlas, *, title: str = "How far each route is from the trut
     axes.set_xlabel(key, fontsize=8)
     figure.colorbar(image, label="largest error, in units of the verdict's limits", shrink=0.6)
     return figure
+
+
+def _middle(cells: list[Cell]) -> float:
+    """The median over seeds of the error in units of the limits; NaN where there is no posterior."""
+    known = [limit(cell.errors) for cell in cells if not cell.refused]
+    return statistics.median(known) if known else math.nan
 
 
 def _short(value: float) -> str:

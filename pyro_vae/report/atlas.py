@@ -74,12 +74,7 @@ def _page(atlas: Atlas, problem: Problem, folder: Path) -> Path:
         sections.append(Section("Error against cost", _COSTS, figure=atlas_costs(atlas, problem)))
     sections += [
         Section("Figures", _LEGEND, table=_figures(atlas, problem.name)),
-        Section(
-            "What was said",
-            "Each route's own words, and the verdict's.",
-            table=_words(atlas, problem.name),
-            sentences=True,
-        ),
+        Section("What was said", _SAID, table=_words(atlas, problem.name), sentences=True),
     ]
     return write_report(folder / f"{problem.name}.html", problem.title or problem.name, sections)
 

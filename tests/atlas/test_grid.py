@@ -10,9 +10,11 @@ import torch
 from typer.testing import CliRunner
 
 import pyro_vae as pv
+from pyro_vae import plots
 from pyro_vae.atlas import cell as cells
 from pyro_vae.atlas import grid
-from pyro_vae.atlas.routes import cost
+from pyro_vae.atlas.measure import Errors
+from pyro_vae.atlas.routes import Route, cost, counting
 from pyro_vae.cli.app import app
 from pyro_vae.report.atlas import write_atlas
 
@@ -198,3 +200,35 @@ def test_an_infinite_figure_has_a_sign_on_its_page(folder, tmp_path):
     spoilt = dataclasses.replace(found.cells[1], elbo=-math.inf, gap=math.inf)
     page = write_atlas(dataclasses.replace(found, cells=(found.cells[0], spoilt, *found.cells[2:])), tmp_path)
     assert "∞" in (page.parent / "banana.html").read_text("utf-8")
+
+
+def test_evaluations_are_counted_where_the_density_is_called_and_no_longer_afterwards():
+    target = pv.Target(own, torch.zeros(3, dtype=torch.float64), plate=None)
+    with counting(target) as counts:
+        target.log_joint(torch.zeros(7, 2, 1, 1, dtype=torch.float64))
+        target.value_and_grad(torch.zeros(5, 1, 1, dtype=torch.float64))
+    assert counts == [19, 2]
+    with pytest.raises(RuntimeError, match="stop"), counting(target):
+        raise RuntimeError("stop")
+    target.log_joint(torch.zeros(4, 1, 1, dtype=torch.float64))
+    assert counts == [19, 2]
+    assert "log_parts" not in vars(target)
+    assert cost(object(), counts) == (19, 2)
+
+
+def test_what_breaks_in_one_cell_does_not_end_the_run(monkeypatch):
+    def broken(target, budget):
+        raise AssertionError("a slip")
+
+    monkeypatch.setitem(grid.ROUTES, "Laplace", Route("Laplace", broken, budgeted=False))
+    found = grid.run("donut", routes=["Laplace", "mode"], progress=False)
+    assert [cell.refused for cell in found.cells] == ["AssertionError: a slip", ""]
+
+
+def test_a_map_of_several_seeds_shows_their_median(folder):
+    cell = next(c for c in pv.atlas.read(folder).cells if c.route == "mean field" and c.problem == "banana")
+    seeds = [
+        dataclasses.replace(cell, seed=s, errors=Errors(mean=m, std_ratio=1.0)) for s, m in enumerate((0.25, 0.75, 9))
+    ]
+    figure = plots.atlas_map(pv.atlas.Atlas(tuple(seeds)))
+    assert figure.axes[0].texts[0].get_text().startswith("3.0")

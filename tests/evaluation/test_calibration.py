@@ -101,12 +101,12 @@ class Drifting(pv.HMC):
 
     def step(self, state, density, tuning):
         moved, info = super().step(state, density, tuning)
-        u = moved.u + 0.35
+        u = moved.u + 0.2
         return self.start(u, density), info
 
 
 def test_a_kernel_that_is_wrong_is_caught(model):
-    assert not calibrate(model, torch.zeros(150, 4), Drifting(), num_draws=19).calibrated()
+    assert not calibrate(model, torch.zeros(300, 4), Drifting(), num_draws=19).calibrated()
 
 
 def test_variational_inference_is_judged_as_what_it_says(model):

@@ -9,7 +9,13 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.evaluation.evidence.evidence import Evidence
-from pyro_vae.evaluation.posterior.reference import Reference, _apart, _without_exact, independent_reference
+from pyro_vae.evaluation.posterior.reference import (
+    Reference,
+    _apart,
+    _climbed,
+    _without_exact,
+    independent_reference,
+)
 from pyro_vae.inference.optimum.pathfinder import pathfinder
 from tests.truth import STANDARD_ERRORS
 
@@ -119,3 +125,69 @@ def test_a_small_mode_far_away_is_not_overlooked_where_the_moments_are_known(flo
     assert found.decision == ["do not trust"]
     assert float(found.std_ratio) < 0.5
     assert found.weights.pareto_k < 0.7
+
+
+def mode_of(share, place, width):
+    """A Gaussian on one of the two modes, as Pathfinder's paths leave it."""
+    return dist.Normal(torch.full((1, 5), place), width).to_event(1)
+
+
+@pytest.mark.parametrize(
+    ("off", "error", "resolved", "taken"),
+    [
+        (math.log(0.7), 0.03, True, True),  # annealing passed a mode by, and is sure of itself
+        (math.log(0.7), 0.003, True, True),  # and surer than the weights are
+        (-0.05, 0.1, True, True),  # both agree; the weights know it more closely
+        (0.6, 0.4, False, False),  # unresolved, but it has seen more than the paths did
+        (-0.6, 0.4, False, True),
+    ],
+)
+def test_the_larger_of_two_lower_bounds_is_taken(float64, off, error, resolved, taken):
+    target = pv.Target(two_modes, (torch.tensor(0.0),))
+    exact = dist.Normal(0.0, 1.0).log_prob(torch.tensor([0.0]))
+    annealed = Evidence(exact + off, torch.tensor([error]), "ais", torch.tensor([resolved]), "")
+    modes = [mode_of(*mode) for mode in zip(*NARROW, strict=True)]
+    mixture = dist.MixtureSameFamily(
+        dist.Categorical(torch.tensor([[0.5, 0.5]])),
+        dist.Normal(torch.stack([m.mean for m in modes], 1), torch.stack([m.stddev for m in modes], 1)).to_event(1),
+    )
+    found = _climbed(target, annealed, mixture, 0.1)
+    if not taken:
+        assert found is annealed
+        return
+    assert found.method == "ais and Pathfinder"
+    assert found.resolved.all()
+    assert float(found.standard_error) < 0.02
+    assert float((found.log_evidence - exact).abs()) < STANDARD_ERRORS * float(found.standard_error)
+
+
+def test_a_grid_whose_bound_is_large_knows_nothing():
+    model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8, 5)))
+    x = torch.zeros(3, 5)
+    grid = pv.quadrature(model, x)
+    q = pv.laplace(model, x)
+    known = pv.verdict(model, x, q, reference=grid)
+    assert "undecided" not in known.decision
+    grid.error_bound = torch.tensor([0.0, 1.8, torch.inf])
+    doubted = pv.verdict(model, x, q, reference=grid)
+    assert doubted.decision == [known.decision[0], "undecided", "undecided"]
+
+
+def test_where_no_path_can_start_annealing_answers_alone(float64):
+    """The data lie far beyond what a scale between exp(-2) and exp(2) can reach."""
+
+    def beyond(y):
+        with pyro.plate("parts", 4):
+            width = pyro.sample("width", dist.LogNormal(y.new_tensor(6.0), 0.3))
+        pyro.sample("y", dist.Uniform(0.0, width.min()), obs=y)
+
+    target = pv.Target(beyond, (torch.tensor(50.0),), plate=None)
+    with pytest.raises(ValueError, match="finite density"):
+        pathfinder(target)
+    found = independent_reference(target)
+    assert found.posterior is None
+    draws = dist.LogNormal(6.0, 0.3).sample((200_000, 4)).min(-1).values
+    values = torch.where(draws > 50.0, 1 / draws, 0.0)
+    error = float(values.std() / values.mean()) / 200_000**0.5
+    off = float(found.evidence.log_evidence) - float(values.mean().log())
+    assert abs(off) < STANDARD_ERRORS * (float(found.evidence.standard_error) + error)

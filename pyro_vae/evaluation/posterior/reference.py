@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -48,8 +48,10 @@ class Reference:
     converged: Tensor
 
     @classmethod
-    def of(cls, known: Any, num_data: int) -> Reference:
+    def of(cls, known: Any, num_data: int, *, tolerance: float = 0.1) -> Reference:
         """Return what a user knows as a Reference: evidence, whatever has ``log_evidence``, Draws, or one already.
+
+        A grid whose error bound is above the tolerance knows neither evidence nor moments.
 
         Raises:
             TypeError: if it is none of these.
@@ -62,6 +64,8 @@ class Reference:
             unknown = Evidence(nothing, nothing, known.kernel or "chains", nothing > 0, "chains have no evidence")
             return cls(unknown, known, torch.arange(num_data), known.converged(max_rhat=_MAX_RHAT))
         found = Evidence.of(known, num_data)
+        if isinstance(known, QuadraturePosterior):
+            found = replace(found, resolved=found.resolved & (known.error_bound <= tolerance))
         if isinstance(known, AnalyticPosterior | QuadraturePosterior):
             return cls(found, known, torch.arange(num_data), found.resolved)
         return cls(found, None, torch.arange(0), torch.zeros(0, dtype=torch.bool))
@@ -107,25 +111,33 @@ def independent_reference(
         'quadrature'
     """
     target = as_target(model, x, plate=plate)
-    exact = _exact(target)
+    exact = _exact(target, tolerance)
     if exact is not None and bool(exact.converged.all()):
         return exact
-    paths = pathfinder(target, num_paths=max(4, min(_PATHS, 4096 // target.num_data)))
+    paths = _paths(target)
     known = _without_exact(target, paths, tolerance)
     rows = (~known.resolved).nonzero().flatten() if target.per_datum else torch.arange(target.num_data)
-    if not len(rows):
+    if not len(rows) or paths is None:
         return Reference.of(known, target.num_data)
     part = target.rows(rows) if target.per_datum else target
     draws = _chains(part, _apart(paths.sample((_STARTS,))[:, rows], _NUM_CHAINS))
     return Reference(known, draws, rows, draws.converged(max_rhat=_MAX_RHAT))
 
 
-def _exact(target: Target) -> Reference | None:
+def _exact(target: Target, tolerance: float) -> Reference | None:
     """The posterior in closed form or by quadrature; None where there is neither."""
     if target.latent_dim <= MAX_LATENT_DIM:
-        return Reference.of(quadrature(target), target.num_data)
+        return Reference.of(quadrature(target), target.num_data, tolerance=tolerance)
     try:
         return Reference.of(analytic(target), target.num_data)
+    except ValueError:
+        return None
+
+
+def _paths(target: Target) -> PathfinderPosterior | None:
+    """Pathfinder's paths, many of one posterior; None where no start near the origin has a finite density."""
+    try:
+        return pathfinder(target, num_paths=max(4, min(_PATHS, 4096 // target.num_data)))
     except ValueError:
         return None
 
@@ -137,18 +149,32 @@ def _annealed(target: Target, start: Any, tolerance: float) -> Evidence:
     return evidence(target, method="ais", start=start, tolerance=2 * tolerance, **settings)
 
 
-def _without_exact(target: Target, paths: PathfinderPosterior, tolerance: float) -> Evidence:
+def _without_exact(target: Target, paths: PathfinderPosterior | None, tolerance: float) -> Evidence:
     """Annealing and climbing; and annealing from near the posterior for what these leave unresolved."""
-    known = _climbed(target, _annealed(target, "chains" if target.improper else None, tolerance), paths, tolerance)
+    known = _annealed(target, "chains" if target.improper else None, tolerance)
+    if paths is not None:
+        known = _climbed(target, known, paths, tolerance)
     rows = (~known.resolved).nonzero().flatten()
     if not len(rows) or target.improper:
         return known
     again = _annealed(target.rows(rows) if target.per_datum else target, "chains", tolerance)
-    value, error, resolved = known.log_evidence.clone(), known.standard_error.clone(), known.resolved.clone()
-    better = again.resolved
-    value[rows[better]], error[rows[better]] = again.log_evidence[better], again.standard_error[better]
-    resolved[rows[better]] = True
-    return Evidence(value, error, known.method, resolved, known.reason)
+    return _replaced(
+        known, rows[again.resolved], again.log_evidence[again.resolved], again.standard_error[again.resolved]
+    )
+
+
+def _replaced(known: Evidence, rows: Tensor, value: Tensor, error: Tensor, *, by: str = "") -> Evidence:
+    """The evidence with that of some data known better: values and errors ``(n,)`` of the data at ``rows``."""
+    if not len(rows):
+        return known
+    where = (rows,)
+    return replace(
+        known,
+        log_evidence=known.log_evidence.index_put(where, value.to(known.log_evidence)),
+        standard_error=known.standard_error.index_put(where, error.to(known.standard_error)),
+        resolved=known.resolved.index_put(where, torch.ones_like(rows, dtype=torch.bool)),
+        method=f"{known.method} and {by}" if by else known.method,
+    )
 
 
 def _climbed(target: Target, known: Evidence, paths: PathfinderPosterior, tolerance: float) -> Evidence:
@@ -159,15 +185,12 @@ def _climbed(target: Target, known: Evidence, paths: PathfinderPosterior, tolera
     """
     w = importance_weights(target, paths, num_samples=_DRAWS)
     error = (w.log_evidence_error.square() + known.standard_error.square()).sqrt()
-    sure = (w.pareto_k <= _MAX_K) & (w.log_evidence_error < 2 * tolerance)
+    even = (w.pareto_k <= _MAX_K) | (w.ess > w.num_samples / 2)  # a lump of equal weights has no tail to be fitted
+    sure = even & (w.log_evidence_error < 2 * tolerance)
     more = w.log_evidence - known.log_evidence
     closer = ~known.resolved | (w.log_evidence_error < known.standard_error)
-    taken = sure & ((more > 3 * error) | (closer & (more > -error)))
-    if not bool(taken.any()):
-        return known
-    value = torch.where(taken, w.log_evidence, known.log_evidence)
-    spread = torch.where(taken, w.log_evidence_error, known.standard_error)
-    return Evidence(value, spread, f"{known.method} and Pathfinder", known.resolved | taken, known.reason)
+    taken = (sure & ((more > 3 * error) | (closer & (more > -error)))).nonzero().flatten()
+    return _replaced(known, taken, w.log_evidence[taken], w.log_evidence_error[taken], by="Pathfinder")
 
 
 def _apart(u: Tensor, count: int) -> Tensor:

@@ -156,7 +156,7 @@ def verdict(
     w = importance_weights(target, posterior, num_samples=num_samples)
     if reference is None:
         reference = independent_reference(target, tolerance=tolerance)
-    known = Reference.of(reference, target.num_data)
+    known = Reference.of(reference, target.num_data, tolerance=tolerance)
     facts = _facts(target, w, known)
     judged = [_judge(fact, limits) for fact in facts.by_datum()]
     decision, reasons = [given for given, _ in judged], [reason for _, reason in judged]

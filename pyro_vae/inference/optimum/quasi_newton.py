@@ -125,6 +125,9 @@ class QuasiNewton:
         self.flatter = flatter
         self.ended = torch.zeros_like(value, dtype=torch.bool)
         self._fresh = torch.ones_like(self.ended)  # no pair learnt since the start, or since a search failed
+        nothing = torch.zeros_like(self.value)
+        self._direction, self._length, self._slope = torch.zeros_like(u), nothing, nothing
+        self._low, self._low_slope, self._high, self._tries = nothing, nothing, nothing, nothing
         self._turn(torch.ones_like(self.ended))
 
     def _turn(self, where: Tensor) -> None:
@@ -136,10 +139,6 @@ class QuasiNewton:
         slope = torch.where(lost, self.grad.square().sum(-1), slope)
         first = torch.rsqrt(found.square().sum(-1).clamp_min(1e-30)).clamp_max(1.0)
         length = torch.where(self._fresh, first, 1.0)
-        if not hasattr(self, "_direction"):
-            self._direction, self.promise, self._slope, self._length = found, 0.5 * slope, slope, length
-            self._low, self._low_slope = torch.zeros_like(slope), slope
-            self._high, self._tries = torch.full_like(slope, math.inf), torch.zeros_like(slope)
         self._direction = torch.where(where.unsqueeze(-1), found, self._direction)
         self._slope = torch.where(where, slope, self._slope)
         self.promise = 0.5 * self._slope
@@ -188,7 +187,7 @@ class QuasiNewton:
         self._high = torch.where(near, self._high, t)
         open_end = self._high.isinf()
         width = torch.where(open_end, 9 * self._low, self._high - self._low)
-        bottom, top = self._low + torch.where(open_end, 0.1, 0.1) * width, self._low + 0.9 * width
+        bottom, top = self._low + 0.1 * width, self._low + 0.9 * width
         guess = torch.where(finite & (curve > 0), guess, self._low + torch.where(open_end, 0.3, 0.5) * width)
         halved = self._low + 0.5 * width
         self._length = torch.where((self._tries % 3 == 2) & ~open_end, halved, guess.clamp(bottom, top))

@@ -125,28 +125,24 @@ def _search(target: Target, start: Start, name: str, goal: Objective, *, budget:
 def _best(target: Target, start: Start, goal: Objective, budget: int, rank: int) -> VIPosterior:
     """Families from small to large, while the bound rises by more than its error and the budget lasts."""
     names = ["full_rank", "flow"] if target.latent_dim <= _MOST_FULL else ["mean_field", "low_rank", "flow"]
-    best: VIPosterior | None = None
-    gradients = sequential = 0
+    best = VIPosterior(target, _search(target, start, names[0], goal, budget=budget, rank=rank))
+    gradients, sequential = best.num_gradients, best.num_sequential
     said: list[str] = []
-    for name in names:
-        if best is not None and float(best.elbo_error.max()) * best.num_checks**0.5 < _EXACT:
+    for name in names[1:]:
+        if float(best.elbo_error.max()) * best.num_checks**0.5 < _EXACT:
             said.append(f"{name} was not tried: the weights p / q of {best.guide} are as good as constant")
             break
-        if best is not None and budget - gradients < 0.1 * budget:
+        if budget - gradients < 0.1 * budget:
             said.append(f"{name} was not tried: the budget of {budget} gradients was nearly spent")
             break
         found = VIPosterior(target, _search(target, start, name, goal, budget=budget - gradients, rank=rank))
         gradients, sequential = gradients + found.num_gradients, sequential + found.num_sequential
-        if best is None:
-            best = found
-            continue
         rise = float((found.elbo - best.elbo).mean())
         error = float((found.elbo_error.square() + best.elbo_error.square()).sum().sqrt()) / target.num_data
         said.append(f"{name} raised the bound of {best.guide} by {rise:.3g} +- {error:.1g} nats")
         if not rise > 2 * error:
             break
         best = found
-    assert best is not None
     best.reason = f"{best.guide}: {'; '.join([best.reason, *said])}"
     best.num_gradients, best.num_sequential = gradients, sequential
     return best
