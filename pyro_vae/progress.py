@@ -14,7 +14,7 @@ __all__ = ["progress_bar", "write_above_bar"]
 def progress_bar(total: int, description: str, *, show: bool, unit: str = "it") -> Iterator[Any]:
     """Open a bar of ``total`` steps, tqdm's own object; silent unless ``show``.
 
-    Where standard error is neither a terminal nor a notebook's, a bar would be a line each time: once a minute is enough.
+    Where standard error is neither a terminal nor a notebook's, each drawing is a line: one a minute is enough.
 
     Example:
         >>> with progress_bar(3, "steps", show=False) as bar:
