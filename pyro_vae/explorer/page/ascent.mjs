@@ -4,15 +4,15 @@ import { elboOf } from "./bound.mjs";
 
 export const meanField = ([m1, m2], [s1, s2]) => [[1, m1, m2, s1, 0, s2]];
 
-const STEP = 1e-4;
+const DIFFERENCE = 1e-4;
 
 // One step of gradient ascent in (m, log s), with m measured in standard deviations: q with a higher ELBO.
 export function ascentStep(q, logJoint, { rate = 0.25, nodes = 12 } = {}) {
   const elbo = (m, s) => elboOf(meanField(m, s), logJoint, nodes);
   const here = elbo(q.m, q.s);
   const slope = (move) => {
-    const [plus, minus] = [move(STEP), move(-STEP)];
-    return (elbo(...plus) - elbo(...minus)) / (2 * STEP);
+    const [plus, minus] = [move(DIFFERENCE), move(-DIFFERENCE)];
+    return (elbo(...plus) - elbo(...minus)) / (2 * DIFFERENCE);
   };
   const at = (values, i, value) => values.map((old, j) => (j === i ? value : old));
   const gm = [0, 1].map((i) => slope((e) => [at(q.m, i, q.m[i] + e * q.s[i]), q.s]));

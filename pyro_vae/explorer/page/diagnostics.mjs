@@ -1,9 +1,9 @@
 // What chains say of themselves. A chain is an array of numbers, one a draw.
 
-const mean = (x) => x.reduce((sum, value) => sum + value, 0) / x.length;
+const average = (x) => x.reduce((sum, value) => sum + value, 0) / x.length;
 
 export function variance(x) {
-  const m = mean(x);
+  const m = average(x);
   return x.reduce((sum, value) => sum + (value - m) ** 2, 0) / (x.length - 1);
 }
 
@@ -15,8 +15,8 @@ export function splitRhat(chains) {
   });
   const n = halves[0].length;
   if (n < 2) return NaN;
-  const within = mean(halves.map(variance));
-  const between = variance(halves.map(mean));
+  const within = average(halves.map(variance));
+  const between = variance(halves.map(average));
   return Math.sqrt(((n - 1) / n) + between / within);
 }
 
@@ -25,7 +25,7 @@ export function autocorrelation(chains, most) {
   const n = chains[0].length;
   const lags = Math.min(most, n - 1);
   const all = chains.map((x) => {
-    const m = mean(x);
+    const m = average(x);
     const centred = x.map((value) => value - m);
     const covariance = [];
     for (let lag = 0; lag <= lags; lag++) {
@@ -35,7 +35,7 @@ export function autocorrelation(chains, most) {
     }
     return covariance;
   });
-  const total = all[0].map((_, lag) => mean(all.map((covariance) => covariance[lag])));
+  const total = all[0].map((_, lag) => average(all.map((covariance) => covariance[lag])));
   return total.map((value) => value / total[0]);
 }
 
@@ -44,12 +44,12 @@ export function autocorrelation(chains, most) {
 export function effectiveSize(chains) {
   const n = chains[0].length;
   if (n < 8) return NaN;
-  const within = mean(chains.map(variance));
+  const within = average(chains.map(variance));
   if (!(within > 0)) return NaN;
-  const between = chains.length > 1 ? variance(chains.map(mean)) : 0;
+  const between = chains.length > 1 ? variance(chains.map(average)) : 0;
   const total = ((n - 1) / n) * within + between;
   const centred = chains.map((x) => {
-    const m = mean(x);
+    const m = average(x);
     return x.map((value) => value - m);
   });
   const rho = (lag) => {

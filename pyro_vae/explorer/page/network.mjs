@@ -39,7 +39,7 @@ function makeLayer(spec, read, shared) {
 }
 
 function pointwise(f) {
-  const run = (x, n) => {
+  const run = (x) => {
     const out = new Float64Array(x.length);
     for (let i = 0; i < x.length; i++) out[i] = f(x[i]);
     return out;

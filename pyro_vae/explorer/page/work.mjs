@@ -1,0 +1,30 @@
+// Long work in slices between frames, so that the page answers while it computes.
+
+const SLICE = 12; // milliseconds
+
+// Runs a generator to its end; resolves with what it returns, or with undefined if `current()` says that it is stale.
+export function inSlices(work, current = () => true) {
+  return new Promise((resolve, reject) => {
+    const channel = new MessageChannel();
+    channel.port1.onmessage = () => {
+      try {
+        if (!current()) {
+          resolve(undefined);
+          return;
+        }
+        const end = performance.now() + SLICE;
+        do {
+          const { done, value } = work.next();
+          if (done) {
+            resolve(value);
+            return;
+          }
+        } while (performance.now() < end);
+        channel.port2.postMessage(null);
+      } catch (error) {
+        reject(error);
+      }
+    };
+    channel.port2.postMessage(null);
+  }).finally(() => undefined);
+}
