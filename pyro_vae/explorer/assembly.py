@@ -8,6 +8,8 @@ import re
 from importlib.resources import files
 from typing import Any
 
+from pyro_vae.checks import say
+
 __all__ = ["assembled", "script", "sources"]
 
 _FIRST = "app.mjs"
@@ -28,7 +30,7 @@ def sources() -> dict[str, str]:
         text = (folder / name).read_text(encoding="utf-8")
         for needed in _IMPORT.findall(text):
             if needed in path:
-                raise ImportError(f"expected imports without a circle; got {' -> '.join([*path, needed])}; try a third file")
+                raise ImportError(say("imports without a circle", " -> ".join([*path, needed]), "a third file"))
             visit(needed)
         found[path.pop()] = text
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import finite, misfit, positive_integer, say, tensor
+from pyro_vae.datasets.encoding import log_jacobian
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.explorer.assembly import assembled
 from pyro_vae.explorer.guides import guide_spec
@@ -92,6 +93,7 @@ def explore(
         "guide": guide_spec(guide, x, store, rows),
         "x": store.put(x[:rows].flatten(1)),
         "missing": model.missing,
+        "shift": _shift(schema, x[:rows].flatten(1)),
         "labels": None if labels is None else [_label(label) for label in labels[:rows]],
         "image": None if image is None else list(image),
         "columns": None if image is not None else column_specs(x, columns, schema),
@@ -106,6 +108,15 @@ def explore(
 def _shape_of(schema: Schema | None) -> tuple[int, ...] | None:
     """Height and width of a run's images."""
     return schema.shape if schema is not None and len(schema.shape) == 2 else None
+
+
+def _shift(schema: Schema | None, x: Tensor) -> dict[str, Any]:
+    """What makes log p(x) one of the table's own units, a datum, and of an image drawn by hand."""
+    if schema is None:
+        return {"data": [0.0] * len(x), "drawn": 0.0, "units": ""}
+    found = log_jacobian(schema, x.double())
+    drawn = log_jacobian(schema, torch.ones_like(x[:1], dtype=torch.float64))
+    return {"data": found.tolist(), "drawn": float(drawn), "units": schema.units}
 
 
 def _label(label: Any) -> str:

@@ -28,17 +28,15 @@ def components(p: Any) -> list[Any] | None:
         [[1.0, 0.0, 0.0, 1.0, 0.0, 1.0]]
     """
     if isinstance(p, ReparameterisedMixture):
-        found = _numbers(p.logits.exp(), p.loc, torch.diag_embed(p.scale))
-    elif isinstance(p, MixtureSameFamily):
-        parts = _moments(p.component_distribution)
-        found = None if parts is None else _numbers(p.mixture_distribution.probs, *parts)
-    else:
-        parts = _moments(p)
-        found = None
-        if parts is not None:
-            loc, tril = (part.unsqueeze(len(p.batch_shape)) for part in parts)
-            found = _numbers(loc.new_ones(loc.shape[:-1]), loc, tril)
-    return found
+        return _numbers(p.logits.exp(), p.loc, torch.diag_embed(p.scale))
+    mixture = isinstance(p, MixtureSameFamily)
+    parts = _moments(p.component_distribution if mixture else p)
+    if parts is None:
+        return None
+    if mixture:
+        return _numbers(p.mixture_distribution.probs, *parts)
+    loc, tril = (part.unsqueeze(-1 - part_dims) for part, part_dims in zip(parts, (1, 2), strict=True))
+    return _numbers(loc.new_ones(loc.shape[:-1]), loc, tril)
 
 
 def _moments(p: Any) -> tuple[Tensor, Tensor] | None:

@@ -36,13 +36,13 @@ def likelihood_spec(likelihood: Likelihood, store: Store) -> list[dict[str, Any]
     kind = type(likelihood)
     if kind not in _OPTIONS:
         known = ", ".join(sorted(one.__name__ for one in _OPTIONS))
-        got = kind.__name__
-        raise ValueError(say(f"a likelihood that the page knows (Mixed, {known})", got, "likelihoods.Bernoulli(network)"))
-    own = likelihood.network
-    spec = {"family": kind.__name__, "network": network_spec(own, store, 2), **_OPTIONS[kind](likelihood)}
+        expected = f"a likelihood that the page knows (Mixed, {known})"
+        raise ValueError(say(expected, kind.__name__, "likelihoods.Bernoulli(network)"))
+    network: Any = likelihood.network
+    spec = {"family": kind.__name__, "network": network_spec(network, store, 2), **_OPTIONS[kind](likelihood)}
+    z = next((p.new_zeros(1, 2) for p in likelihood.parameters()), torch.zeros(1, 2))
     with torch.no_grad():
-        weight = next(likelihood.parameters())
-        event = likelihood(torch.zeros(1, 2, dtype=weight.dtype, device=weight.device)).event_shape
+        event = likelihood(z).event_shape
     return [spec | {"width": event.numel()}]
 
 
@@ -56,7 +56,7 @@ def _location_scale(likelihood: LocationScale) -> dict[str, Any]:
     scale = likelihood.scale if likelihood.scale_from == "fixed" else to_scale(
         likelihood.raw_scale, floor=likelihood.min_scale
     )  # fmt: skip
-    return {"scale": _numbers(scale)}
+    return {"scale": float(scale) if scale.numel() == 1 else _numbers(scale)}
 
 
 def _student(likelihood: likelihoods.StudentT) -> dict[str, Any]:

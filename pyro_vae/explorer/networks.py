@@ -168,5 +168,3 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Any], dict[str, Any]]] = {
     nn.LeakyReLU: lambda module: {"slope": module.negative_slope},
     nn.Softplus: lambda module: {"beta": float(module.beta)},
 }
-
-

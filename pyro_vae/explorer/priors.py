@@ -36,7 +36,7 @@ def prior_spec(prior: Prior, store: Store) -> dict[str, Any]:
         raise ValueError(say(expected, type(prior).__name__, "priors.StandardNormal(2)"))
     name = type(prior).__name__
     p: Any = prior()
-    base = getattr(p, "base_dist", None)
+    base: Any = getattr(p, "base_dist", None)
     if isinstance(prior, priors.StandardNormal | priors.DiagonalNormal):
         gaussian = components(p)
         return {"family": "mixture", "name": name, "components": gaussian, **_box(p.mean, p.stddev)}
@@ -65,5 +65,3 @@ def _grid(p: Any, store: Store) -> dict[str, Any]:
     lines = [torch.linspace(box["low"][i], box["high"][i], _POINTS, dtype=draws.dtype) for i in range(2)]
     points = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1)
     return {"values": store.put(p.log_prob(points.to(draws)).clamp_min(-200.0)), **box}
-
-

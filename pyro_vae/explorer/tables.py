@@ -44,7 +44,7 @@ def image_size(
         if isinstance(module, ConvDecoder):
             channels, height, width = module.image_shape
             return (height, width) if channels == 1 and height * width == D else None
-    if x.dim() > 2 and D == x.shape[-1] * x.shape[-2]:
+    if x.dim() > 2 and x.shape[-1] * x.shape[-2] == D:
         return int(x.shape[-2]), int(x.shape[-1])
     side = math.isqrt(D)
     square = side * side == D and D >= _SMALLEST_IMAGE
@@ -66,7 +66,8 @@ def column_specs(x: Tensor, columns: Sequence[str] | None, schema: Schema | None
     D = flat.shape[1]
     if schema is not None:
         if schema.data_dim != D:
-            raise ValueError(say(f"a schema of {D} columns, as x has", f"{schema.data_dim}", "the schema of these data"))
+            remedy = "the schema of these data"
+            raise ValueError(say(f"a schema of {D} columns, as x has", f"{schema.data_dim}", remedy))
         place = {column: index for index, column in enumerate(schema.order)}
         return [_of_schema(schema, column, place[column], flat) for column in range(D)]
     names = [f"x{i + 1}" for i in range(D)] if columns is None else [str(name) for name in columns]
@@ -99,5 +100,3 @@ def _range(values: Tensor) -> dict[str, float]:
     if not len(there):
         return {"low": 0.0, "high": 1.0}
     return {"low": float(there.min()), "high": float(there.max())}
-
-

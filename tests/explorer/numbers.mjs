@@ -48,7 +48,8 @@ function walk(target, { kernel, step, chains, seed, num, starts }) {
     const error = Math.sqrt(diagnostics.variance(all) / size);
     return [name, { mean, error, size, rhat: diagnostics.splitRhat(values) }];
   });
-  const accept = run.states.reduce((sum, chain) => sum + chain.accept, 0) / (num * chains);
+  const accepts = run.states.flatMap((chain) => chain.accepts);
+  const accept = accepts.reduce((sum, value) => sum + value, 0) / accepts.length;
   return { moments: Object.fromEntries(found), accept, first: run.states[0].draws.slice(0, 3), seconds };
 }
 

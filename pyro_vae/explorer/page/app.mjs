@@ -55,6 +55,11 @@ const app = {
   means: content.guide.q.map((q) => makeMixture(q).mean),
   mixtureOf: makeMixture,
 
+  // what makes log p(x) one of the table's own units
+  get shift() {
+    const { drawn, x } = app.state;
+    return drawn ? content.shift.drawn : content.shift.data[x];
+  },
   get x() {
     const { drawn, x } = app.state;
     if (!drawn) return model.data[x];
@@ -168,6 +173,7 @@ function applyTheme() {
 function fillWords() {
   const words = {
     datum: content.image ? "image" : "row",
+    units: content.shift.units ? ` of ${content.shift.units}` : "",
     "a-datum": content.image ? "an image" : "a row of the table",
     data: content.image ? "images" : "rows",
     "or-draw": app.canDraw ? ", or draw your own" : "",

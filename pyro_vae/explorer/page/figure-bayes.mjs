@@ -45,7 +45,7 @@ export function bayesFigure(app) {
       }
       const { mean, covariance, logEvidence } = posterior;
       const sd = [0, 1].map((i) => Math.sqrt(covariance[i][i]));
-      readout.innerHTML = `log p(x) = <b data-number="evidence">${fixed(logEvidence)}</b> nats<br>` +
+      readout.innerHTML = `log p(x) = <b data-number="evidence">${fixed(logEvidence + app.shift)}</b> nats<br>` +
         [0, 1].map((i) => `z<sub>${i + 1}</sub> | x: ${fixed(mean[i])} ± ${fixed(sd[i])}`).join("<br>");
     },
   };

@@ -160,7 +160,7 @@ export function boundFigure(app) {
     for (let back = 0; back <= span + 1e-9; back += step) {
       const x = at(app.posterior.logEvidence - back);
       context.textAlign = back === 0 ? "center" : x < 20 ? "left" : "center";
-      context.fillText(fixed(app.posterior.logEvidence - back, span < 10 ? 1 : 0), x, top + height + 20);
+      context.fillText(fixed(app.posterior.logEvidence + app.shift - back, span < 10 ? 1 : 0), x, top + height + 20);
     }
   }
 
@@ -210,9 +210,9 @@ export function boundFigure(app) {
       const found = measure(q, moving);
       figure.found = found;
       drawBar(found);
-      number("elbo").textContent = fixed(found.elbo);
+      number("elbo").textContent = fixed(found.elbo + app.shift);
       number("kl").textContent = fixed(found.kl);
-      number("evidence").textContent = fixed(app.posterior.logEvidence);
+      number("evidence").textContent = fixed(app.posterior.logEvidence + app.shift);
       number("remainder").textContent = Math.abs(found.remainder) < 5e-6 ? "0.00001 or better" : fixed(Math.abs(found.remainder), 5);
       note.textContent = {
         guide: app.guideNote,

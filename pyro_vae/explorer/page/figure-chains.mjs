@@ -116,7 +116,7 @@ export function chainsFigure(app) {
       kernel: app.state.kernel,
       chains: app.state.chains,
       draws,
-      accept: chains.states.reduce((sum, chain) => sum + chain.accept, 0) / (draws * chains.states.length),
+      accept: shareAccepted(draws),
       rhat: enough ? Math.max(...both.map(splitRhat)) : NaN,
       ess: enough ? Math.min(...both.map(effectiveSize)) : NaN,
       lags: enough ? autocorrelation(both[0], LAGS) : [],
@@ -126,6 +126,11 @@ export function chainsFigure(app) {
         return Math.abs(all.reduce((sum, value) => sum + value, 0) / all.length - mean[i]) / Math.sqrt(covariance[i][i]);
       }),
     };
+  }
+
+  function shareAccepted(draws) {
+    const late = chains.states.flatMap((chain) => chain.accepts.slice(Math.floor(draws / 5)));
+    return late.reduce((sum, value) => sum + value, 0) / late.length;
   }
 
   function runningMeans() {

@@ -110,7 +110,7 @@ export function makeChains(target, { kernel, step, chains, seed }, starts, makeR
     random: makeRandom(seed * 1000 + c),
     state: { z, value: target.one(z) },
     draws: [],
-    accept: 0,
+    accepts: [],
     last: null,
   }));
   return {
@@ -120,7 +120,7 @@ export function makeChains(target, { kernel, step, chains, seed }, starts, makeR
         const next = KERNELS[kernel](chain.state, target, { step }, chain.random);
         chain.state = { z: next.z, value: next.value };
         chain.draws.push(next.z);
-        chain.accept += next.accept;
+        chain.accepts.push(next.accept);
         chain.last = next;
       }
     },

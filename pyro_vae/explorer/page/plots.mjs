@@ -18,7 +18,7 @@ function frame(canvas, [low, high], ticks, count) {
     context.stroke();
     context.fillStyle = colour("soft");
     context.textAlign = "right";
-    context.fillText(fixed(tick, high - low < 2 ? 1 : 0), left - 5, y(tick) + 4);
+    context.fillText(fixed(tick, high - low < 0.5 ? 2 : 1), left - 5, y(tick) + 4);
   }
   return { context, x, y, left, right, bottom };
 }
