@@ -139,7 +139,7 @@ def _check(model: Any, guide: Any) -> None:
 
 def _must_fit(model: Model, x: Tensor) -> None:
     """Check that the likelihood takes the data."""
-    z = x.new_zeros(1, 2)
+    z = next((p.new_zeros(1, 2) for p in model.likelihood.parameters()), torch.zeros(1, 2))
     try:
         model.decode(z).log_prob(x[:1])
     except (RuntimeError, ValueError) as error:

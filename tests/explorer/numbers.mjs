@@ -80,6 +80,11 @@ const TASKS = {
     return walk(kernels.makeTarget(logJoint, grid), settings);
   },
   gaussian: ({ mean, precision, ...settings }) => walk(gaussianTarget({ mean, precision }), settings),
+  diagnostics: ({ chains }) => ({
+    size: diagnostics.effectiveSize(chains),
+    rhat: diagnostics.splitRhat(chains),
+    lags: diagnostics.autocorrelation(chains, 5),
+  }),
   speed: ({ count }) => {
     const begin = performance.now();
     for (let i = 0; i < count; i++) model.decode([i / count, -i / count]);

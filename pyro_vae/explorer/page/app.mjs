@@ -54,6 +54,7 @@ const app = {
   canDraw: content.image !== null && content.likelihood.length === 1 && !["Categorical", "OrderedLogistic"].includes(family),
   means: content.guide.q.map((q) => makeMixture(q).mean),
   mixtureOf: makeMixture,
+  classNames: [...new Set(content.labels ?? [])].sort(),
 
   // what makes log p(x) one of the table's own units
   get shift() {
@@ -67,9 +68,7 @@ const app = {
     return drawn.map((value) => low + (high - low) * value);
   },
   labelNumber(row) {
-    if (!content.labels) return null;
-    app.names ??= [...new Set(content.labels)].sort();
-    return app.names.indexOf(content.labels[row]);
+    return content.labels ? app.classNames.indexOf(content.labels[row]) : null;
   },
   // A square around the posterior and the guide's q.
   closeView() {
@@ -156,6 +155,7 @@ async function renew(draws = 0) {
 }
 
 function drawAll() {
+  for (const figure of document.querySelectorAll("figure")) figure.setAttribute("aria-busy", String(!app.posterior));
   for (const figure of Object.values(app.figures)) figure.draw();
 }
 
@@ -173,6 +173,10 @@ function applyTheme() {
 function fillWords() {
   const words = {
     datum: content.image ? "image" : "row",
+    "of-colours": content.labels ? " of different colours" : "",
+    "try-bayes": app.canDraw
+      ? "Then draw an image of your own, stroke by stroke."
+      : "Then pick rows that differ in one column.",
     units: content.shift.units ? ` of ${content.shift.units}` : "",
     "a-datum": content.image ? "an image" : "a row of the table",
     data: content.image ? "images" : "rows",

@@ -35,7 +35,8 @@ export function inUnits(column, value) {
 
 // Mean and standard deviation of a column in its own units; of words the probabilities.
 export function described(column, { mean, sd, probabilities }) {
-  if (probabilities && column.words) return { probabilities: probabilities.slice(0, column.words.length) };
+  const words = column.words ?? (probabilities?.length === 2 && !column.levels ? ["0", "1"] : null);
+  if (probabilities && words) return { words, probabilities: probabilities.slice(0, words.length) };
   if (probabilities && column.levels) {
     const values = column.levels.map((level, k) => [level, probabilities[k] ?? 0]);
     const centre = values.reduce((sum, [level, p]) => sum + p * level, 0);
@@ -58,8 +59,8 @@ export function paintRow(place, columns, decoded, x) {
     track.append(cell);
     if (said.probabilities) {
       const best = said.probabilities.indexOf(Math.max(...said.probabilities));
-      head.append(element("td", {}, `${column.words[best]} ${percent(said.probabilities[best])}`));
-      cell.append(shares(said.probabilities, column.words));
+      head.append(element("td", {}, `${said.words[best]} ${percent(said.probabilities[best])}`));
+      cell.append(shares(said.probabilities, said.words));
     } else {
       head.append(element("td", {}, `${short(said.mean)} ± ${short(said.sd)}`));
       cell.append(interval(column, said, x));

@@ -37,7 +37,7 @@ export function climb(f, start, rounds = 60) {
   let here = differentiate(f, z);
   for (let round = 0; round < rounds; round++) {
     const [g1, g2] = here.gradient;
-    let step = newtonStep(here);
+    const step = newtonStep(here);
     if (Math.hypot(...step) < 1e-9) break;
     let size = 1;
     let next = null;

@@ -8,7 +8,7 @@ export function bayesFigure(app) {
   const plane = new Plane(root.querySelector(".plane"), app.wholeView);
   const slider = root.querySelector("input");
   const readout = root.querySelector(".readout");
-  let pictures = {};
+  const pictures = {};
 
   slider.addEventListener("input", () => {
     app.state.bayes = Number(slider.value);
@@ -19,11 +19,11 @@ export function bayesFigure(app) {
   const figure = {
     restyle() {
       const { survey, posterior } = app;
-      pictures = {};
       if (survey) pictures.prior = densityImage({ ...survey, values: survey.logPrior }, "prior", 1);
       if (posterior) {
         pictures.likelihood = densityImage({ ...survey, values: posterior.logLikelihood }, "likelihood");
         pictures.posterior = densityImage(posterior.grid, "posterior", 1);
+        pictures.grid = posterior.grid; // shown until that of a new x is there
       }
     },
     draw() {
@@ -37,7 +37,7 @@ export function bayesFigure(app) {
       const weight = (k) => Math.max(0, 1 - Math.abs(at - k));
       if (pictures.prior) plane.image(pictures.prior, survey, 0.85 * weight(0) + 0.1 * (1 - weight(0)));
       if (pictures.likelihood) plane.image(pictures.likelihood, survey, weight(1) + 0.15 * weight(2));
-      if (pictures.posterior) plane.image(pictures.posterior, posterior.grid, weight(2));
+      if (pictures.posterior) plane.image(pictures.posterior, pictures.grid, weight(2));
       app.paintObserved(root.querySelector(".observed"), "x, as observed");
       if (!posterior) {
         readout.textContent = "computing …";

@@ -186,7 +186,7 @@ export function boundFigure(app) {
       });
     },
     draw(moving = false) {
-      plane.begin();
+      if (app.posterior || !figure.found) plane.begin();
       app.paintObserved(root.querySelector(".observed"), "x");
       choices.forEach((choice) => {
         choice.disabled = (choice.value === "guide" && app.posterior && !app.guideQ) || (choice.value === "laplace" && app.posterior && !app.laplaceQ);

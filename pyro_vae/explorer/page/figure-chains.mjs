@@ -33,11 +33,11 @@ export function chainsFigure(app) {
   };
   const step = () => app.state.step ?? typical();
 
-  // Chains from the seed: their starts, far apart, are draws of a Gaussian three times as wide as the posterior.
+  // Chains from the seed: they start far apart, anywhere within 3.8 standard deviations.
   const begin = (draws = 0) => {
     const random = makeRandom(app.state.seed);
     const { mean, covariance, logJoint, grid } = app.posterior;
-    const starts = Array.from({ length: 8 }, () => mean.map((m, i) => m + 3 * Math.sqrt(covariance[i][i]) * random.normal()));
+    const starts = Array.from({ length: 8 }, () => mean.map((m, i) => m + 3.8 * Math.sqrt(covariance[i][i]) * (2 * random.uniform() - 1)));
     const settings = { kernel: app.state.kernel, step: step(), chains: app.state.chains, seed: app.state.seed };
     chains = makeChains(makeTarget(logJoint, grid), settings, starts, makeRandom);
     for (let t = 0; t < draws; t++) chains.advance();
@@ -165,7 +165,7 @@ export function chainsFigure(app) {
       begin(draws);
     },
     draw() {
-      plane.begin();
+      if (app.posterior || !chains) plane.begin();
       kernels.forEach((choice) => {
         choice.checked = choice.value === app.state.kernel;
       });
@@ -173,6 +173,7 @@ export function chainsFigure(app) {
       slider.disabled = app.state.kernel === "gibbs";
       if (!app.posterior || !chains) return;
       slider.value = String(Math.log10(step()));
+      slider.setAttribute("aria-valuetext", fixed(step(), 3));
       output.textContent = app.state.kernel === "gibbs" ? "none" : fixed(step(), 3);
       if (!picture) figure.restyle();
       plane.image(picture, app.posterior.grid, 0.75);

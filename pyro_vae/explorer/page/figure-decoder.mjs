@@ -13,6 +13,11 @@ export function decoderFigure(app) {
   if (canvas) decoded.append(canvas);
   let prior = null;
 
+  const names = app.classNames;
+  if (names.length > 1 && names.length <= 12) {
+    const chips = names.map((name, k) => element("span", { class: "chip", style: `--chip: ${classColour(k)}` }, name));
+    root.querySelector(".legend").append(...chips);
+  }
   const move = (z) => {
     const { centre, half } = plane.view;
     app.state.z = z.map((value, i) => Math.min(Math.max(value, centre[i] - half), centre[i] + half));
@@ -47,7 +52,7 @@ export function decoderFigure(app) {
       plane.dot(app.state.z, { fill: colour("accent"), radius: 8, ring: colour("paper") });
       const columns = app.model.decode(app.state.z);
       if (canvas) paintImage(canvas, columns.map(({ mean }) => mean), app.content.image, app.range);
-      else paintRow(decoded, app.content.columns, columns, null);
+      else paintRow(decoded, app.content.columns, columns, app.x);
       readout.textContent = `z = ${pair(app.state.z)}`;
     },
   };

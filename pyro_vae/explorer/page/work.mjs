@@ -6,7 +6,7 @@ const SLICE = 12; // milliseconds
 export function inSlices(work, current = () => true) {
   return new Promise((resolve, reject) => {
     const channel = new MessageChannel();
-    channel.port1.onmessage = () => {
+    channel.port1.addEventListener("message", () => {
       try {
         if (!current()) {
           resolve(undefined);
@@ -24,7 +24,8 @@ export function inSlices(work, current = () => true) {
       } catch (error) {
         reject(error);
       }
-    };
+    });
+    channel.port1.start();
     channel.port2.postMessage(null);
-  }).finally(() => undefined);
+  });
 }
