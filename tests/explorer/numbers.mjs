@@ -7,8 +7,8 @@ import { pathToFileURL } from "node:url";
 
 const [modules, page] = process.argv.slice(2);
 const load = (name) => import(pathToFileURL(`${modules}/${name}.mjs`));
-const [{ makeModel }, { decodeBase64 }, grids, bounds, ascents, kernels, diagnostics, { makeRandom }] = await Promise.all(
-  ["model", "weights", "grid", "bound", "ascent", "kernels", "diagnostics", "random"].map(load),
+const [{ makeModel }, { decodeBase64 }, grids, bounds, ascents, kernels, diagnostics, { makeRandom }, { finish }] = await Promise.all(
+  ["model", "weights", "grid", "bound", "ascent", "kernels", "diagnostics", "random", "work"].map(load),
 );
 
 const html = page === "-" ? null : readFileSync(page, "utf8");
@@ -18,8 +18,8 @@ const model = html && makeModel(content, decodeBase64(block("data")));
 let survey = null;
 
 function posterior(row) {
-  survey ??= grids.finish(grids.surveyOf(model));
-  return grids.finish(grids.exactPosterior(model, survey, model.data[row]));
+  survey ??= finish(grids.surveyOf(model));
+  return finish(grids.exactPosterior(model, survey, model.data[row]));
 }
 
 // A correlated Gaussian with known moments, as a chain sees it.
@@ -29,7 +29,8 @@ function gaussianTarget({ mean, precision }) {
       const [x, y] = [z[2 * b] - mean[0], z[2 * b + 1] - mean[1]];
       return -0.5 * (precision[0][0] * x * x + 2 * precision[0][1] * x * y + precision[1][1] * y * y);
     });
-  return kernels.makeTarget(logJoint, grids.lattice([mean[0] - 8, mean[1] - 8], [mean[0] + 8, mean[1] + 8], 81, 81));
+  const grid = grids.lattice([mean[0] - 8, mean[1] - 8], [mean[0] + 8, mean[1] + 8], 81, 81);
+  return kernels.makeTarget({ logJoint, guess: logJoint, grid });
 }
 
 function walk(target, { kernel, step, chains, seed, num, starts }) {
@@ -61,10 +62,10 @@ const TASKS = {
   exact: ({ rows }) =>
     rows.map((row) => {
       const begin = performance.now();
-      const { logEvidence, mean, covariance, error, modes, grid, logJoint } = posterior(row);
+      const { logEvidence, mean, covariance, change, modes, grid, logJoint } = posterior(row);
       const q = content.guide.q[row];
       return {
-        logEvidence, mean, covariance, error, modes, points: grid.values.length,
+        logEvidence, mean, covariance, change, modes, points: grid.values.length,
         bound: bounds.boundOf(q, logJoint, logEvidence),
         milliseconds: performance.now() - begin,
       };
@@ -72,12 +73,11 @@ const TASKS = {
   best: ({ row }) => {
     const { logJoint, mean, covariance, logEvidence } = posterior(row);
     const start = { m: mean, s: [0, 1].map((i) => Math.sqrt(covariance[i][i])) };
-    const best = grids.finish(ascents.bestMeanField([start], logJoint));
+    const best = finish(ascents.bestMeanField([start], logJoint));
     return { ...best, bound: bounds.boundOf(ascents.meanField(best.m, best.s), logJoint, logEvidence) };
   },
   chains: ({ row, ...settings }) => {
-    const { logJoint, grid } = posterior(row);
-    return walk(kernels.makeTarget(logJoint, grid), settings);
+    return walk(kernels.makeTarget(posterior(row)), settings);
   },
   gaussian: ({ mean, precision, ...settings }) => walk(gaussianTarget({ mean, precision }), settings),
   diagnostics: ({ chains }) => ({

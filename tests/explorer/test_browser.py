@@ -23,6 +23,7 @@ def test_the_numbers_in_the_page_are_pythons(open_page, digits):
     q = guide.posterior(x[3:4])
     gaussian = torch.distributions.MultivariateNormal(q.mean[0], scale_tril=torch.diag(q.stddev[0]))
     elbo, kl = bound_by_sums(model, x[3], gaussian)
+    tab.wait("explorer.figures.bound.found.refined")
     found = tab.js("explorer.figures.bound.found")
     assert found["elbo"] == pytest.approx(elbo, abs=CLOSE)
     assert found["kl"] == pytest.approx(kl, abs=CLOSE)
@@ -110,6 +111,7 @@ def test_laplaces_q_is_shown_with_its_numbers(open_page, digits):
     model, _, x, _ = digits
     tab = open_page("#x=2")
     tab.page.check("input[value=laplace]", force=True)
+    tab.wait("explorer.figures.bound.found.refined")
     laplace = pv.laplace(model, x[2:3])
     q = torch.distributions.MultivariateNormal(laplace.mean[0], laplace.covariance_matrix[0])
     elbo, kl = bound_by_sums(model, x[2], q)

@@ -117,6 +117,7 @@ def test_q_by_hand_and_gradient_ascent_solve_the_task_of_kl(open_page):
     tab.js(f"Object.assign(explorer.state, {{m: {json.dumps(m)}, s: {json.dumps(s)}}})")
     tab.page.click("#bound .ascend")
     tab.wait("document.querySelector('#bound .ascend').getAttribute('aria-pressed') === 'false'")
+    tab.wait("explorer.figures.bound.found.refined")
     assert tab.number("bound", "kl") < far
     assert tab.number("bound", "kl") == pytest.approx(best["kl"], abs=2e-3)
     total = tab.number("bound", "elbo") + tab.number("bound", "kl")

@@ -42,7 +42,7 @@ def test_evidence_and_moments_are_those_of_quadrature(found, truth):
     np.testing.assert_allclose([one["logEvidence"] for one in exact], truth.log_evidence, atol=CLOSE)
     np.testing.assert_allclose([one["mean"] for one in exact], truth.mean, atol=CLOSE)
     np.testing.assert_allclose([one["covariance"] for one in exact], truth.covariance_matrix, atol=CLOSE)
-    assert max(one["error"] for one in exact) < CLOSE
+    assert max(one["change"] for one in exact) < CLOSE
 
 
 def test_both_terms_of_the_guides_bound_are_those_of_sums_in_python(found, digits):

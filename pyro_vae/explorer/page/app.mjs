@@ -8,6 +8,7 @@ import { datumFigure } from "./figure-datum.mjs";
 import { decoderFigure } from "./figure-decoder.mjs";
 import { makeMixture, triangularRoot } from "./gaussian.mjs";
 import { exactPosterior, surveyOf } from "./grid.mjs";
+import { smoothed } from "./interpolation.mjs";
 import { makeModel } from "./model.mjs";
 import { fromHash, toHash } from "./state.mjs";
 import { decodeBase64 } from "./weights.mjs";
@@ -136,7 +137,7 @@ async function renew(draws = 0) {
   }
   const posterior = await inSlices(exactPosterior(model, app.survey, app.x), () => own === round);
   if (!posterior || own !== round) return;
-  app.posterior = posterior;
+  app.posterior = { ...posterior, fine: smoothed(posterior.grid) };
   const { drawn, x } = app.state;
   app.guideQ = drawn ? (model.encode ? model.encode(app.x) : null) : content.guide.q[x];
   app.guideNote = `q(z | x) of the ${content.guide.name} guide.`;

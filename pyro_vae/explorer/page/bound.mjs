@@ -4,8 +4,10 @@
 
 import { makeMixture } from "./gaussian.mjs";
 import { LOG_2PI } from "./special.mjs";
+import { finish } from "./work.mjs";
 
 const WIDTH = 6.5; // standard deviations that the trapezoidal rule covers
+const STILL = 1e-6; // nats that a finer rule may change
 const rules = new Map();
 
 // Nodes and weights of the standard normal: E f = sum w f(node), exact for polynomials below degree 2 n.
@@ -70,53 +72,65 @@ function trapezoid(n) {
   return { nodes, weights: nodes.map((x) => step * Math.exp(-0.5 * x * x - 0.5 * LOG_2PI)) };
 }
 
-function expectation(components, rule, f) {
+// E_q f by a rule in the frame of each Gaussian, some points at a time.
+function* expectation(components, rule, f, size) {
   let sum = 0;
   for (const component of components) {
     const { z, w, n } = framed(component, rule);
-    const values = f(z, n);
-    for (let k = 0; k < n; k++) sum += component[0] * w[k] * values[k];
+    for (let at = 0; at < n; at += size) {
+      const count = Math.min(size, n - at);
+      const values = f(z.subarray(2 * at, 2 * (at + count)), count);
+      for (let k = 0; k < count; k++) sum += component[0] * w[at + k] * values[k];
+      yield;
+    }
   }
   return sum;
 }
 
 // ELBO = E_q[log p(x, z)] + the entropy of q, which of one Gaussian is known.
-export function elboOf(components, logJoint, nodes = 20) {
+function* elboWork(components, logJoint, nodes, size) {
   const rule = gaussHermite(nodes);
   if (components.length === 1) {
     const [[, , , t11, , t22]] = components;
-    return expectation(components, rule, logJoint) + 1 + LOG_2PI + Math.log(t11) + Math.log(t22);
+    return (yield* expectation(components, rule, logJoint, size)) + 1 + LOG_2PI + Math.log(t11) + Math.log(t22);
   }
   const q = makeMixture(components);
-  return expectation(components, rule, (z, n) => {
+  const ratio = (z, n) => {
     const values = logJoint(z, n);
     const own = q.logp(z, n);
     return values.map((value, k) => value - own[k]);
-  });
+  };
+  return yield* expectation(components, rule, ratio, size);
 }
 
 // KL(q || p(z|x)) = E_q[log q(z) - log p(z|x)], with p(z|x) = p(x, z) / p(x) of the exact grid.
-export function klOf(components, logJoint, logEvidence, nodes = 41) {
+function* klWork(components, logJoint, logEvidence, nodes, size) {
   const q = makeMixture(components);
-  return expectation(components, trapezoid(nodes), (z, n) => {
+  const ratio = (z, n) => {
     const own = q.logp(z, n);
     const joint = logJoint(z, n);
     return own.map((value, k) => value - (joint[k] - logEvidence));
-  });
+  };
+  return yield* expectation(components, trapezoid(nodes), ratio, size);
 }
 
-// Both terms, refined until they stand still. `effort` is the most points that one rule may take.
-export function boundOf(components, logJoint, logEvidence, effort = 20_000) {
+export const elboOf = (components, logJoint, nodes = 20) => finish(elboWork(components, logJoint, nodes, Infinity));
+
+export const klOf = (components, logJoint, logEvidence, nodes = 41) =>
+  finish(klWork(components, logJoint, logEvidence, nodes, Infinity));
+
+// Both terms, refined until they stand still. `effort` is the most points that one rule may take, `size` how many are
+// asked for between two yields.
+export function* boundWork(components, logJoint, logEvidence, { effort = 20_000, size = Infinity } = {}) {
   let [nodes, found] = [16, null];
   for (;;) {
-    const next = {
-      elbo: elboOf(components, logJoint, nodes),
-      kl: klOf(components, logJoint, logEvidence, 2 * nodes + 1),
-    };
-    next.remainder = logEvidence - next.elbo - next.kl;
-    const still = found && Math.abs(next.elbo - found.elbo) < 1e-6 && Math.abs(next.kl - found.kl) < 1e-6;
-    found = next;
+    const elbo = yield* elboWork(components, logJoint, nodes, size);
+    const kl = yield* klWork(components, logJoint, logEvidence, 2 * nodes + 1, size);
+    const still = found && Math.abs(elbo - found.elbo) < STILL && Math.abs(kl - found.kl) < STILL;
+    found = { elbo, kl, remainder: logEvidence - elbo - kl };
     nodes = Math.round(1.5 * nodes);
     if (still || components.length * (2 * nodes + 1) ** 2 > effort || nodes > 90) return found;
   }
 }
+
+export const boundOf = (...values) => finish(boundWork(...values));

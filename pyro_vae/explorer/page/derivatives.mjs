@@ -3,6 +3,7 @@
 import { inverse } from "./gaussian.mjs";
 
 const STEP = 4e-3;
+const NOTHING_LEFT = 1e-12; // nats that another step of Newton's promises
 const OFFSETS = [
   [0, 0], [1, 0], [-1, 0], [2, 0], [-2, 0], [0, 1], [0, -1], [0, 2], [0, -2],
   [1, 1], [-1, -1], [1, -1], [-1, 1], [2, 2], [-2, -2], [2, -2], [-2, 2],
@@ -38,7 +39,7 @@ export function climb(f, start, rounds = 60) {
   for (let round = 0; round < rounds; round++) {
     const [g1, g2] = here.gradient;
     const step = newtonStep(here);
-    if (Math.hypot(...step) < 1e-9) break;
+    if (g1 * step[0] + g2 * step[1] < NOTHING_LEFT) break;
     let size = 1;
     let next = null;
     for (; size > 1e-6; size /= 2) {
@@ -52,7 +53,6 @@ export function climb(f, start, rounds = 60) {
     if (!next) break;
     z = next;
     here = differentiate(f, z);
-    if (Math.hypot(g1, g2) < 1e-10) break;
   }
   const negative = here.hessian.map((row) => row.map((value) => -value));
   const concave = negative[0][0] > 0 && negative[0][0] * negative[1][1] - negative[0][1] ** 2 > 0;

@@ -22,8 +22,8 @@ export function bayesFigure(app) {
       if (survey) pictures.prior = densityImage({ ...survey, values: survey.logPrior }, "prior", 1);
       if (posterior) {
         pictures.likelihood = densityImage({ ...survey, values: posterior.logLikelihood }, "likelihood");
-        pictures.posterior = densityImage(posterior.grid, "posterior", 1);
-        pictures.grid = posterior.grid; // shown until that of a new x is there
+        pictures.posterior = densityImage(posterior.fine, "posterior", 1);
+        pictures.grid = posterior.fine; // shown until that of a new x is there
       }
     },
     draw() {

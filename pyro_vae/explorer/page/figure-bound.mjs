@@ -1,14 +1,16 @@
 // Figure 4: an approximation q, dragged by hand or given, and the bar of ELBO and KL.
 
 import { ascentStep, bestMeanField, meanField } from "./ascent.mjs";
-import { boundOf, elboOf, klOf } from "./bound.mjs";
+import { boundWork, elboOf, klOf } from "./bound.mjs";
 import { fixed } from "./format.mjs";
 import { triangularRoot } from "./gaussian.mjs";
-import { colour, densityImage, Plane, prepared } from "./plane.mjs";
+import { colour, densityImage, Plane } from "./plane.mjs";
+import { plotBound } from "./plots.mjs";
 import { judgeKl } from "./tasks.mjs";
 import { inSlices } from "./work.mjs";
 
-const LIVE_COST = 2.5e7; // multiplications a frame
+const EFFORT = 9000; // points of a rule, at rest
+const SLICE_COST = 4e6; // multiplications between two looks at the clock
 
 export function boundFigure(app) {
   const root = document.getElementById("bound");
@@ -21,6 +23,7 @@ export function boundFigure(app) {
   let grabbed = null;
   let climbing = false;
   let refine = 0;
+  let asked = 0;
   let best = null; // the mean-field q of the highest ELBO
 
   const handOf = (q) => {
@@ -114,8 +117,7 @@ export function boundFigure(app) {
 
   function climbOn(before) {
     if (!climbing || !app.posterior) return;
-    const nodes = Math.min(Math.max(Math.floor(Math.sqrt(LIVE_COST / app.model.cost / 10)), 6), 12);
-    const next = ascentStep({ m: app.state.m, s: app.state.s }, app.posterior.logJoint, { nodes, rate: 0.12 });
+    const next = ascentStep({ m: app.state.m, s: app.state.s }, app.posterior.guess, { rate: 0.12 });
     Object.assign(app.state, { m: next.m, s: next.s });
     if (next.elbo - before < 1e-6) stop();
     figure.draw(climbing);
@@ -123,53 +125,57 @@ export function boundFigure(app) {
     if (climbing) requestAnimationFrame(() => climbOn(next.elbo));
   }
 
-  // Both terms: fast while something moves, and again, refined, when it has come to rest.
-  function measure(q, moving) {
-    const { logJoint, logEvidence } = app.posterior;
-    const points = LIVE_COST / app.model.cost / q.length;
-    if (!moving) return boundOf(q, logJoint, logEvidence, Math.min(Math.max(30 * points, 500), 9000));
-    const nodes = Math.min(Math.max(Math.floor(Math.sqrt(points / 3)), 5), 16);
-    const found = { elbo: elboOf(q, logJoint, nodes), kl: klOf(q, logJoint, logEvidence, 2 * nodes - 1) };
+  const refined = (q, { logJoint, logEvidence }) =>
+    boundWork(q, logJoint, logEvidence, { effort: EFFORT, size: Math.max(1, Math.floor(SLICE_COST / app.model.cost)) });
+
+  function* withBound(found, token) {
+    const bound = yield* refined(meanField(found.m, found.s), token);
+    return { ...found, ...bound };
+  }
+
+  // The guide's q, and the Gaussians of the two highest modes.
+  const startsOfClimbs = () => {
+    const modes = app.posterior.modes.slice(0, 2).filter(({ covariance }) => covariance);
+    return [start(), ...modes.map(({ z, covariance }) => handOf([[1, ...z, ...triangularRoot(covariance)]]))];
+  };
+
+  // Both terms, fast enough to follow a hand.
+  function measure(q) {
+    const { guess, logEvidence } = app.posterior;
+    const found = { elbo: elboOf(q, guess, 14), kl: klOf(q, guess, logEvidence, 27) };
     return { ...found, remainder: logEvidence - found.elbo - found.kl };
   }
 
-  function drawBar({ elbo, kl }) {
-    const { context, width } = prepared(root.querySelector(".bar canvas"));
-    const span = [3, 10, 30, 100, 300, 1000, 1e4, 1e5].find((nats) => nats > 1.15 * kl) ?? 1e6;
-    const [left, right, top, height] = [1, width - 60, 22, 28];
-    const at = (value) => right + ((value - app.posterior.logEvidence) / span) * (right - left);
-    const edge = Math.max(at(elbo), left);
-    context.fillStyle = colour("q");
-    context.globalAlpha = 0.85;
-    context.fillRect(left, top, edge - left, height);
-    context.fillStyle = colour("kl");
-    context.fillRect(edge, top, Math.max(right - edge, 0), height);
-    context.globalAlpha = 1;
-    context.fillStyle = colour("ink");
-    context.fillRect(right - 1, top - 8, 2, height + 16);
-    context.font = "600 12px system-ui, sans-serif";
-    context.textAlign = "right";
-    context.fillText("log p(x)", Math.min(right + 50, width - 1), top - 10);
-    context.fillStyle = colour("paper");
-    context.textAlign = "left";
-    if (edge - left > 60) context.fillText("ELBO", left + 8, top + 18);
-    if (right - edge > 34) context.fillText("KL", edge + 8, top + 18);
-    context.fillStyle = colour("soft");
-    context.font = "11px system-ui, sans-serif";
-    const step = span / (span.toString().startsWith("3") ? 3 : 5);
-    for (let back = 0; back <= span + 1e-9; back += step) {
-      const x = at(app.posterior.logEvidence - back);
-      context.textAlign = back === 0 ? "center" : x < 20 ? "left" : "center";
-      context.fillText(fixed(app.posterior.logEvidence + app.shift - back, span < 10 ? 1 : 0), x, top + height + 20);
-    }
+  // And refined, once q rests.
+  function refineSoon(q, delay) {
+    asked += 1;
+    const own = asked;
+    const token = app.posterior;
+    clearTimeout(refine);
+    refine = setTimeout(async () => {
+      const found = await inSlices(refined(q, token), () => own === asked && app.posterior === token);
+      if (found) tell({ ...found, refined: true });
+    }, delay);
   }
+
+  function tell(found) {
+    figure.found = found;
+    plotBound(root.querySelector(".bar canvas"), found, app.posterior.logEvidence, app.shift);
+    number("elbo").textContent = fixed(found.elbo + app.shift);
+    number("kl").textContent = fixed(found.kl);
+    number("evidence").textContent = fixed(app.posterior.logEvidence + app.shift);
+    const rest = Math.abs(found.remainder);
+    number("remainder").textContent = rest < 5e-6 ? "0.00001 or better" : fixed(rest, 5);
+    app.mark("kl", judgeKl(shownQ() === "hand" && !climbing && app.touched, found.kl, best));
+  }
+  const shownQ = () => ((app.state.q === "guide" && !app.guideQ) || (app.state.q === "laplace" && !app.laplaceQ) ? "hand" : app.state.q);
 
   const figure = {
     get best() {
       return best;
     },
     restyle() {
-      picture = app.posterior && densityImage(app.posterior.grid, "exact", 1);
+      picture = app.posterior && densityImage(app.posterior.fine, "exact", 1);
     },
     // A new x: its view, and the best that a mean-field q can do, in the background.
     renew() {
@@ -178,12 +184,14 @@ export function boundFigure(app) {
       picture = null;
       plane.view = app.closeView();
       const token = app.posterior;
-      const starts = [start(), ...app.posterior.modes.slice(0, 2).filter(({ covariance }) => covariance).map(({ z, covariance }) => handOf([[1, ...z, ...triangularRoot(covariance)]]))];
-      inSlices(bestMeanField(starts, app.posterior.logJoint), () => app.posterior === token).then((found) => {
-        if (!found || app.posterior !== token) return;
-        best = { ...found, ...boundOf(meanField(found.m, found.s), token.logJoint, token.logEvidence, 9000) };
-        figure.draw();
-      });
+      const fresh = () => app.posterior === token;
+      inSlices(bestMeanField(startsOfClimbs(), token.guess), fresh)
+        .then((found) => found && inSlices(withBound(found, token), fresh))
+        .then((found) => {
+          if (!found || !fresh()) return;
+          best = found;
+          figure.draw();
+        });
     },
     draw(moving = false) {
       if (app.posterior || !figure.found) plane.begin();
@@ -194,9 +202,9 @@ export function boundFigure(app) {
       ascend.disabled = !app.posterior;
       if (!app.posterior) return;
       if (!picture) figure.restyle();
-      plane.image(picture, app.posterior.grid);
+      plane.image(picture, app.posterior.fine);
       const q = current();
-      const shown = app.state.q === "guide" && !app.guideQ ? "hand" : app.state.q;
+      const shown = shownQ();
       choices.forEach((choice) => {
         choice.checked = choice.value === shown;
       });
@@ -207,21 +215,13 @@ export function boundFigure(app) {
       const places = handles();
       plane.dot(places.centre, { fill: colour("q"), radius: 7, ring: colour("paper") });
       if (shown === "hand") for (const name of ["right", "top"]) plane.dot(places[name], { fill: colour("paper"), radius: 7, ring: colour("q") });
-      const found = measure(q, moving);
-      figure.found = found;
-      drawBar(found);
-      number("elbo").textContent = fixed(found.elbo + app.shift);
-      number("kl").textContent = fixed(found.kl);
-      number("evidence").textContent = fixed(app.posterior.logEvidence + app.shift);
-      number("remainder").textContent = Math.abs(found.remainder) < 5e-6 ? "0.00001 or better" : fixed(Math.abs(found.remainder), 5);
+      tell(measure(q));
+      refineSoon(q, moving ? 160 : 0);
       note.textContent = {
         guide: app.guideNote,
         laplace: app.laplaceNote,
         hand: "Solid and dashed: half and 95 % of the mass of q.",
       }[shown];
-      app.mark("kl", judgeKl(shown === "hand" && !climbing && app.touched, found.kl, best));
-      clearTimeout(refine);
-      if (moving) refine = setTimeout(() => figure.draw(), 160);
     },
   };
   return figure;

@@ -36,10 +36,10 @@ export function chainsFigure(app) {
   // Chains from the seed: they start far apart, anywhere within 3.8 standard deviations.
   const begin = (draws = 0) => {
     const random = makeRandom(app.state.seed);
-    const { mean, covariance, logJoint, grid } = app.posterior;
+    const { mean, covariance } = app.posterior;
     const starts = Array.from({ length: 8 }, () => mean.map((m, i) => m + 3.8 * Math.sqrt(covariance[i][i]) * (2 * random.uniform() - 1)));
     const settings = { kernel: app.state.kernel, step: step(), chains: app.state.chains, seed: app.state.seed };
-    chains = makeChains(makeTarget(logJoint, grid), settings, starts, makeRandom);
+    chains = makeChains(makeTarget(app.posterior), settings, starts, makeRandom);
     for (let t = 0; t < draws; t++) chains.advance();
   };
   const pause = () => {
@@ -156,7 +156,7 @@ export function chainsFigure(app) {
     },
     diagnose: () => diagnose(),
     restyle() {
-      picture = app.posterior && densityImage(app.posterior.grid, "exact", 1);
+      picture = app.posterior && densityImage(app.posterior.fine, "exact", 1);
     },
     renew(draws) {
       pause();
@@ -176,7 +176,7 @@ export function chainsFigure(app) {
       slider.setAttribute("aria-valuetext", fixed(step(), 3));
       output.textContent = app.state.kernel === "gibbs" ? "none" : fixed(step(), 3);
       if (!picture) figure.restyle();
-      plane.image(picture, app.posterior.grid, 0.75);
+      plane.image(picture, app.posterior.fine, 0.75);
       const { mean } = app.posterior;
       const { centre, half } = plane.view;
       for (const i of [0, 1]) {

@@ -66,7 +66,7 @@ function alongLine(z, value, axis, target, random) {
     points[2 * i + axis] = low + i * step;
     points[2 * i + 1 - axis] = z[1 - axis];
   }
-  const values = target.logJoint(points, LINE);
+  const values = target.guess(points, LINE);
   const top = Math.max(...values);
   // a floor keeps a narrow peak between two points of the line reachable
   const height = values.map((v) => Math.exp(v - top) + 1e-9);
@@ -92,15 +92,17 @@ function alongLine(z, value, axis, target, random) {
   return random.uniform() < accept ? { z: next, value: there, accept } : { z, value, accept };
 }
 
-// What a kernel sees of a posterior.
-export function makeTarget(logJoint, grid) {
+// What a kernel sees of a posterior: its log density, by which a proposal is accepted; and what may stand in for it
+// where proposals are made: a leapfrog step keeps volume and goes back as it came whatever the force, and a line of
+// Gibbs proposes whatever its heights.
+export function makeTarget({ logJoint, guess, grid }) {
   const high = [0, 1].map((i) => grid.low[i] + (grid.n[i] - 1) * grid.step[i]);
   return {
-    logJoint,
+    guess,
     low: grid.low,
     high,
     one: (z) => logJoint(Float64Array.from(z), 1)[0],
-    gradient: (z) => gradientOf(logJoint, z),
+    gradient: (z) => gradientOf(guess, z),
   };
 }
 

@@ -1,5 +1,6 @@
 // Networks as Python describes them: each layer maps n inputs, laid one after the other, to n outputs.
 
+import { convolve, convolveTransposed, linear } from "./products.mjs";
 import { clamp, erf, sigmoid, softplus } from "./special.mjs";
 
 const FARTHEST = 8; // standard deviations: where the features of a column end
@@ -66,14 +67,15 @@ const LAYERS = {
   },
 
   Conv2d(spec, read) {
-    const convolution = readConvolution(spec, read);
-    return { cost: convolution.weight.length * spec.to[1] * spec.to[2], run: (x, n) => convolve(convolution, x, n) };
+    const weight = read(spec.weight);
+    const convolution = { ...spec, weight, bias: biasOf(spec, read), kernel: spec.weight.shape.slice(2) };
+    return { cost: weight.length * spec.to[1] * spec.to[2], run: (x, n) => convolve(convolution, x, n) };
   },
 
   ConvTranspose2d(spec, read) {
-    const convolution = readConvolution(spec, read);
-    const cost = convolution.weight.length * spec.from[1] * spec.from[2];
-    return { cost, run: (x, n) => convolveTransposed(convolution, x, n) };
+    const weight = read(spec.weight);
+    const convolution = { ...spec, weight: turned(weight, spec.from[0]), bias: biasOf(spec, read), kernel: spec.weight.shape.slice(2) };
+    return { cost: weight.length * spec.from[1] * spec.from[2], run: (x, n) => convolveTransposed(convolution, x, n) };
   },
 
   // b + A z + B silu(trunk(z))
@@ -129,6 +131,14 @@ const LAYERS = {
   },
 };
 
+const biasOf = (spec, read) => (spec.bias ? read(spec.bias) : new Float64Array(spec.to[0]));
+
+// A matrix of so many rows, turned.
+function turned(weight, rows) {
+  const columns = weight.length / rows;
+  return Float64Array.from(weight, (_, k) => weight[(k % rows) * columns + Math.floor(k / rows)]);
+}
+
 // What a column becomes before it is standardised: NaN where it is missing, or has no logarithm.
 function columnFeatures(kind, value, categories) {
   if (kind === "category") {
@@ -140,85 +150,4 @@ function columnFeatures(kind, value, categories) {
   if (kind === "log") return [Math.log(Math.max(value, 1e-30))];
   if (kind === "log1p") return [Math.log1p(Math.max(value, 0))];
   return [value];
-}
-
-function linear(weight, bias, rows, columns, x, n) {
-  const out = new Float64Array(n * rows);
-  const even = columns - (columns % 4);
-  for (let b = 0; b < n; b++) {
-    const start = b * columns;
-    for (let o = 0, w = 0; o < rows; o++) {
-      let s0 = bias[o], s1 = 0, s2 = 0, s3 = 0;
-      let i = 0;
-      for (; i < even; i += 4, w += 4) {
-        s0 += weight[w] * x[start + i];
-        s1 += weight[w + 1] * x[start + i + 1];
-        s2 += weight[w + 2] * x[start + i + 2];
-        s3 += weight[w + 3] * x[start + i + 3];
-      }
-      for (; i < columns; i++, w++) s0 += weight[w] * x[start + i];
-      out[b * rows + o] = s0 + s1 + s2 + s3;
-    }
-  }
-  return out;
-}
-
-function readConvolution(spec, read) {
-  const weight = read(spec.weight);
-  const bias = spec.bias ? read(spec.bias) : new Float64Array(spec.to[0]);
-  return { ...spec, weight, bias, kernel: spec.weight.shape.slice(2) };
-}
-
-function convolve({ weight, bias, kernel, stride, padding, from, to }, x, n) {
-  const [inputs, height, width] = from;
-  const [outputs, tall, wide] = to;
-  const [kh, kw] = kernel;
-  const out = new Float64Array(n * outputs * tall * wide);
-  for (let b = 0; b < n; b++)
-    for (let co = 0; co < outputs; co++)
-      for (let i = 0; i < tall; i++)
-        for (let j = 0; j < wide; j++) {
-          let sum = bias[co];
-          for (let ci = 0; ci < inputs; ci++)
-            for (let p = 0; p < kh; p++) {
-              const y = i * stride[0] - padding[0] + p;
-              if (y < 0 || y >= height) continue;
-              for (let q = 0; q < kw; q++) {
-                const z = j * stride[1] - padding[1] + q;
-                if (z < 0 || z >= width) continue;
-                sum += weight[((co * inputs + ci) * kh + p) * kw + q] * x[((b * inputs + ci) * height + y) * width + z];
-              }
-            }
-          out[((b * outputs + co) * tall + i) * wide + j] = sum;
-        }
-  return out;
-}
-
-function convolveTransposed({ weight, bias, kernel, stride, padding, from, to }, x, n) {
-  const [inputs, height, width] = from;
-  const [outputs, tall, wide] = to;
-  const [kh, kw] = kernel;
-  const size = tall * wide;
-  const out = new Float64Array(n * outputs * size);
-  for (let b = 0; b < n; b++) {
-    for (let co = 0; co < outputs; co++) out.fill(bias[co], (b * outputs + co) * size, (b * outputs + co + 1) * size);
-    for (let ci = 0; ci < inputs; ci++)
-      for (let y = 0; y < height; y++)
-        for (let z = 0; z < width; z++) {
-          const value = x[((b * inputs + ci) * height + y) * width + z];
-          for (let co = 0; co < outputs; co++) {
-            const w = (ci * outputs + co) * kh * kw;
-            const o = (b * outputs + co) * size;
-            for (let p = 0; p < kh; p++) {
-              const i = y * stride[0] - padding[0] + p;
-              if (i < 0 || i >= tall) continue;
-              for (let q = 0; q < kw; q++) {
-                const j = z * stride[1] - padding[1] + q;
-                if (j >= 0 && j < wide) out[o + i * wide + j] += weight[w + p * kw + q] * value;
-              }
-            }
-          }
-        }
-  }
-  return out;
 }

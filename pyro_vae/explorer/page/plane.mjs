@@ -6,6 +6,12 @@ export const colour = (name) => getComputedStyle(document.documentElement).getPr
 const CLASSES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7fd6", "#7f8c1f", "#b04a5a", "#7d8790"];
 export const classColour = (number) => CLASSES[number % CLASSES.length];
 
+// The smallest of 1, 2 and 5 times a power of ten that is no smaller than a number.
+export function niceStep(rough) {
+  const power = 10 ** Math.floor(Math.log10(rough));
+  return [1, 2, 5, 10].map((m) => m * power).find((value) => value >= rough * (1 - 1e-9));
+}
+
 // The context of a canvas whose pixels are those of the screen; sizes are then in CSS pixels.
 export function prepared(canvas) {
   const { width, height } = canvas.getBoundingClientRect();
@@ -71,9 +77,7 @@ export class Plane {
 
   axes() {
     const { context, size, view } = this;
-    const rough = view.half / 2;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((m) => m * power).find((value) => value >= rough) ?? rough;
+    const step = niceStep(view.half / 2);
     const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
     context.strokeStyle = colour("line");
     context.fillStyle = colour("soft");

@@ -1,7 +1,7 @@
-// Small line plots: running means, and autocorrelation.
+// Small plots: running means, autocorrelation, and the bar of ELBO and KL.
 
 import { fixed } from "./format.mjs";
-import { colour, prepared } from "./plane.mjs";
+import { colour, niceStep, prepared } from "./plane.mjs";
 
 function frame(canvas, [low, high], ticks, count) {
   const { context, width, height } = prepared(canvas);
@@ -18,7 +18,7 @@ function frame(canvas, [low, high], ticks, count) {
     context.stroke();
     context.fillStyle = colour("soft");
     context.textAlign = "right";
-    context.fillText(fixed(tick, high - low < 0.5 ? 2 : 1), left - 5, y(tick) + 4);
+    context.fillText(fixed(tick, ticks[1] - ticks[0] < 0.1 ? 2 : 1), left - 5, y(tick) + 4);
   }
   return { context, x, y, left, right, bottom };
 }
@@ -36,8 +36,9 @@ function line({ context, x, y }, values, style, dash = []) {
 
 export function plotRunning(canvas, means, exact, [low, high]) {
   const count = Math.max(means[0].length, 2);
-  const step = (high - low) / 4;
-  const ticks = [0, 1, 2, 3, 4].map((k) => low + k * step);
+  const step = niceStep((high - low) / 5);
+  const ticks = [];
+  for (let k = Math.ceil(low / step); k * step <= high; k++) ticks.push(k * step);
   const plot = frame(canvas, [low, high], ticks, count);
   const names = ["accent", "kl"];
   means.forEach((values, i) => {
@@ -61,4 +62,36 @@ export function plotLags(canvas, correlation, most) {
   context.fillStyle = colour("soft");
   context.textAlign = "right";
   context.fillText(`lag ${most}`, plot.right, plot.bottom + 14);
+}
+
+// ELBO and KL side by side, up to log p(x): the right end is a number of x, and stays where it is.
+export function plotBound(canvas, { elbo, kl }, logEvidence, shift) {
+  const { context, width } = prepared(canvas);
+  const span = [1, 3, 10, 30, 100, 300, 1000, 1e4, 1e5].find((nats) => nats > 1.15 * kl) ?? 1e6;
+  const [left, right, top, height] = [1, width - 60, 22, 28];
+  const at = (value) => right + ((value - logEvidence) / span) * (right - left);
+  const edge = Math.max(at(elbo), left);
+  context.fillStyle = colour("q");
+  context.globalAlpha = 0.85;
+  context.fillRect(left, top, edge - left, height);
+  context.fillStyle = colour("kl");
+  context.fillRect(edge, top, Math.max(right - edge, 0), height);
+  context.globalAlpha = 1;
+  context.fillStyle = colour("ink");
+  context.fillRect(right - 1, top - 8, 2, height + 16);
+  context.font = "600 12px system-ui, sans-serif";
+  context.textAlign = "right";
+  context.fillText("log p(x)", Math.min(right + 50, width - 1), top - 10);
+  context.fillStyle = colour("paper");
+  context.textAlign = "left";
+  if (edge - left > 60) context.fillText("ELBO", left + 8, top + 18);
+  if (right - edge > 34) context.fillText("KL", edge + 8, top + 18);
+  context.fillStyle = colour("soft");
+  context.font = "11px system-ui, sans-serif";
+  const step = span / (span.toString().startsWith("3") ? 3 : 5);
+  for (let back = 0; back <= span + 1e-9; back += step) {
+    const x = at(logEvidence - back);
+    context.textAlign = back === 0 ? "center" : x < 20 ? "left" : "center";
+    context.fillText(fixed(logEvidence + shift - back, span < 10 ? 1 : 0), x, top + height + 20);
+  }
 }

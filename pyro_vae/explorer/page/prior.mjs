@@ -1,6 +1,7 @@
 // The prior's log density at n points of the plane: a mixture of Gaussians, a formula, or values on a grid.
 
 import { makeMixture } from "./gaussian.mjs";
+import { interpolator } from "./interpolation.mjs";
 import { logGamma } from "./special.mjs";
 
 const LINES = {
@@ -17,7 +18,7 @@ export function makePrior(spec, read) {
     const mixture = makeMixture(spec.components);
     return { ...box, logp: (z, n) => mixture.logp(z, n) };
   }
-  if (spec.family === "grid") return { ...box, logp: interpolated(read(spec.values), spec.values.shape, spec) };
+  if (spec.family === "grid") return { ...box, logp: onGrid(spec, read) };
   const line = LINES[spec.family];
   return {
     ...box,
@@ -30,18 +31,14 @@ export function makePrior(spec, read) {
   };
 }
 
-// Catmull-Rom through the values of a grid; outside of it the value at its edge, less the distance's square.
-function interpolated(values, [rows, columns], { low, high }) {
-  const at = (i, j) => values[Math.min(Math.max(i, 0), rows - 1) * columns + Math.min(Math.max(j, 0), columns - 1)];
-  const cubic = (a, b, c, d, t) =>
-    b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)));
-  const one = (x, y) => {
-    const u = ((x - low[0]) / (high[0] - low[0])) * (rows - 1);
-    const v = ((y - low[1]) / (high[1] - low[1])) * (columns - 1);
-    const [cu, cv] = [Math.min(Math.max(u, 0), rows - 1), Math.min(Math.max(v, 0), columns - 1)];
-    const [i, j] = [Math.min(Math.floor(cu), rows - 2), Math.min(Math.floor(cv), columns - 2)];
-    const row = (k) => cubic(at(k, j - 1), at(k, j), at(k, j + 1), at(k, j + 2), cv - j);
-    return cubic(row(i - 1), row(i), row(i + 1), row(i + 2), cu - i) - (u - cu) ** 2 - (v - cv) ** 2;
+// Between the values of a grid; outside of it the value at its edge, less the distance's square.
+function onGrid({ low, high, values }, read) {
+  const n = values.shape;
+  const step = [0, 1].map((i) => (high[i] - low[i]) / (n[i] - 1));
+  const at = interpolator({ low, step, n, values: read(values) });
+  const one = (z) => {
+    const inside = z.map((value, i) => Math.min(Math.max(value, low[i]), high[i]));
+    return at(...inside) - (z[0] - inside[0]) ** 2 - (z[1] - inside[1]) ** 2;
   };
-  return (z, n) => Float64Array.from({ length: n }, (_, b) => one(z[2 * b], z[2 * b + 1]));
+  return (z, count) => Float64Array.from({ length: count }, (_, b) => one([z[2 * b], z[2 * b + 1]]));
 }

@@ -1,4 +1,12 @@
-// Long work in slices between frames, so that the page answers while it computes.
+// Long work is a generator that yields now and then: run to its end, or in slices between frames, so that the page
+// answers while it computes.
+
+export function finish(work) {
+  for (;;) {
+    const { done, value } = work.next();
+    if (done) return value;
+  }
+}
 
 const SLICE = 12; // milliseconds
 
