@@ -85,7 +85,13 @@ const TASKS = {
     rhat: diagnostics.splitRhat(chains),
     lags: diagnostics.autocorrelation(chains, 5),
   }),
+  survey: () => {
+    const begin = performance.now();
+    survey = finish(grids.surveyOf(model));
+    return (performance.now() - begin) / 1000;
+  },
   speed: ({ count }) => {
+    for (let i = 0; i < 20; i++) model.decode([i / 20, 0]); // until the engine has compiled it
     const begin = performance.now();
     for (let i = 0; i < count; i++) model.decode([i / count, -i / count]);
     return (performance.now() - begin) / count;

@@ -7,7 +7,7 @@ import { LOG_2PI } from "./special.mjs";
 import { finish } from "./work.mjs";
 
 const WIDTH = 6.5; // standard deviations that the trapezoidal rule covers
-const STILL = 1e-6; // nats that a finer rule may change
+const STILL = 1e-5; // nats that a finer rule may change
 const rules = new Map();
 
 // Nodes and weights of the standard normal: E f = sum w f(node), exact for polynomials below degree 2 n.
@@ -122,7 +122,7 @@ export const klOf = (components, logJoint, logEvidence, nodes = 41) =>
 // Both terms, refined until they stand still. `effort` is the most points that one rule may take, `size` how many are
 // asked for between two yields.
 export function* boundWork(components, logJoint, logEvidence, { effort = 20_000, size = Infinity } = {}) {
-  let [nodes, found] = [16, null];
+  let [nodes, found] = [12, null];
   for (;;) {
     const elbo = yield* elboWork(components, logJoint, nodes, size);
     const kl = yield* klWork(components, logJoint, logEvidence, 2 * nodes + 1, size);

@@ -7,10 +7,9 @@ import { triangularRoot } from "./gaussian.mjs";
 import { colour, densityImage, Plane } from "./plane.mjs";
 import { plotBound } from "./plots.mjs";
 import { judgeKl } from "./tasks.mjs";
-import { inSlices } from "./work.mjs";
+import { inSlices, pointsAtOnce } from "./work.mjs";
 
 const EFFORT = 9000; // points of a rule, at rest
-const SLICE_COST = 4e6; // multiplications between two looks at the clock
 
 export function boundFigure(app) {
   const root = document.getElementById("bound");
@@ -126,7 +125,7 @@ export function boundFigure(app) {
   }
 
   const refined = (q, { logJoint, logEvidence }) =>
-    boundWork(q, logJoint, logEvidence, { effort: EFFORT, size: Math.max(1, Math.floor(SLICE_COST / app.model.cost)) });
+    boundWork(q, logJoint, logEvidence, { effort: EFFORT, size: pointsAtOnce(app.model.cost) });
 
   function* withBound(found, token) {
     const bound = yield* refined(meanField(found.m, found.s), token);
@@ -165,7 +164,7 @@ export function boundFigure(app) {
     number("kl").textContent = fixed(found.kl);
     number("evidence").textContent = fixed(app.posterior.logEvidence + app.shift);
     const rest = Math.abs(found.remainder);
-    number("remainder").textContent = rest < 5e-6 ? "0.00001 or better" : fixed(rest, 5);
+    number("remainder").textContent = rest < 1e-5 ? "less than 0.00001" : fixed(rest, 5);
     app.mark("kl", judgeKl(shownQ() === "hand" && !climbing && app.touched, found.kl, best));
   }
   const shownQ = () => ((app.state.q === "guide" && !app.guideQ) || (app.state.q === "laplace" && !app.laplaceQ) ? "hand" : app.state.q);

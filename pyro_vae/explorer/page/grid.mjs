@@ -4,9 +4,9 @@
 
 import { climb } from "./derivatives.mjs";
 import { standIn } from "./interpolation.mjs";
+import { pointsAtOnce } from "./work.mjs";
 
 const DEPTH = 26; // nats below the top at which a grid ends
-const CHUNK = 2e6; // multiplications between two yields
 const SURVEY_COST = 1.5e9; // multiplications that the survey of the plane may take
 const FINEST_COST = 4e9; // and one grid
 const MOST_POINTS = 600_000;
@@ -34,7 +34,7 @@ function* evaluated(grid, f, cost) {
   const z = pointsOf(grid);
   const total = grid.n[0] * grid.n[1];
   const values = new Float64Array(total);
-  const size = Math.max(1, Math.floor(CHUNK / cost));
+  const size = pointsAtOnce(cost);
   for (let at = 0; at < total; at += size) {
     const n = Math.min(size, total - at);
     values.set(f(z.subarray(2 * at, 2 * (at + n)), n), at);
@@ -50,7 +50,7 @@ export function* surveyOf(model) {
   const grid = lattice(low, high, side, side);
   const z = pointsOf(grid);
   const total = side * side;
-  const size = Math.max(1, Math.floor(CHUNK / model.cost));
+  const size = pointsAtOnce(model.cost);
   const pieces = [];
   for (let at = 0; at < total; at += size) {
     const n = Math.min(size, total - at);

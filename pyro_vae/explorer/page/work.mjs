@@ -8,6 +8,9 @@ export function finish(work) {
   }
 }
 
+// How many points to ask a decoder of this cost for between two yields: some milliseconds' worth, in fours.
+export const pointsAtOnce = (cost) => Math.max(8, 4 * Math.floor(1e6 / cost));
+
 const SLICE = 12; // milliseconds
 
 // Runs a generator to its end; resolves with what it returns, or with undefined if `current()` says that it is stale.
