@@ -149,9 +149,12 @@ async function renew(draws = 0) {
     : "The Gaussian of the curvature at the mode.";
   app.figures.bound.renew();
   app.figures.bayes.restyle();
-  app.figures.chains.renew(draws);
-  app.ready = true;
+  const walked = app.figures.chains.renew(draws);
   drawAll();
+  await walked;
+  if (own !== round) return;
+  app.ready = true;
+  app.figures.chains.draw();
   app.changed();
 }
 

@@ -7,6 +7,7 @@ import { classColour, colour, densityImage, Plane } from "./plane.mjs";
 import { plotLags, plotRunning } from "./plots.mjs";
 import { makeRandom } from "./random.mjs";
 import { judgeAcceptance, judgeChains } from "./tasks.mjs";
+import { inSlices } from "./work.mjs";
 
 const MOST = 5000; // draws a chain
 const SHOWN = 400; // of each chain
@@ -34,14 +35,19 @@ export function chainsFigure(app) {
   const step = () => app.state.step ?? typical();
 
   // Chains from the seed: they start far apart, anywhere within 3.8 standard deviations.
-  const begin = (draws = 0) => {
+  const begin = () => {
     const random = makeRandom(app.state.seed);
     const { mean, covariance } = app.posterior;
     const starts = Array.from({ length: 8 }, () => mean.map((m, i) => m + 3.8 * Math.sqrt(covariance[i][i]) * (2 * random.uniform() - 1)));
     const settings = { kernel: app.state.kernel, step: step(), chains: app.state.chains, seed: app.state.seed };
     chains = makeChains(makeTarget(app.posterior), settings, starts, makeRandom);
-    for (let t = 0; t < draws; t++) chains.advance();
   };
+  function* walkTo(draws, own) {
+    while (own.states[0].draws.length < draws) {
+      own.advance();
+      yield;
+    }
+  }
   const pause = () => {
     running = false;
     run.textContent = "Run";
@@ -158,11 +164,14 @@ export function chainsFigure(app) {
     restyle() {
       picture = app.posterior && densityImage(app.posterior.fine, "exact", 1);
     },
-    renew(draws) {
+    // Of a new x; chains of a link walk as far as they had.
+    async renew(draws) {
       pause();
       picture = null;
       plane.view = app.closeView();
-      begin(draws);
+      begin();
+      const own = chains;
+      await inSlices(walkTo(draws, own), () => chains === own);
     },
     draw() {
       if (app.posterior || !chains) plane.begin();
