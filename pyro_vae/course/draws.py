@@ -25,8 +25,8 @@ _MIN_DRAWS = 8  # a chain
 class Sample(Exercise):
     """An exercise whose answer is draws of a chain, ``(S,)`` or ``(S, L)``, of several, ``(C, S, L)``, or ``Draws``.
 
-    Mean and standard deviation are compared with the truth within five of their Monte Carlo standard errors, those of
-    ``Draws`` (Vehtari et al. 2021): draws that resemble their neighbours count for less.
+    Mean and standard deviation are compared with the truth within five of their Monte Carlo standard errors, by the
+    effective sample sizes of ``Draws`` (Vehtari et al. 2021): draws that resemble their neighbours count for less.
 
     Attributes:
         truth: computes mean and standard deviation, ``(L,)`` each or numbers.
@@ -101,10 +101,16 @@ def _squares(chains: Tensor) -> Tensor:
 
 
 def _errors(chains: Tensor, mean: Tensor, std: Tensor) -> tuple[float, float]:
-    """How far the means, and the standard deviations, are off at most, in Monte Carlo standard errors."""
-    shift = (chains.mean((0, 1)) - mean).abs() / diagnostics.mcse_mean(chains)
-    spread = (chains.flatten(0, 1).std(0) - std).abs() / diagnostics.mcse_std(chains)
-    return float(shift.max()), float(spread.max())
+    """How far the means, and the standard deviations, are off at most, in standard errors of right draws.
+
+    The unit is the truth's standard deviation, not the draws' own: draws that are all over the place would excuse
+    themselves. Heavier tails than a Gaussian's make a standard deviation less certain; that counts up to a kurtosis of 17.
+    """
+    spread = chains.flatten(0, 1).std(0)
+    error_of_mean = std / diagnostics.ess_mean(chains).sqrt()
+    relative = torch.minimum(diagnostics.mcse_std(chains) / spread, (4 / diagnostics.ess_mean(_squares(chains))).sqrt())
+    shift = (chains.mean((0, 1)) - mean).abs() / error_of_mean
+    return float(shift.max()), float(((spread - std).abs() / (std * relative)).max())
 
 
 def _trouble(chains: Tensor) -> str:

@@ -26,7 +26,7 @@ def as_tensor(answer: Any) -> Tensor | None:
         found = [part for part in parts if part is not None]
         return torch.stack(found) if len(found) == len(parts) and len({p.shape for p in found}) == 1 else None
     try:
-        numbers = torch.as_tensor(answer).detach()
+        numbers = torch.as_tensor(float(answer) if isinstance(answer, int) else answer).detach()
         if numbers.dtype == torch.bool or numbers.is_complex():
             return None
         return numbers.to("cpu", torch.float64)

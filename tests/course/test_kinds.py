@@ -284,6 +284,19 @@ def test_warm_up_that_was_kept_is_named():
     assert exercise.examine(chain[:, 200:]).right
 
 
+def test_draws_that_are_all_over_the_place_do_not_excuse_themselves():
+    exercise = Sample("0.1", "?", lambda: (0.0, 1.0))
+    assert not exercise.examine(torch.distributions.StudentT(1.5).sample((4, 2000))).right
+    assert not exercise.examine(50 * torch.randn(4, 2000) + 3).right
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_right_draws_of_a_skewed_target(seed):
+    torch.manual_seed(seed)
+    exercise = Sample("0.1", "?", lambda: (1.0, 1.0))
+    assert exercise.examine(torch.distributions.Exponential(1.0).sample((4, 1000))).right
+
+
 def test_chains_of_one_number_may_stand_in_rows():
     exercise = Sample("0.1", "?", lambda: (0.0, 1.0))
     for shape in ((1000,), (1000, 1), (4, 1000), (4, 1000, 1)):
