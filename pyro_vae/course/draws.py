@@ -104,7 +104,7 @@ def _errors(chains: Tensor, mean: Tensor, std: Tensor) -> tuple[float, float]:
     """How far the means, and the standard deviations, are off at most, in standard errors of right draws.
 
     The unit is the truth's standard deviation, not the draws' own: draws that are all over the place would excuse
-    themselves. Heavier tails than a Gaussian's make a standard deviation less certain; that counts up to a kurtosis of 17.
+    themselves. Tails heavier than a Gaussian's make a standard deviation less certain: up to a kurtosis of 17.
     """
     spread = chains.flatten(0, 1).std(0)
     error_of_mean = std / diagnostics.ess_mean(chains).sqrt()

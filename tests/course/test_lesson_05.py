@@ -106,9 +106,9 @@ def test_the_funnel_by_its_own_sampler():
 
 
 def test_the_funnel_without_centre():
-    kernel = pv.HMC(num_steps=5)
-    draws = pv.mcmc(not_centred, (), plate=None, kernel=kernel, num_samples=150, warmup_steps=50, num_chains=8)
-    assert check("5.3", draws.deterministic["v"].squeeze(2))
+    draws = pv.mcmc(not_centred, (), plate=None, num_samples=150, warmup_steps=100, num_chains=8, compile=False)
+    result = check("5.3", draws.deterministic["v"].squeeze(2))
+    assert result, result
     assert "standardised" in check("5.3", draws.samples["v_raw"].squeeze(2)).message
 
 
