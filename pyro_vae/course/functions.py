@@ -93,6 +93,8 @@ def _called(function: Callable[..., Any], point: tuple[Any, ...], truth: Tensor)
         return Finding(False, f"It raised {type(error).__name__}: {str(error)[:_RAISED]}")
     found = as_tensor(returned)
     if found is None:
+        if returned is ... or (isinstance(returned, tuple | list) and any(part is ... for part in returned)):
+            return Finding(False, "There is still a ... in what it returns.")
         missing = " Is there a return?" if returned is None else ""
         return Finding(False, f"It returns {type(returned).__name__}; expected {_kind(truth)}.{missing}")
     if found.squeeze().shape == truth.squeeze().shape:

@@ -179,6 +179,8 @@ def test_a_right_function():
         (lambda: 0.0, "It raised TypeError"),
         (raises, "It raised KeyError: 'nothing here'"),
         (lambda z: None, "Is there a return?"),
+        (lambda z: ..., "still a ..."),
+        (lambda z: (..., z), "still a ..."),
         (lambda z: z.expand(2), "shape (2,)"),
         (GAUSSIAN.log_prob(torch.tensor(1.0)), "without ()"),
     ],
