@@ -1,5 +1,6 @@
-"""Notebooks to run: a copy of each on the site, and buttons where the repository's place is known."""
+"""Notebooks to run: a copy of each on the site, buttons where the repository's place is known, and lessons' slides."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ def _page(app: Sphinx, page: str, template: str, context: dict[str, Any], doctre
     path = Path(app.srcdir, f"{page}.ipynb")
     if path.exists():
         context["notebook"] = f"{page}.ipynb"
+    if re.fullmatch(r"tutorials/\d\d_\w+", page):
+        context["slides"] = f"slides/{path.stem}.html"
 
 
 def _copied(app: Sphinx, error: Exception | None) -> None:
@@ -18,10 +21,14 @@ def _copied(app: Sphinx, error: Exception | None) -> None:
         target = Path(app.outdir, path.relative_to(app.srcdir))
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
+    from slides import lessons, write
+
+    for path in lessons():
+        write(path, Path(app.outdir, "slides"))
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Give each notebook's page its file, and put the files on the site."""
+    """Give each notebook's page its file and its slides, and put both on the site."""
     app.connect("html-page-context", _page)
     app.connect("build-finished", _copied)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
