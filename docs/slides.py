@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ class Deck:
 
     def _text(self, cell: dict[str, Any], kind: str) -> None:
         for block in _blocks(self.markdown.parse("".join(cell["source"]))):
+            _lead_to_slides(block)
             first, shown = block[0], self.markdown.renderer.render(block, self.markdown.options, {})
             if first.type == "heading_open":
                 title = self.markdown.renderer.renderInline(block[1].children or [], self.markdown.options, {})
@@ -148,6 +150,17 @@ def _blocks(tokens: list[Token]) -> Iterator[list[Token]]:
         if token.level == 0 and token.nesting <= 0:
             yield block
             block = []
+
+
+def _lead_to_slides(block: list[Token]) -> None:
+    """Let links to lessons lead to their slides, and those to other files of the repository nowhere."""
+    for token in (child for parent in block for child in parent.children or [] if child.type == "link_open"):
+        target = str(token.attrs["href"])
+        lesson = re.fullmatch(r"(\d\d_\w+)\.ipynb", target)
+        if lesson:
+            token.attrs["href"] = f"{lesson[1]}.html"
+        elif not target.startswith("https:"):
+            del token.attrs["href"]
 
 
 def _is_caption(block: list[Token]) -> bool:

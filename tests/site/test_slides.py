@@ -75,6 +75,12 @@ def test_a_slide_is_never_empty():
     assert "The second." in deck.slides[1].notes[0]
 
 
+def test_links_lead_to_slides_or_nowhere():
+    text = "- [two](02_evidence.ipynb), [solutions](solutions/01_bayes.ipynb), [paper](https://example.org)"
+    shown = Deck(notebook(TITLE, ("markdown", text))).slides[0].body[-1]
+    assert re.findall(r'href="([^"]*)"', shown) == ["02_evidence.html", "https://example.org"]
+
+
 @each_lesson
 def test_a_lesson_makes_slides_that_need_nothing_else(path, tmp_path):
     page = write(path, tmp_path).read_text("utf-8")
