@@ -12,13 +12,13 @@ from sphinx.writers.html5 import HTML5Translator
 _THIN = '<mspace width="0.17em"></mspace>'
 
 
-def _mathml(latex: str, display: str = "inline") -> str:
+def mathml(latex: str, display: str = "inline") -> str:
     """The equation, with a thin space between the name of a function and what it is applied to."""
     return re.sub(r"(<mi>(?:log|exp|tanh|det)</mi>)(?=<mi|<msub|<msup)", rf"\1{_THIN}", convert(latex, display=display))
 
 
 def _inline(self: HTML5Translator, node: nodes.math) -> None:
-    self.body.append(_mathml(node.astext()))
+    self.body.append(mathml(node.astext()))
     raise nodes.SkipNode
 
 
@@ -29,7 +29,7 @@ def _block(self: HTML5Translator, node: nodes.math_block) -> None:
     for equation in node.astext().split("\n\n"):
         if equation.strip():
             lines = wrap_displaymath(equation, None, False).strip()
-            self.body.append(_mathml(_without_markers(lines), "block"))
+            self.body.append(mathml(_without_markers(lines), "block"))
     self.body.append("</div>\n")
     raise nodes.SkipNode
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -126,3 +127,11 @@ def test_a_screen_reader_finds_its_way(site, browser, page, scheme):
     ]
     assert not serious, "\n".join(serious)
     assert wide <= 375
+
+
+def test_every_figure_of_a_lesson_has_words(site):
+    for path in (site / "tutorials").glob("[0-9]*.html"):
+        figures = re.findall(r'<img [^>]*src="\.\./_images/[^>]*>', path.read_text("utf-8"))
+        words = [re.search(r'alt="([^"]*)"', figure) for figure in figures]
+        assert figures
+        assert all(found and len(found[1].split()) > 3 for found in words), f"{path.name}: {figures}"
