@@ -77,7 +77,7 @@ EXERCISES: tuple[Exercise, ...] = (
                 "The 0.5 of the likelihood is a standard deviation; here it was used as a variance.",
             ),
             Mistake(
-                lambda m, s: _likelihood(m, s),
+                _likelihood,
                 "This is how well z explains x, and no more: what leaving the prior costs is missing.",
             ),
             Mistake(
@@ -123,7 +123,7 @@ EXERCISES: tuple[Exercise, ...] = (
             "b": "b does not follow: these are bounds, and the first model's gap is not known.",
             "c": "A bound from below holds for every q, so that the best one found counts.",
             "d": "d does not follow: KL weighs spread and shape too; a nearer q may have its mean further off.",
-            "e": "If p(x, z) / q(z) is one number everywhere, q is the joint but for a factor, and that is the posterior.",
+            "e": "If p(x, z) / q(z) is one number everywhere, q is the joint but for a factor: the posterior.",
         },
         right=frozenset("ace"),
     ),
