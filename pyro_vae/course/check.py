@@ -59,6 +59,22 @@ def check(number: str, answer: object) -> Result:
         >>> bool(check("1.1", "no number"))
         False
     """
-    found = {exercise.number: exercise for lesson in range(1, NUM_LESSONS + 1) for exercise in _of_lesson(lesson)}
-    finding = found[among(str(number), found, "number")].examine(answer)
-    return Result(str(number), finding.right, finding.message)
+    exercise = _exercise(str(number))
+    if answer is None or answer is Ellipsis:
+        return Result(exercise.number, False, "There is no answer yet.")
+    finding = exercise.examine(answer)
+    return Result(exercise.number, finding.right, finding.message)
+
+
+def _exercise(number: str) -> Exercise:
+    """The exercise of that number; only its lesson is loaded.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    lesson = number.partition(".")[0]
+    there = _of_lesson(int(lesson)) if lesson in map(str, range(1, NUM_LESSONS + 1)) else ()
+    found = {exercise.number: exercise for exercise in there}
+    if number not in found:
+        among(number, exercises(), "number")  # raises
+    return found[number]

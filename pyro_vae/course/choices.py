@@ -29,14 +29,15 @@ class Choice(Exercise):
 
     def examine(self, answer: object) -> Finding:
         """Compare what was chosen with what is right."""
+        expected = f"Expected {' or '.join(repr(option) for option in sorted(self.options))}, or several of them"
         chosen = {answer} if isinstance(answer, str) else answer
         if not isinstance(chosen, set | frozenset | list | tuple) or not all(isinstance(c, str) for c in chosen):
-            return Finding(False, f"Expected one or several of {sorted(self.options)}; got {answer!r}.")
-        words = {str(c).strip().lower() for c in chosen}
+            return Finding(False, f"{expected}; got {type(answer).__name__}.")
         known = {option.lower(): option for option in self.options}
+        words = {str(word).strip().lower() for word in chosen}
         unknown = sorted(words - set(known))
         if unknown or not words:
-            return Finding(False, f"Expected one or several of {sorted(self.options)}; got {unknown or 'none'}.")
+            return Finding(False, f"{expected}; got {unknown[0][:20]!r}." if unknown else f"{expected}; got none.")
         picked = {known[word] for word in words}
         wrong = sorted(picked - set(self.right))
         if wrong:

@@ -10,43 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.course.exercise import Exercise, Finding, Mistake
+from pyro_vae.course.reading import as_tensor, close
+from pyro_vae.course.usual import usual_mistake
 
 __all__ = ["Value", "as_tensor", "close"]
-
-# What anybody may do to any number: name, the transformation, what to say
-_USUAL: tuple[tuple[str, Callable[[Tensor], Tensor], str], ...] = (
-    ("sign", torch.neg, "The size is right and the sign is not."),
-    ("square", torch.square, "This is the square of what is asked: was a variance used for a standard deviation?"),
-    ("root", torch.sqrt, "This is the square root of what is asked: was a standard deviation used for a variance?"),
-    ("log", torch.log, "This is the logarithm of what is asked."),
-    ("exp", torch.exp, "This is on the natural scale, where a logarithm is asked."),
-    ("reciprocal", torch.reciprocal, "This is one over what is asked."),
-    ("double", lambda v: 2 * v, "This is twice what is asked."),
-    ("half", lambda v: v / 2, "This is half of what is asked."),
-    ("base two", lambda v: v / torch.log(torch.tensor(2.0)), "This is in bits, where nats are asked."),
-    ("base ten", lambda v: v / torch.log(torch.tensor(10.0)), "This is a logarithm to base ten; nats are asked."),
-)
-
-
-def as_tensor(answer: Any) -> Tensor | None:
-    """Return what a learner may hand in as a number as a tensor in double precision; None if it is none."""
-    if isinstance(answer, str | bytes | bool) or answer is None:
-        return None
-    if isinstance(answer, list | tuple) and any(isinstance(part, Tensor) for part in answer):
-        parts = [as_tensor(part) for part in answer]
-        if any(part is None or part.shape != parts[0].shape for part in parts):  # type: ignore[union-attr]
-            return None
-        return torch.stack(parts)  # type: ignore[arg-type]
-    try:
-        found = torch.as_tensor(answer)
-    except (TypeError, ValueError, RuntimeError):
-        return None
-    return None if found.is_complex() else found.detach().to("cpu", torch.float64)
-
-
-def close(answer: Tensor, truth: Tensor, absolute: float, relative: float) -> bool:
-    """Whether every number is within one of the tolerances of the truth."""
-    return bool(((answer - truth).abs() <= absolute + relative * truth.abs()).all())
 
 
 @dataclass(frozen=True)
@@ -82,39 +49,33 @@ class Value(Exercise):
         given = as_tensor(answer)
         if given is None:
             return Finding(False, f"Expected {_kind(truth)}; got {type(answer).__name__}.")
-        if given.numel() == truth.numel() == 1:
+        if given.squeeze().shape == truth.squeeze().shape:
             given = given.reshape(truth.shape)
         if given.shape != truth.shape:
-            return Finding(False, f"Expected {_kind(truth)}; got one of shape {tuple(given.shape)}.")
+            return Finding(False, f"Expected {_kind(truth)}; got {_kind(given)}.")
         if bool(given.isnan().any()):
             return Finding(False, "There is a NaN in it.")
         if self._close(given, truth):
             return Finding(True, self.praise)
-        return Finding(False, self._mistake(given, truth) or _size(given, truth))
+        for mistake in self.mistakes:
+            value = as_tensor(mistake.answer())
+            if value is not None and value.shape == given.shape and self._close(given, value):
+                return Finding(False, mistake.message)
+        usual = usual_mistake(given, truth, self.absolute, self.relative, order=True)
+        return Finding(False, usual or self._how_far(given, truth))
 
     def _close(self, given: Tensor, value: Tensor) -> bool:
         return close(given, value, self.absolute, self.relative)
 
-    def _mistake(self, given: Tensor, truth: Tensor) -> str:
-        """What is said of the mistake that was made; nothing if it is not known."""
-        for mistake in self.mistakes:
-            value = as_tensor(mistake.answer())
-            if value is not None and value.shape == given.shape and self._close(given, value):
-                return mistake.message
-        for _, change, message in _USUAL:
-            value = change(truth)
-            if bool(value.isfinite().all()) and not self._close(truth, value) and self._close(given, value):
-                return message
-        return ""
+    def _how_far(self, given: Tensor, truth: Tensor) -> str:
+        """What can be said of an unknown mistake without giving the answer away."""
+        if close(given, truth, 5 * self.absolute, 5 * self.relative):
+            return "It is nearly right: compute more exactly, and round less."
+        if truth.dim() == 0:
+            return "It is too large." if bool(given > truth) else "It is too small."
+        wrong = int((~torch.isclose(given, truth, rtol=self.relative, atol=self.absolute)).sum())
+        return f"{wrong} of {truth.numel()} numbers are off."
 
 
-def _kind(truth: Tensor) -> str:
-    return "a number" if truth.dim() == 0 else f"a tensor of shape {tuple(truth.shape)}"
-
-
-def _size(given: Tensor, truth: Tensor) -> str:
-    """What can be said of an unknown mistake without giving the answer away."""
-    if truth.dim() == 0:
-        return "It is too large." if bool(given > truth) else "It is too small."
-    wrong = int(((given - truth).abs() > 1e-3 * (1 + truth.abs())).sum())
-    return f"{wrong} of {truth.numel()} numbers are off." if wrong else "It is nearly right; compute more exactly."
+def _kind(numbers: Tensor) -> str:
+    return "a number" if numbers.dim() == 0 else f"a tensor of shape {tuple(numbers.shape)}"
