@@ -82,7 +82,7 @@ MISTAKES = {
     "factor": ("8.2", changed(lambda m, s, sigma: (m * sigma, s * sigma)), "factor of sigma"),
     "score function": ("8.2", by_score, "score-function"),
     "sign": ("8.2", changed(lambda m, s, sigma: (-m, -s)), "sign"),
-    "averaged": ("8.2", changed(lambda m, s, sigma: (m.mean(), s.mean())), "returns shape \\(2,\\)"),
+    "averaged": ("8.2", changed(lambda m, s, sigma: (m.mean(), s.mean())), "numbers of shape \\(2,\\)"),
     "mean of f": ("8.3", Later(lambda: expected(lambda z: z**2)), "mean of f"),
     "f at the mean": ("8.3", 1.0, "at the mean of q"),
     "not divided": ("8.3", Later(lambda: expected(lambda z: z**2 * ((z - 1) / 0.25) ** 2)), "divided"),

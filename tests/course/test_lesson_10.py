@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 
 from tests.course.learners import Answers, Later
 
-P = np.array([[1.0, 0.8], [0.8, 1.0]])
+P = np.array([[1.0, 0.9], [0.9, 1.0]])
 
 
 def kl(mean, S):
@@ -17,7 +17,7 @@ def kl(mean, S):
     return 0.5 * (np.trace(precision @ S) + mean @ precision @ mean - 2 + np.log(np.linalg.det(P) / np.linalg.det(S)))
 
 
-ENCODER = (np.array([0.3, 0.0]), 0.25 * np.eye(2))
+ENCODER = (np.array([0.4, 0.0]), 0.36 * np.eye(2))
 GAP = kl(*ENCODER)
 
 
@@ -28,9 +28,9 @@ def best():
 
 def backwards():
     """KL(p || q of the encoder)."""
-    precision = np.eye(2) / 0.25
+    precision = np.eye(2) / 0.36
     mean = ENCODER[0]
-    return 0.5 * (np.trace(precision @ P) + mean @ precision @ mean - 2 + math.log(0.25**2 / np.linalg.det(P)))
+    return 0.5 * (np.trace(precision @ P) + mean @ precision @ mean - 2 + math.log(0.36**2 / np.linalg.det(P)))
 
 
 def effective_number(log_weights):
@@ -43,7 +43,7 @@ def weights(log_weights):
     return np.exp(v - v.max())
 
 
-ONES, NARROW = kl(np.zeros(2), np.eye(2)), kl(np.zeros(2), 0.36**2 * np.eye(2))
+ONES, NARROW = kl(np.zeros(2), np.eye(2)), kl(np.zeros(2), 0.19**2 * np.eye(2))
 MISTAKES = {
     "order": ("10.1", Later(lambda: (GAP - best(), best())), "order"),
     "whole gap": ("10.1", Later(lambda: [best(), GAP]), "whole gap"),
@@ -51,7 +51,7 @@ MISTAKES = {
     "variance of the best": ("10.1", (NARROW, GAP - NARROW), "used as a standard deviation"),
     "variance of the encoder": (
         "10.1",
-        Later(lambda: (best(), kl(ENCODER[0], 0.5 * np.eye(2)) - best())),
+        Later(lambda: (best(), kl(ENCODER[0], 0.6 * np.eye(2)) - best())),
         "a variance",
     ),
     "reversed": ("10.1", Later(lambda: (best(), backwards() - best())), "wrong way round"),
@@ -62,7 +62,7 @@ MISTAKES = {
     "no square": ("10.2", lambda v: weights(v).sum() / (weights(v) ** 2).sum(), "squared"),
     "upside down": ("10.2", lambda v: 1 / effective_number(v), "one over"),
     "largest": ("10.2", lambda v: weights(v).sum() / weights(v).max(), "largest weight alone"),
-    "underflow": ("10.2", lambda v: v.exp().sum() ** 2 / v.exp().square().sum(), "not finite"),
+    "underflow": ("10.2", lambda v: v.exp().sum() ** 2 / v.exp().square().sum(), "NaN"),
     "k-hat": ("10.3", {"a", "b"}, "^k-hat does not"),
     "more draws": ("10.3", {"b", "c", "d"}, "^More draws do not"),
     "converged": ("10.3", "e", "local maximum"),

@@ -15,7 +15,7 @@ from pyro_vae.course.values import Value
 
 __all__ = ["EXERCISES"]
 
-_RHO, _MEAN, _SIGMA = 0.8, 0.3, 0.5
+_RHO, _MEAN, _SIGMA = 0.9, 0.4, 0.6
 
 
 def _posterior() -> MultivariateNormal:
@@ -59,7 +59,7 @@ def _log_weights() -> list[tuple[Tensor]]:
 EXERCISES: tuple[Exercise, ...] = (
     Value(
         "10.1",
-        "The posterior is Gaussian with mean 0, variances 1 and correlation 0.8; the encoder says N((0.3, 0), 0.5^2 I)."
+        "The posterior is Gaussian with mean 0, variances 1 and correlation 0.9; the encoder says N((0.4, 0), 0.6^2 I)."
         " Hand in two numbers: the approximation gap of diagonal Gaussians, and the encoder's amortisation gap, nats.",
         lambda: (_best(), _gap() - _best()),
         (
@@ -84,7 +84,7 @@ EXERCISES: tuple[Exercise, ...] = (
             ),
             Mistake(
                 lambda: (_best(), _kl(_diagonal(_MEAN, math.sqrt(_SIGMA)), _posterior()) - _best()),
-                "0.5 is the encoder's standard deviation; here it was used as a variance.",
+                "0.6 is the encoder's standard deviation; here it was used as a variance.",
             ),
             Mistake(
                 lambda: (_best(), _kl(_posterior(), _encoder()) - _best()),
