@@ -2,7 +2,7 @@
 # make test   lint, types, and every test (doctests and notebooks included)
 # make arviz1 what goes to ArviZ, tested with ArviZ 1 (which needs Python 3.12) in an environment of its own
 # make bench  what is claimed of speed and memory, measured
-# make docs   the README's table and figures, made again by the demo
+# make docs   the README's table and figures, made again by the demo, and pictures of its page by Chromium
 # make site   the documentation, the course and the reference as pages, in site/; offline
 PYTHON ?= python3
 VENV := .venv
@@ -43,8 +43,9 @@ $(ARVIZ1)/.tested: pyproject.toml
 bench: $(VENV)/.tested
 	$(BIN)/python -m tests.benchmarks
 
-docs: demo
+docs: demo $(VENV)/.tested
 	$(BIN)/python docs/refresh.py demo
+	$(BIN)/python docs/refresh.py explore demo
 
 site: $(VENV)/.tested
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/trees . site

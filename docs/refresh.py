@@ -1,11 +1,12 @@
 """Put what was measured, as it really is, into the documentation.
 
 ``python docs/refresh.py DEMO``, run by ``make docs`` with the demo's output folder: its table and figures, and the
-output of the README's ten lines. ``python docs/refresh.py atlas FOLDER``, with the folder of ``pyro-vae atlas``: its
-map, its tables and what it says of claims. ``python docs/refresh.py notebooks [FILE ...]`` runs notebooks (all of
-``tutorials/`` if none is named) and stores them with their output, and with a digest of the code that made it.
-``python docs/refresh.py guides [FILE ...]`` runs the blocks of Python and shell of ``docs/guides`` in an empty folder,
-one after the other, and puts what they print into the block of text that follows.
+output of the README's ten lines. ``python docs/refresh.py explore DEMO``: pictures of the demo's page, by Chromium.
+``python docs/refresh.py atlas FOLDER``, with the folder of ``pyro-vae atlas``: its map, its tables and what it says of
+claims. ``python docs/refresh.py notebooks [FILE ...]`` runs notebooks (all of ``tutorials/`` if none is named) and
+stores them with their output, and with a digest of the code that made it. ``python docs/refresh.py guides [FILE ...]``
+runs the blocks of Python and shell of ``docs/guides`` in an empty folder, one after the other, and puts what they print
+into the block of text that follows.
 """
 
 import contextlib
@@ -36,6 +37,24 @@ def main(demo: Path) -> None:
     ten = subprocess.run([sys.executable, "-c", code[1]], capture_output=True, text=True, check=True).stdout
     text = _filled(text, "demo", (demo / "table.txt").read_text(encoding="utf-8"))
     readme.write_text(_filled(text, "ten-lines", ten), encoding="utf-8")
+
+
+def explore(demo: Path) -> None:
+    """Open the demo's page in a headless Chromium that is on PATH, and take pictures of two of its figures."""
+    from playwright.sync_api import sync_playwright
+
+    browser = next(path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name)))
+    settings = "#z=0.9,-0.6&x=17&q=hand&m=-0.55,0.35&s=0.3,0.45&kernel=hmc&step=0.12&draws=60&seed=3"
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = opened.new_page(viewport={"width": 1160, "height": 900}, color_scheme="light")
+        page.goto(f"{(demo / 'explore.html').resolve().as_uri()}{settings}")
+        page.wait_for_function("window.explorer && explorer.ready && explorer.figures.bound.best !== null")
+        for name in ("bound", "chains"):
+            box = page.locator(f"section[aria-labelledby=h-{name}]").bounding_box() or {}
+            clip = box | {"x": 0, "width": 1160, "y": box["y"] + 8}
+            page.screenshot(path=ROOT / "docs" / "figures" / f"explore-{name}.png", clip=clip, full_page=True)
+        opened.close()
 
 
 def atlas(folder: Path) -> None:
@@ -147,6 +166,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["atlas", folder]:
             atlas(Path(folder))
+        case ["explore", folder]:
+            explore(Path(folder))
         case ["notebooks", *files]:
             notebooks([Path(file).resolve() for file in files])
         case ["guides", *files]:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
     from pyro_vae.evaluation.samples.quality import sample_quality as sample_quality
     from pyro_vae.evaluation.sweep.grid import sweep as sweep
     from pyro_vae.evaluation.sweep.table import Sweep as Sweep
+    from pyro_vae.explorer.explore import explore as explore
     from pyro_vae.inference.exact.analytic import AnalyticPosterior as AnalyticPosterior
     from pyro_vae.inference.exact.analytic import analytic as analytic
     from pyro_vae.inference.exact.quadrature import QuadraturePosterior as QuadraturePosterior
@@ -133,6 +134,7 @@ _HOMES = {
     "SampleQuality": "pyro_vae.evaluation.samples.quality",
     "sample_quality": "pyro_vae.evaluation.samples.quality",
     "objectives": "pyro_vae.inference.variational",
+    "explore": "pyro_vae.explorer.explore",
     "AnalyticPosterior": "pyro_vae.inference.exact.analytic",
     "analytic": "pyro_vae.inference.exact.analytic",
     "MeanFieldPosterior": "pyro_vae.inference.variational.coordinate_ascent",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_vae import datasets, plots
 from pyro_vae.evaluation.posterior.comparison import Comparison, RouteScore, compare
+from pyro_vae.explorer.explore import explore
 from pyro_vae.guides import DiagonalGaussian
 from pyro_vae.inference.exact.quadrature import QuadraturePosterior, quadrature
 from pyro_vae.inference.mcmc.draws import Draws
@@ -39,6 +40,7 @@ class DemoResult:
         comparison: every route against the exact posterior.
         agreement: in words, how the chains and the bound agree with the exact answer.
         report: path of the HTML report.
+        page: path of the HTML page to play with, beside the report.
         figures: paths of the figures.
         seconds: wall time.
     """
@@ -46,6 +48,7 @@ class DemoResult:
     comparison: Comparison
     agreement: str
     report: Path
+    page: Path
     figures: list[Path]
     seconds: float
 
@@ -102,9 +105,10 @@ def demo(
         figure.savefig(paths[-1], dpi=110)
     (folder / "table.txt").write_text(f"{comparison}\n\n{agreement}\n", encoding="utf-8")
     comparison.to_dataframe(per_datum=True).to_csv(folder / "per-datum.csv", index=False)
+    page = explore(model, guide, x_test, path=folder / "explore.html", title="A VAE on real digits", labels=labels)
     seconds = time.perf_counter() - start
     report = _report(folder / "report.html", comparison, agreement, figures, seconds=seconds, seed=seed)
-    return DemoResult(comparison, agreement, report, paths, seconds)
+    return DemoResult(comparison, agreement, report, page, paths, seconds)
 
 
 def _rows_to_show(vi: RouteScore, num_chained: int) -> list[int]:
@@ -159,6 +163,10 @@ def _report(
                 "gap between the exact log evidence and the bound is the KL, by log p(x) = KL + ELBO.\n\n" + agreement,
                 table=comparison.to_dataframe(),
             ),
+            Section("The same, to play with",
+                    "Drag a point and see it decoded; draw a digit and see its exact posterior; bend q and read both "
+                    "terms of log p(x) = KL + ELBO; let chains walk. The page lies beside this one and opens offline.",
+                    links={"The latent plane, in the browser": "explore.html"}),
             Section("Posteriors of single digits",
                     "Grey: the exact density. Lines hold 50 % and 95 % of a route's mass; dots are draws.",
                     figure=figures["posteriors"]),

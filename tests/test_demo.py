@@ -58,7 +58,9 @@ def test_the_command_writes_table_figures_and_report(tmp_path, monkeypatch):
     assert str(tmp_path / "report.html") in result.output.replace("\n", "")
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 5
-    assert not re.search(r'(src|href)="(?!data:)', page), "the report must open offline"
+    assert not re.search(r'(src|href)="(?!data:|explore\.html)', page), "the report must open offline"
+    assert 'href="explore.html"' in page
+    assert (tmp_path / "explore.html").stat().st_size < 1e6
     for figure in tmp_path.glob("*.png"):
         picture = torch.tensor(matplotlib.image.imread(figure)[..., :3])
         assert picture.std() > 0.02, f"{figure} is blank"

@@ -84,14 +84,19 @@ MAY_IMPORT = {
         "systems",
         *PARTS,
     ],
+    "explorer": ["datasets", "guides", "likelihoods", "model", "networks", "priors", "runs"],
     "report": [
         *("atlas", "datasets", "evaluation.model", "evaluation.posterior", "inference.variational", "plots", "runs"),
         *PARTS,
         *ROUTES,
     ],
-    "demo": ["datasets", "evaluation.posterior", "plots", "report", "inference.variational", *PARTS, *ROUTES],
+    "demo": [
+        *("datasets", "evaluation.posterior", "explorer", "inference.variational", "plots", "report"),
+        *PARTS,
+        *ROUTES,
+    ],
     "cli": [
-        *("atlas", "datasets", "demo", "distributed", "plots", "report", "runs"),
+        *("atlas", "datasets", "demo", "distributed", "explorer", "plots", "report", "runs"),
         *(
             "evaluation.evidence",
             "evaluation.imputation",

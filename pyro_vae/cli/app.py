@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pyro_vae.cli import atlas, evaluate, impute, model, output, share, sweep, train
+from pyro_vae.cli import atlas, evaluate, explore, impute, model, output, share, sweep, train
 
 __all__ = ["app"]
 
@@ -49,6 +49,7 @@ for command in (
     share.sample,
     impute.impute,
     share.report,
+    explore.explore,
     share.parts,
     share.demo,
 ):

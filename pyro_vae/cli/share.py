@@ -107,12 +107,14 @@ def demo(
     result = run(output, epochs=epochs, num_chained=chained, seed=seed, progress=not json)
     text = (
         f"\n{result.comparison}\n\n{result.agreement}\n\nReport:  {result.report}\n"
+        f"To play: {result.page}\n"
         f"Figures: {', '.join(str(path) for path in result.figures)}\nSeconds: {result.seconds:.0f}"
     )
     found = {
         "routes": result.comparison.to_dataframe().to_dict("index"),
         "agreement": result.agreement,
         "report": result.report,
+        "page": result.page,
         "figures": result.figures,
         "seconds": result.seconds,
     }
