@@ -16,7 +16,7 @@ function go(index) {
 function shrink(element, tooLarge, whole) {
   let size = whole;
   element.style.fontSize = "";
-  while (tooLarge() && size > 0.5 * whole) {
+  while (tooLarge() && size > 0.4 * whole) {
     size -= 0.05;
     element.style.fontSize = `${size}em`;
   }
