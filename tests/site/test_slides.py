@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("latex2mathml", reason="slides need the extra 'site'")
 
+from docs.refresh import Blocks
 from docs.slides import Deck, lessons, main, write
 
 ROOT = Path(__file__).parents[2]
@@ -139,3 +140,9 @@ def test_the_teachers_page_gives_the_lessons_own_minutes(path):
     assert minutes is not None, "the first cell gives the lesson's minutes"
     assert row is not None
     assert row[1] == minutes[1]
+
+
+def test_the_teachers_page_prints_what_it_says(capsys):
+    blocks = Blocks(ROOT / "docs" / "teaching.md")
+    exec(blocks.python(), {})
+    assert capsys.readouterr().out == next(text for language, text in blocks.found if language == "text")
