@@ -14,7 +14,8 @@ _THIN = '<mspace width="0.17em"></mspace>'
 
 def mathml(latex: str, display: str = "inline") -> str:
     """The equation, with a thin space between the name of a function and what it is applied to."""
-    return re.sub(r"(<mi>(?:log|exp|tanh|det)</mi>)(?=<mi|<msub|<msup)", rf"\1{_THIN}", convert(latex, display=display))
+    applied = r"(<mi>(?:log|exp|tanh|det)</mi>)(?=<mi|<mn|<msub|<msup|<mover|<mfrac|<msqrt)"
+    return re.sub(applied, rf"\1{_THIN}", convert(latex, display=display))
 
 
 def _inline(self: HTML5Translator, node: nodes.math) -> None:

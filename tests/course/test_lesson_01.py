@@ -13,6 +13,8 @@ from pyro_vae.course import check
 def test_the_alarm_by_counting_a_million_people():
     ill, healthy = 5_000, 995_000
     assert check("1.1", 0.95 * ill / (0.95 * ill + 0.02 * healthy))
+    assert check("1.1", 0.193)
+    assert not check("1.1", 0.19)
 
 
 @pytest.mark.parametrize(

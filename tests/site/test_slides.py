@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("latex2mathml", reason="slides need the extra 'site'")
 
+from docs.refresh import Blocks
 from docs.slides import Deck, lessons, main, write
 
 ROOT = Path(__file__).parents[2]
@@ -112,6 +113,8 @@ def test_every_slide_fits_a_projector_and_keys_move(path, tmp_path, browser, sch
     tab.wait_for_function("document.readyState == 'complete'")
     script = "[...document.querySelectorAll('section')].filter(s => s.scrollHeight > innerHeight + 1).map(s => s.id)"
     assert tab.evaluate(script) == []
+    script = "[...document.querySelectorAll('.equation')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert tab.evaluate(script) == 0
     assert tab.evaluate("document.documentElement.scrollWidth") <= 1280
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("ArrowRight")
@@ -137,3 +140,9 @@ def test_the_teachers_page_gives_the_lessons_own_minutes(path):
     assert minutes is not None, "the first cell gives the lesson's minutes"
     assert row is not None
     assert row[1] == minutes[1]
+
+
+def test_the_teachers_page_prints_what_it_says(capsys):
+    blocks = Blocks(ROOT / "docs" / "teaching.md")
+    exec(blocks.python(), {})
+    assert capsys.readouterr().out == next(text for language, text in blocks.found if language == "text")
