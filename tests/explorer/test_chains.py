@@ -8,7 +8,8 @@ import pyro_vae as pv
 from tests.explorer.conftest import numbers
 
 STANDARD_ERRORS = 4  # by the effective sample size; the seeds are fixed
-KERNELS = {"mh": 1.1, "gibbs": 1.0, "hmc": 0.35}
+KERNELS = {"mh": 1.1, "gibbs": 1.0, "hmc": 0.35}  # and their steps
+DRAWS = {"mh": 40_000, "gibbs": 6_000, "hmc": 12_000}  # enough to see a density whose power is wrong by a tenth
 MEAN, COVARIANCE = np.array([0.7, -0.4]), np.array([[1.0, 0.6], [0.6, 0.8]])
 
 
@@ -17,7 +18,7 @@ def check(found, mean, covariance):
     truth = {"z1": mean[0], "z2": mean[1], "z1z1": second[0, 0], "z2z2": second[1, 1], "z1z2": second[0, 1]}
     for name, value in truth.items():
         one = found["moments"][name]
-        assert one["size"] > 500
+        assert one["size"] > 400
         assert abs(one["mean"] - value) < STANDARD_ERRORS * one["error"], name
         assert one["rhat"] < 1.02
 
@@ -25,7 +26,7 @@ def check(found, mean, covariance):
 def on_gaussian(kernel, **changed):
     settings = {
         "mean": MEAN.tolist(), "precision": np.linalg.inv(COVARIANCE).tolist(),
-        "kernel": kernel, "step": KERNELS[kernel], "chains": 4, "seed": 1, "num": 6000,
+        "kernel": kernel, "step": KERNELS[kernel], "chains": 4, "seed": 1, "num": DRAWS[kernel],
         "starts": [[3, 3], [-3, -3], [3, -3], [-3, 3]],
     }  # fmt: skip
     return "gaussian", settings | changed
