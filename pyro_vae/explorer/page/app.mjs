@@ -226,6 +226,10 @@ prefersDark.addEventListener("change", () => {
   restyleAll();
 });
 window.addEventListener("hashchange", restore);
-new ResizeObserver(drawAll).observe(document.querySelector("main"));
+let width = 0;
+new ResizeObserver(([{ contentRect }]) => {
+  if (contentRect.width !== width) drawAll(); // a line of text more is no reason
+  width = contentRect.width;
+}).observe(document.querySelector("main"));
 window.explorer = app; // for those who open the console, and for tests
 renew(app.state.draws);
