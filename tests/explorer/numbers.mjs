@@ -70,6 +70,11 @@ const TASKS = {
         milliseconds: performance.now() - begin,
       };
     }),
+  bound: ({ row, m, s }) => {
+    const { logJoint, logEvidence } = posterior(row);
+    return bounds.boundOf(ascents.meanField(m, s), logJoint, logEvidence);
+  },
+  rule: ({ n }) => bounds.gaussHermite(n),
   best: ({ row }) => {
     const { logJoint, mean, covariance, logEvidence } = posterior(row);
     const start = { m: mean, s: [0, 1].map((i) => Math.sqrt(covariance[i][i])) };
