@@ -16,10 +16,12 @@ const block = (id) => html.match(new RegExp(`<script[^>]*id="${id}"[^>]*>([\\s\\
 const content = html && JSON.parse(block("content"));
 const model = html && makeModel(content, decodeBase64(block("data")));
 let survey = null;
+const known = new Map();
 
 function posterior(row) {
   survey ??= finish(grids.surveyOf(model));
-  return finish(grids.exactPosterior(model, survey, model.data[row]));
+  if (!known.has(row)) known.set(row, finish(grids.exactPosterior(model, survey, model.data[row])));
+  return known.get(row);
 }
 
 // A correlated Gaussian with known moments, as a chain sees it.
