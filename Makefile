@@ -3,14 +3,17 @@
 # make arviz1 what goes to ArviZ, tested with ArviZ 1 (which needs Python 3.12) in an environment of its own
 # make bench  what is claimed of speed and memory, measured
 # make docs   the README's table and figures, made again by the demo, and pictures of its page by Chromium
+# make site   the documentation, the course and the reference as pages, in site/; offline
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 2
+# bytecode on all cores at once, and once: where Python may not write it, each process would compile torch anew
+COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 
 PYTHON_ARVIZ1 ?= python3.12
 ARVIZ1 := .venv-arviz1
-.PHONY: demo test lint style arviz1 bench docs clean
+.PHONY: demo test lint style arviz1 bench docs site clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m pyro_vae demo
@@ -44,16 +47,22 @@ docs: demo $(VENV)/.tested
 	$(BIN)/python docs/refresh.py demo
 	$(BIN)/python docs/refresh.py explore demo
 
+site: $(VENV)/.tested
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -d build/trees . site
+	@echo "open site/index.html"
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.tested: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[test]'
+	$(COMPILE)
 	touch $(VENV)/.installed $@
 
 clean:
-	rm -rf $(VENV) $(ARVIZ1) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(ARVIZ1) demo build site docs/reference *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

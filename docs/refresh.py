@@ -3,14 +3,24 @@
 ``python docs/refresh.py DEMO``, run by ``make docs`` with the demo's output folder: its table and figures, and the
 output of the README's ten lines. ``python docs/refresh.py explore DEMO``: pictures of the demo's page, by Chromium.
 ``python docs/refresh.py atlas FOLDER``, with the folder of ``pyro-vae atlas``: its map, its tables and what it says of
-claims.
+claims. ``python docs/refresh.py notebooks [FILE ...]`` runs notebooks (all of ``tutorials/`` if none is named) and
+stores them with their output, and with a digest of the code that made it. ``python docs/refresh.py guides [FILE ...]``
+runs the blocks of Python and shell of ``docs/guides`` in an empty folder, one after the other, and puts what they print
+into the block of text that follows.
 """
 
+import contextlib
+import hashlib
+import io
+import itertools
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,6 +86,77 @@ def atlas(folder: Path) -> None:
     page.write_text(text, encoding="utf-8")
 
 
+def digest(notebook: dict[str, Any]) -> str:
+    """Return what says whether a notebook's stored output is that of its code: a hash of its code cells."""
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    return hashlib.sha256("\n\0\n".join(code).encode()).hexdigest()
+
+
+def notebooks(paths: list[Path]) -> None:
+    """Run notebooks from top to bottom and store them with what they show."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    for path in paths or sorted((ROOT / "tutorials").rglob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        NotebookClient(
+            notebook, timeout=600, record_timing=False, resources={"metadata": {"path": path.parent}}
+        ).execute()
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        notebook.metadata = {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+            "digest": digest(notebook),
+        }
+        nbformat.write(notebook, path)
+        print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+
+
+class Blocks:
+    """The fenced blocks of a page, and what a block prints when they run one after the other."""
+
+    _FENCE = re.compile(r"```(python|sh|text)\n(.*?)```", flags=re.DOTALL)
+
+    def __init__(self, page: Path) -> None:
+        self.page, self.text = page, page.read_text(encoding="utf-8")
+        self.found = [(match[1], match[2]) for match in self._FENCE.finditer(self.text)]
+
+    def python(self) -> str:
+        """All Python of the page."""
+        return "\n".join(code for language, code in self.found if language == "python")
+
+    def run(self) -> None:
+        """Run what has a block of text after it, and the Python before that, and write the page with the output."""
+        names: dict[str, Any] = {"__name__": "__main__"}
+        outputs = []
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+            for (language, code), (after, _) in itertools.pairwise([*self.found, ("", "")]):
+                if language == "python":
+                    printed = io.StringIO()
+                    with contextlib.redirect_stdout(printed):
+                        exec(code, names)
+                    said = printed.getvalue()
+                elif language == "sh" and after == "text":
+                    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+                    environment = {**os.environ, "PATH": path, "COLUMNS": "110", "TERM": "dumb"}
+                    command = ["bash", "-o", "pipefail", "-c", code]
+                    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+                if language == "text":
+                    outputs.append("\n".join(line.rstrip() for line in said.strip("\n").splitlines()))
+        rest = iter(outputs)
+        text = self._FENCE.sub(lambda m: f"```text\n{next(rest)}\n```" if m[1] == "text" else m[0], self.text)
+        self.page.write_text(text, encoding="utf-8")
+
+
+def guides(paths: list[Path]) -> None:
+    """Run the guides' blocks and write what they print below them."""
+    for path in paths or sorted((ROOT / "docs" / "guides").glob("*.md")):
+        Blocks(path).run()
+        print(path.name)
+
+
 def _filled(text: str, marker: str, content: str) -> str:
     lines = "\n".join(line.rstrip() for line in content.strip("\n").splitlines())
     block = f"<!-- {marker} -->\n```text\n{lines}\n```\n<!-- /{marker} -->"
@@ -83,8 +164,16 @@ def _filled(text: str, marker: str, content: str) -> str:
 
 
 if __name__ == "__main__":
-    named = {"atlas": atlas, "explore": explore}
-    if sys.argv[1] in named:
-        named[sys.argv[1]](Path(sys.argv[2]))
-    else:
-        main(Path(sys.argv[1]))
+    match sys.argv[1:]:
+        case ["atlas", folder]:
+            atlas(Path(folder))
+        case ["explore", folder]:
+            explore(Path(folder))
+        case ["notebooks", *files]:
+            notebooks([Path(file).resolve() for file in files])
+        case ["guides", *files]:
+            guides([Path(file).resolve() for file in files])
+        case [folder]:
+            main(Path(folder))
+        case _:
+            raise SystemExit(__doc__)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same at run time, and a test compares them
     from pyro_vae import atlas as atlas
+    from pyro_vae import course as course
     from pyro_vae import datasets as datasets
     from pyro_vae import guides as guides
     from pyro_vae import infer as infer
@@ -91,6 +92,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES says the same a
 
 _HOMES = {
     "atlas": "pyro_vae.atlas",
+    "course": "pyro_vae.course",
     "datasets": "pyro_vae.datasets",
     "guides": "pyro_vae.guides",
     "infer": "pyro_vae.infer",

@@ -1,4 +1,4 @@
-"""The one progress bar: on standard error, in terminals and notebooks."""
+"""The one progress bar: on standard error, in terminals and notebooks; in a file or a pipe its end alone."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ __all__ = ["progress_bar", "write_above_bar"]
 def progress_bar(total: int, description: str, *, show: bool, unit: str = "it") -> Iterator[Any]:
     """Open a bar of ``total`` steps, tqdm's own object; silent unless ``show``.
 
+    Where standard error is neither a terminal nor a notebook's, each drawing is a line: one a minute is enough.
+
     Example:
         >>> with progress_bar(3, "steps", show=False) as bar:
         ...     bar.update()
     """
     from tqdm.auto import tqdm
 
-    with tqdm(total=total, disable=not show, desc=description, unit=unit) as bar:
+    drawn = sys.stderr.isatty() or "ipykernel" in sys.modules
+    with tqdm(total=total, disable=not show, desc=description, unit=unit, mininterval=0.1 if drawn else 60.0) as bar:
         yield bar
 
 

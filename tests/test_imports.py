@@ -61,6 +61,7 @@ MAY_IMPORT = {
         *("datasets", "evaluation.evidence", "evaluation.posterior", "evaluation.sites"),
         *("inference.posterior", "inference.variational", *PARTS, *ROUTES),
     ],
+    "course": ["datasets", "evaluation.evidence", "evaluation.posterior", "inference.variational", *PARTS, *ROUTES],
     "plots": [
         "atlas",
         "evaluation.evidence",

@@ -228,7 +228,7 @@ def fitted(program, loss, **settings):
     model, guide, data = program()
     x = torch.cat([data() for _ in range(10)])
     quiet = {"validation": None, "progress": False, "seed": 2, "batch_size": N, "epochs": 8}
-    with mock.patch.object(engine, "_STEPS_TO_TRACE", 50):
+    with mock.patch.object(engine, "STEPS_TO_TRACE", 50):
         history = pv.fit(model, guide, x, loss=loss, **{**quiet, **settings})
     return history, [p.unconstrained().detach() for p in pyro.get_param_store().values()]
 

@@ -252,7 +252,7 @@ def _fitted(case, **settings):
 @route
 def fit_compiled(case):
     """The same as one graph a step, or a word why there is none."""
-    with mock.patch.object(engine, "_STEPS_TO_TRACE", 5):
+    with mock.patch.object(engine, "STEPS_TO_TRACE", 5):
         history = _fitted(case, compile="auto")
     if not history.engine.startswith("one graph a step"):
         raise NotTraceableError(history.engine)

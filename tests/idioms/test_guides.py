@@ -83,7 +83,7 @@ def _pyros_steps(name):
 def test_fit_takes_pyros_steps(name, compile, float64, monkeypatch):
     from pyro_vae.inference.variational import engine
 
-    monkeypatch.setattr(engine, "_STEPS_TO_TRACE", 5)
+    monkeypatch.setattr(engine, "STEPS_TO_TRACE", 5)
     expected = _pyros_steps(name)
     history = _fit(_fresh((GUIDES | POINTS)[name]), compile=compile)
     assert history.train_elbo == pytest.approx(expected, abs=1e-5)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyro
 import torch
 from pyro.infer import Trace_ELBO
+from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor
 
 from pyro_vae import checks
@@ -25,6 +28,7 @@ from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.fit import fit
 from pyro_vae.inference.variational.objectives import BetaELBO, ImportanceWeightedELBO
+from pyro_vae.inference.variational.side_by_side import fit_side_by_side
 from pyro_vae.model import Model
 from pyro_vae.progress import progress_bar
 from pyro_vae.randomness import fork_rng
@@ -54,6 +58,10 @@ def sweep(
 
     A run that fails is a row with its reason, not a gap in the table. Where a prior is constrained, as on a box, the
     guide is moved to its support by ``guides.Transformed``. A point mass has no ELBO: its row says NaN.
+
+    Runs that differ in their seeds only are trained side by side, as one program with stacked parameters: each ends
+    with the weights that it would have alone, up to rounding, and its ``seconds`` are its share. Where that cannot be
+    done, or one of them breaks, or with ``compile=False``, each is trained alone.
 
     With ``path``, every finished run is appended to that file, and a sweep started again with the same names takes it
     from there; runs that failed are tried again.
@@ -109,20 +117,27 @@ def sweep(
         "missing": missing,
     }
     log = _Log(path, {**options, "num_data": [len(part[0]) for part in data]})
-    runs: list[tuple[Any, ...]] = list(itertools.product(*grids.values(), seeds))
+    combinations: list[tuple[str, ...]] = list(itertools.product(*grids.values()))
     rows = []
-    with progress_bar(len(runs), "sweep", show=progress) as bar:
-        for names in runs:
-            bar.set_postfix_str(", ".join(map(str, names)))
-            row = log.done.get(names)
-            if row is None:
-                makers = [grids[part][name] for part, name in zip(PARTS, names, strict=False)]
-                row = dict(zip((*PARTS, "seed"), names, strict=True))
-                row |= _run(makers, int(names[-1]), data, compile=compile, **options)
-                log.append(row)
-            rows.append(row)
-            bar.update()
+    with progress_bar(len(combinations) * len(seeds), "sweep", show=progress) as bar:
+        for names in combinations:
+            todo = [int(seed) for seed in seeds if (*names, seed) not in log.done]
+            makers = [grids[part][name] for part, name in zip(PARTS, names, strict=True)]
+            side_by_side = None if compile is False else _SideBySide(makers, todo, data, compile=compile, **options)
+            for seed in seeds:
+                bar.set_postfix_str(", ".join(map(str, (*names, seed))))
+                row = log.done.get((*names, seed))
+                if row is None:
+                    run = side_by_side.trained.get(int(seed)) if side_by_side else None
+                    row = dict(zip((*PARTS, "seed"), (*names, seed), strict=True))
+                    row |= run.figures() if run else _run(makers, int(seed), data, compile=compile, **options)
+                    log.append(row)
+                rows.append(row)
+                bar.update()
     return Sweep(rows)
+
+
+_EMPTY: dict[str, Any] = dict.fromkeys(FIGURES, math.nan) | {"evidence_by": "", "error": ""}  # a row of a run
 
 
 class _Log:
@@ -160,6 +175,21 @@ class _Log:
                 )
 
 
+_AT_ONCE = 16  # runs side by side; more fill the caches
+_ERRORS = (ValueError, TypeError, FloatingPointError, NotImplementedError, RuntimeError)  # of which a row tells
+
+
+def _made(
+    makers: Sequence[Any], seed: int, data: tuple[tuple[Tensor, ...], tuple[Tensor, ...]], missing: bool
+) -> tuple[Any, Any, Any]:
+    """Model, guide and loss of a run, at the start of the seed's random numbers."""
+    make_prior, make_likelihood, make_guide, make_objective = makers
+    pyro.set_rng_seed(seed)
+    guide = make_guide()
+    model = Model(make_prior(guide), make_likelihood(), missing=missing)
+    return model, _on_support(guide, Target(model, tuple(part[:1] for part in data[0]))), make_objective()
+
+
 def _run(
     makers: Sequence[Any],
     seed: int,
@@ -171,17 +201,72 @@ def _run(
 ) -> dict[str, Any]:
     """Train one combination and measure it: the figures of a row, or why there are none."""
     x, test = data
-    make_prior, make_likelihood, make_guide, make_objective = makers
-    result: dict[str, Any] = dict.fromkeys(FIGURES, math.nan) | {"evidence_by": "", "error": ""}
     try:
-        pyro.set_rng_seed(seed)
-        guide = make_guide()
-        model = Model(make_prior(guide), make_likelihood(), missing=missing)
-        guide = _on_support(guide, Target(model, tuple(part[:1] for part in x)))
-        history = fit(model, guide, x, loss=make_objective(), validation=None, progress=False, **options)
-        return result | _figures(Target(model, test), guide, num_particles) | {"seconds": history.seconds}
-    except (ValueError, TypeError, FloatingPointError, NotImplementedError, RuntimeError) as error:
-        return result | {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
+        model, guide, loss = _made(makers, seed, data, missing)
+        history = fit(model, guide, x, loss=loss, validation=None, progress=False, **options)
+        return _EMPTY | _figures(Target(model, test), guide, num_particles) | {"seconds": history.seconds}
+    except _ERRORS as error:
+        return _EMPTY | {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
+
+
+@dataclass
+class _Trained:
+    """A run that was trained side by side with others, about to be measured."""
+
+    model: Any
+    guide: Any
+    test: tuple[Tensor, ...]
+    num_particles: int
+    random: Any  # where its random numbers stand
+    seconds: float
+
+    def figures(self) -> dict[str, Any]:
+        """The figures of its row, or why there are none."""
+        set_rng_state(self.random)
+        try:
+            found = _figures(Target(self.model, self.test), self.guide, self.num_particles)
+            return _EMPTY | found | {"seconds": self.seconds}
+        except _ERRORS as error:
+            return _EMPTY | {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
+
+
+class _SideBySide:
+    """The runs of one combination, trained as one program.
+
+    Attributes:
+        trained: by seed; empty if they cannot be, or one of them breaks: then each is trained alone.
+    """
+
+    def __init__(
+        self,
+        makers: Sequence[Any],
+        seeds: Sequence[int],
+        data: tuple[tuple[Tensor, ...], tuple[Tensor, ...]],
+        *,
+        num_particles: int,
+        missing: bool,
+        **options: Any,
+    ) -> None:
+        self.trained: dict[int, _Trained] = {}
+        groups = [seeds[i : i + _AT_ONCE] for i in range(0, len(seeds), _AT_ONCE)]
+        for group in groups if len(set(seeds)) == len(seeds) > 1 else []:
+            start = time.perf_counter()
+            made, states = [], []
+            try:
+                for seed in group:
+                    made.append(_made(makers, seed, data, missing))
+                    states.append(get_rng_state())
+                generators = [torch.Generator().manual_seed(0) for _ in group]
+                for generator, state in zip(generators, states, strict=True):
+                    generator.set_state(state["torch"])
+                losses = [loss for *_, loss in made]
+                fit_side_by_side([m[:2] for m in made], data[0], losses=losses, generators=generators, **options)
+            except _ERRORS:
+                return
+            seconds = (time.perf_counter() - start) / len(group)
+            for seed, (model, guide, _), state, generator in zip(group, made, states, generators, strict=True):
+                random = {**state, "torch": generator.get_state()}
+                self.trained[seed] = _Trained(model, guide, data[1], num_particles, random, seconds)
 
 
 @torch.no_grad()

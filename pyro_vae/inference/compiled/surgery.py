@@ -77,7 +77,7 @@ def _indexes_by_integers(node: fx.Node) -> bool:
     return all(index.meta["val"].dtype not in (torch.bool, torch.uint8) for index in indices)
 
 
-def hoist_noise(module: fx.GraphModule) -> list[Callable[[], Tensor]]:
+def hoist_noise(module: fx.GraphModule) -> list[Callable[..., Tensor]]:
     """Turn the draws of noise into inputs of the graph; return what makes them, or nothing if one must stay."""
     nodes = list(module.graph.nodes)
     random = [n for n in nodes if _is_operation(n) and torch.Tag.nondeterministic_seeded in n.target.tags]
@@ -107,8 +107,8 @@ def _is_pure_draw(node: Any) -> bool:
     return fills and list(node.args[0].users) == [node]
 
 
-def _draw(node: Any) -> Callable[[], Tensor]:
-    """What a node draws, as a function of nothing."""
+def _draw(node: Any) -> Callable[..., Tensor]:
+    """What a node draws, as a function of nothing, or of a generator other than torch's own."""
     target, kwargs = node.target, node.kwargs
     likes = [arg.meta["val"] if isinstance(arg, fx.Node) else arg for arg in node.args]
 
@@ -117,4 +117,9 @@ def _draw(node: Any) -> Callable[[], Tensor]:
             return like
         return torch.empty_strided(tuple(like.shape), like.stride(), dtype=like.dtype, device=like.device)
 
-    return lambda: target(*map(empty, likes), **kwargs)
+    def draw(generator: torch.Generator | None = None) -> Tensor:
+        if generator is None:
+            return target(*map(empty, likes), **kwargs)
+        return target.overloadpacket(*map(empty, likes), **{**kwargs, "generator": generator})
+
+    return draw

@@ -54,7 +54,7 @@ class Graph:
     wanted: list[Tensor]
     written: list[Tensor]
     parameters: dict[str, Tensor]
-    draws: list[Callable[[], Tensor]]
+    draws: list[Callable[..., Tensor]]
     frozen: list[Tensor]
 
     @property

@@ -182,7 +182,7 @@ class Target(Coordinates):
         return log_prior + beta * log_likelihood if beta else log_prior
 
     def log_jacobian(self, u: Tensor) -> Tensor:
-        """Return log |det dz/du|, ``(..., N)``: what log_prior adds to the prior's density over z."""
+        """Return ``log |det dz/du|``, ``(..., N)``: what log_prior adds to the prior's density over z."""
 
         def log_det(v: Tensor) -> Tensor:
             trace = self._run(v)

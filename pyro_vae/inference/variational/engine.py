@@ -20,10 +20,10 @@ from pyro_vae.inference.variational.settings import Settings
 from pyro_vae.inference.variational.steppers import GraphStepper, ParallelStepper, PyroStepper
 from pyro_vae.inference.variational.training_run import TrainingRun
 
-__all__ = ["Engine"]
+__all__ = ["STEPS_TO_COMPILE", "STEPS_TO_TRACE", "Engine"]
 
-_STEPS_TO_TRACE = 300  # tracing costs about half a second, a traced step saves one or two milliseconds
-_STEPS_TO_COMPILE = 5_000  # Inductor costs five to twenty seconds and saves as much again
+STEPS_TO_TRACE = 300  # tracing costs about half a second, a traced step saves one or two milliseconds
+STEPS_TO_COMPILE = 5_000  # Inductor costs five to twenty seconds and saves as much again
 
 
 class Engine:
@@ -70,9 +70,9 @@ class Engine:
             self.description = "Pyro, as asked"
         elif optimiser is not None:
             self._give_up("the optimiser is not Adam of this package's")
-        elif compile == "auto" and num_steps < _STEPS_TO_TRACE:
+        elif compile == "auto" and num_steps < STEPS_TO_TRACE:
             self._give_up(f"{num_steps} steps are too few to win back the tracing")
-        elif self._compiled(run, settings, inductor=self._required or num_steps >= _STEPS_TO_COMPILE):
+        elif self._compiled(run, settings, inductor=self._required or num_steps >= STEPS_TO_COMPILE):
             return
         make = partial(torch.optim.Adam, lr=settings.lr) if optimiser is None else optimiser
         kind = PyroStepper if run.parallel is None else partial(ParallelStepper, run.parallel)

@@ -28,7 +28,7 @@ class Barker(Kernel):
     :class:`pyro_vae.MALA`: it bears a step size that is too long, and adapts sooner, for a little less efficiency.
 
     Args:
-        model, **settings: those of :class:`pyro_vae.Kernel`.
+        model, settings: those of :class:`pyro_vae.Kernel`.
 
     Example:
         >>> Barker(step_size=0.5).target_accept_prob

@@ -24,7 +24,7 @@ class MALA(Kernel):
     It is HMC with one leapfrog step: one gradient a move, and a random walk between moves.
 
     Args:
-        model, **settings: those of :class:`pyro_vae.Kernel`.
+        model, settings: those of :class:`pyro_vae.Kernel`.
 
     Example:
         >>> MALA(step_size=0.5).step_size

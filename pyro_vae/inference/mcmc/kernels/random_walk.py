@@ -21,7 +21,7 @@ class RandomWalk(Kernel):
     An acceptance of 0.44 is best for L = 1, 0.35 for L = 2, 0.234 for large L.
 
     Args:
-        model, **settings: those of :class:`pyro_vae.Kernel`.
+        model, settings: those of :class:`pyro_vae.Kernel`.
 
     Example:
         >>> RandomWalk(target_accept_prob=0.234).target_accept_prob

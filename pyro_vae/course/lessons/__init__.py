@@ -1,0 +1,1 @@
+"""The exercises of the twelve lessons, a file a lesson."""

@@ -1,0 +1,232 @@
+"""Several runs of one program as one: parameters, data and noise stacked, and Adam over all of them at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.inference.compiled.adam import Adam
+from pyro_vae.inference.compiled.backend import NotTraceableError, Run, agree, compiled, one_by_one
+from pyro_vae.inference.compiled.call import Call, Scalar
+from pyro_vae.inference.compiled.composition import Composition
+from pyro_vae.inference.compiled.losses import advance, must_be_traceable, weight_of
+from pyro_vae.inference.compiled.recording import Recording, record
+from pyro_vae.inference.compiled.tracing import Graph, trace
+from pyro_vae.randomness import fork_rng
+
+__all__ = ["StackedSteps"]
+
+Programs = tuple[Any, Any, Any]  # model, guide and loss of a run
+
+
+class StackedSteps:
+    """Steps of SVI with Adam of R runs that differ in parameters, data order and noise only.
+
+    The first run's loss and gradient are traced; the graph is vectorised over the runs, and the sum of their losses
+    has each run's own gradient, so that Adam moves each as if it were alone. The runs' parameters become views of the
+    stacked ones; :meth:`release` gives them memory of their own again.
+
+    Args:
+        programs: model, guide and loss of each run.
+        generators: each run's noise; its state before training is that of torch's own generator in a run alone.
+        lr: Adam's learning rate.
+        backend: "inductor" or "eager".
+
+    Raises:
+        NotTraceableError: here, or at a step: if these runs cannot be one graph, or it is not what Pyro gives.
+    """
+
+    def __init__(
+        self, programs: Sequence[Programs], generators: Sequence[torch.Generator], *, lr: float, backend: str
+    ) -> None:
+        for _, _, loss in programs:
+            must_be_traceable(loss)
+        self.programs = programs
+        self.generators = generators
+        self.backend = backend
+        self._adam = Adam(lr, (0.9, 0.999), 1e-8, 0.0, None, together=backend == "eager")
+        self._composition = Composition(self._adam)
+        self._weight = Scalar()
+        self._stacked: dict[int, Tensor] = {}  # by the id of the first run's tensor
+        self._views: list[Tensor] = []
+        self._graphs: dict[torch.Size, tuple[Graph, Run]] = {}
+
+    def step(self, batches: Sequence[Tensor], *, scale: float, check: bool = False) -> None:
+        """Take a step of every run.
+
+        Args:
+            batches: the runs' batches, ``(R, B, *D)`` each.
+            scale: factor of each gradient.
+            check: whether to compare loss and gradient of every run with Pyro's first, under the same noise.
+
+        Raises:
+            FloatingPointError: if a loss or gradient is not finite; then no run has moved.
+            NotTraceableError: as above.
+        """
+        weight = self._weight.tensor(weight_of(self.programs[0][2]), batches)
+        leaves = [weight, *batches]
+        if batches[0].shape not in self._graphs:
+            graph = self._graph(leaves)
+            check = True
+        else:
+            graph, _ = self._graphs[batches[0].shape]
+        self._adam.schedule(batches[0].device, scale, None)
+        if check:
+            self._check(graph, leaves)
+        inputs = self._composition.inputs(graph, leaves)
+        if batches[0].shape not in self._graphs:
+            self._graphs[batches[0].shape] = graph, self._code(graph, inputs)
+        with torch.no_grad():
+            loss, norm = self._graphs[batches[0].shape][1](inputs)
+        for _, _, elbo in self.programs:
+            advance(elbo)
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            raise FloatingPointError("a loss or gradient of one of the runs is not finite")
+
+    def release(self) -> None:
+        """Give every run's parameters memory of their own."""
+        for view in self._views:
+            view.data = view.detach().clone()
+
+    # -- the graph -----------------------------------------------------------------------------------------------
+
+    def _graph(self, leaves: Sequence[Tensor]) -> Graph:
+        """The first run's graph, vectorised over all."""
+        calls = [self._call(r, leaves) for r in range(len(self.programs))]
+        recordings = [_recorded(call) for call in calls]
+        graph = trace(calls[0].traceable, calls[0].leaves, recordings[0], gradient=True)
+        aten_draws = [node for node in graph.module.graph.nodes if _draws(node)]  # type: ignore[attr-defined]
+        if aten_draws or graph.written:
+            raise NotTraceableError("it draws noise that depends on values, or writes to tensors from outside")
+        tensors, dims = self._stack(graph, recordings)
+        noise = [self._draw(draw) for draw in graph.draws]
+        in_dims = (None, *[0] * (len(leaves) - 1), *dims, *[0] * len(noise))
+        states = [generator.get_state() for generator in self.generators]
+        module = _vectorised(graph.module, in_dims, [*leaves, *tensors, *[draw() for draw in noise]])
+        self._put_back(states)
+        wanted = [self._stacked[id(leaf)] for leaf in graph.wanted]
+        for leaf in wanted:
+            self._adam.adopt(leaf)
+        return replace(graph, module=module, num_arguments=len(leaves), tensors=tensors, wanted=wanted, draws=noise)
+
+    def _call(self, run: int, leaves: Sequence[Tensor]) -> Call:
+        weight, *batches = leaves
+        call = Call.of(self.programs[run], weight, tuple(part[run] for part in batches), {}, "step")
+        if call.obstacle:
+            raise NotTraceableError(call.obstacle)
+        return call
+
+    def _stack(self, graph: Graph, recordings: Sequence[Recording]) -> tuple[list[Tensor], list[int | None]]:
+        """The tensors that the runs read from outside, stacked where they differ, and which are."""
+        found: list[Tensor] = []
+        dims: list[int | None] = []
+        frozen = {id(tensor) for tensor in graph.frozen}
+        if len({len(recording.tensors) for recording in recordings}) > 1:
+            raise NotTraceableError("the runs read different numbers of tensors")
+        for each in zip(*(recording.tensors for recording in recordings), strict=True):
+            first = each[0]
+            if any(
+                (t.shape, t.dtype, t.requires_grad) != (first.shape, first.dtype, first.requires_grad) for t in each
+            ):
+                raise NotTraceableError("the runs' tensors differ in shape or kind")
+            if not first.requires_grad and all(t is first or torch.equal(t, first) for t in each):
+                found.append(first)
+                dims.append(None)
+                continue
+            if id(first) in frozen:
+                raise NotTraceableError("the runs have masks of their own")
+            if id(first) not in self._stacked:
+                if first.requires_grad and len({id(t) for t in each}) < len(each):
+                    raise NotTraceableError("runs share a parameter")
+                self._stacked[id(first)] = self._joined(each)
+            found.append(self._stacked[id(first)])
+            dims.append(0)
+        return found, dims
+
+    def _joined(self, each: Sequence[Tensor]) -> Tensor:
+        """The runs' tensors as one, of which they become views if they are learnt."""
+        with torch.no_grad():
+            stacked = torch.stack([t.detach() for t in each])
+        if each[0].requires_grad:
+            stacked.requires_grad_()
+            for run, tensor in enumerate(each):
+                tensor.data = stacked.data[run]
+                self._views.append(tensor)
+        return stacked
+
+    def _put_back(self, states: Sequence[Tensor]) -> None:
+        for generator, state in zip(self.generators, states, strict=True):
+            generator.set_state(state)
+
+    def _draw(self, draw: Callable[..., Tensor]) -> Callable[[], Tensor]:
+        return lambda: torch.stack([draw(generator) for generator in self.generators])
+
+    def _code(self, graph: Graph, inputs: list[Tensor]) -> Run:
+        """What runs a step: compiled for the layout that comes first, operation by operation for the others."""
+        if self.backend == "inductor" and not self._graphs:
+            return compiled(self._composition.step(graph), inputs)
+        module = one_by_one(graph.module, inputs[: graph.num_inputs])
+        return self._composition.step(replace(graph, module=module))
+
+    def _check(self, graph: Graph, leaves: Sequence[Tensor]) -> None:
+        """Compare with Pyro's loss and gradient of every run under the noise of the step to come."""
+        states = [generator.get_state() for generator in self.generators]
+        inputs = graph.inputs(leaves)
+        with torch.no_grad():
+            total, *grads = graph.module(*inputs)
+        values = []
+        for run, (before, generator) in enumerate(zip(states, self.generators, strict=True)):
+            own = [self._of_run(leaf, run) for leaf in graph.wanted]
+            with fork_rng():
+                torch.set_rng_state(before)
+                value = self._call(run, leaves).reference()
+                wanted = torch.autograd.grad(value, own, allow_unused=True)
+                same_noise = torch.equal(torch.get_rng_state(), generator.get_state())
+            wanted = tuple(torch.zeros_like(t) if g is None else g for t, g in zip(own, wanted, strict=True))
+            if not (same_noise and agree([grad[run] for grad in grads], wanted, inputs)):
+                raise NotTraceableError("side by side the runs do not give the gradients that Pyro gives")
+            values.append(value.detach())
+        self._put_back(states)
+        if not agree([total], [torch.stack(values).sum()], inputs):
+            raise NotTraceableError("side by side the runs do not give the losses that Pyro gives")
+
+    def _of_run(self, leaf: Tensor, run: int) -> Tensor:
+        """The run's own parameter, of the stacked one."""
+        place = leaf.data[run].data_ptr()
+        return next(view for view in self._views if view.data_ptr() == place and view.shape == leaf.shape[1:])
+
+
+def _recorded(call: Call) -> Recording:
+    with fork_rng():
+        call.reference()  # parameters that appear at the first run
+        with record(call.leaves) as recording:
+            call.reference()
+    if recording.obstacle or recording.written:
+        raise NotTraceableError(recording.obstacle or "it writes to tensors from outside")
+    return recording
+
+
+def _draws(node: Any) -> bool:
+    operation = node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
+    return operation and torch.Tag.nondeterministic_seeded in node.target.tags
+
+
+def _vectorised(module: Any, in_dims: Any, inputs: list[Tensor]) -> Callable[..., list[Tensor]]:
+    """The graph over all runs as one graph: the sum of the losses, and the stacked gradients."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def run(*tensors: Tensor) -> list[Tensor]:
+        losses, *grads = torch.vmap(lambda *each: tuple(module(*each)), in_dims=in_dims)(*tensors)
+        return [losses.sum(), *grads]
+
+    try:
+        with torch.no_grad():
+            found: Callable[..., list[Tensor]] = make_fx(run)(*[tensor.detach() for tensor in inputs])
+    except Exception as error:  # whatever vmap cannot take, each run is trained alone
+        raise NotTraceableError(f"it cannot be vectorised: {str(error).partition(chr(10))[0]}") from error
+    return found

@@ -1,0 +1,89 @@
+"""Lesson 4: answers found another way than the exercises' own, and what learners get wrong."""
+
+import math
+
+import pyro
+import pytest
+import torch
+
+from pyro_vae.course import check
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (lambda n, o, f, b: math.log(min(1, math.exp(n + b) / math.exp(o + f))), ""),
+        (lambda n, o, f, b: torch.minimum(torch.tensor(0.0), n + b - o - f), ""),
+        (lambda n, o, f, b: n + b - o - f, "at most one"),
+        (lambda n, o, f, b: min(0, n - o), "correction is missing"),
+        (lambda n, o, f, b: min(0, n + f - o - b), "wrong way round"),
+        (lambda n, o, f, b: min(0, o + f - n - b), "upside down"),
+        (lambda n, o, f, b: min(1, n + b - o - f), "largest"),
+        (lambda n, o, f, b: min(1, math.exp(n + b - o - f)), "logarithm is asked"),
+        (lambda n, o: min(0, n - o), "It raised TypeError"),
+    ],
+)
+def test_acceptance(answer, sentence):
+    result = check("4.1", answer)
+    assert bool(result) == (not sentence)
+    assert sentence in result.message
+
+
+def by_precision(z2, mean, cov):
+    P = torch.linalg.inv(cov)
+    return mean[0] - P[0, 1] / P[0, 0] * (z2 - mean[1]), P[0, 0] ** -0.5
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (by_precision, ""),
+        (lambda *a: (by_precision(*a)[0], by_precision(*a)[1] ** 2), "variance"),
+        (lambda *a: (by_precision(*a)[0], a[2][0, 0] ** 0.5), "z1 alone"),
+        (lambda *a: (a[1][0], by_precision(*a)[1]), "follow z2"),
+        (lambda z, m, C: (m[0] + C[0, 1] * (z - m[1]), by_precision(z, m, C)[1]), "lacks a division"),
+        (lambda z, m, C: (m[0] + C[0, 1] / C[0, 0] * (z - m[1]), by_precision(z, m, C)[1]), "z2 on z1"),
+        (lambda z, m, C: (m[0] + C[0, 1] / C[1, 1] * z, by_precision(z, m, C)[1]), "its own mean"),
+    ],
+)
+def test_conditional(answer, sentence):
+    result = check("4.2", answer)
+    assert bool(result) == (not sentence)
+    assert sentence in result.message
+
+
+def walk(correction, *, count_rejected=True, num_steps=10_100, chains=10):
+    """Metropolis-Hastings on z^2 exp(-z) with a walk on log z; the correction's power is 1 if it is right."""
+    z, path = torch.ones(chains, dtype=torch.float64), []
+    for _ in range(num_steps):
+        new = z * (2.5 * torch.randn_like(z)).exp()
+        log_ratio = 2 * (new.log() - z.log()) - (new - z) + correction * (new.log() - z.log())
+        accept = torch.rand_like(z).log() < log_ratio
+        z = torch.where(accept, new, z)
+        path.append(z if count_rejected else torch.where(accept, z, torch.nan))
+    draws = torch.stack(path[100:], 1)
+    return draws if count_rejected else draws.flatten()[~draws.flatten().isnan()]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"correction": 1}, ""),
+        ({"correction": 0}, "correction is missing"),
+        ({"correction": 2}, "twice"),
+        ({"correction": -1}, "wrong way round"),
+        ({"correction": 1, "count_rejected": False}, "Only accepted places"),
+    ],
+)
+def test_a_chain(settings, sentence, seed):
+    pyro.set_rng_seed(seed)
+    result = check("4.3", walk(**settings))
+    assert bool(result) == (not sentence)
+    assert sentence in result.message
+
+
+def test_a_chain_without_acceptance_wanders_off():
+    for seed in range(5):
+        pyro.set_rng_seed(seed)
+        assert not check("4.3", (0.5 * torch.randn(10, 1000).cumsum(1)).exp())

@@ -1,0 +1,159 @@
+"""Runs side by side end where each ends alone: the same noise, the same order of the data, the same weights."""
+
+import pyro
+import pytest
+import torch
+from pyro.infer import TraceMeanField_ELBO
+from torch import nn
+
+import pyro_vae as pv
+from pyro_vae.evaluation.sweep import grid
+from pyro_vae.inference.compiled.backend import NotTraceableError
+from pyro_vae.inference.compiled.stacked import StackedSteps
+from pyro_vae.inference.variational.fit import fit
+from pyro_vae.inference.variational.side_by_side import fit_side_by_side
+
+SEEDS = (0, 1, 5)
+
+
+@pytest.fixture
+def x(float64):
+    return torch.bernoulli(torch.rand(75, 6, generator=torch.Generator().manual_seed(0)))
+
+
+def plain():
+    likelihood = pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8, 6))
+    return pv.Model(pv.priors.StandardNormal(2), likelihood), pv.guides.DiagonalGaussian(pv.networks.mlp(6, 8, 4)), None
+
+
+def flow():
+    guide = pv.guides.Planar(pv.networks.mlp(6, 8, 4), latent_dim=2)
+    likelihood = pv.likelihoods.Gaussian(pv.networks.mlp(2, 8, 6), scale="learned", data_dim=6)
+    return pv.Model(pv.priors.RealNVP(2), likelihood), guide, pv.objectives.ImportanceWeightedELBO(num_particles=3)
+
+
+def learned_prior():
+    guide = pv.guides.FullCovarianceGaussian(pv.networks.mlp(6, 8, 5), latent_dim=2)
+    likelihood = pv.likelihoods.StudentT(pv.networks.mlp(2, 8, 12))
+    return pv.Model(pv.priors.GaussianMixture(2, num_components=3), likelihood), guide, TraceMeanField_ELBO()
+
+
+def weighted():
+    loss = pv.objectives.BetaELBO(beta=pv.objectives.warm_up(5))
+    return (*plain()[:2], loss)
+
+
+def together(make, x, **settings):
+    """Models and guides, trained side by side, and their generators."""
+    made, generators = [], []
+    for seed in SEEDS:
+        pyro.set_rng_seed(seed)
+        made.append(make())
+        generators.append(torch.Generator().manual_seed(0))
+        generators[-1].set_state(torch.get_rng_state())
+    losses = [loss for *_, loss in made]
+    options = {"epochs": 4, "batch_size": 20, "lr": 1e-2, "compile": True} | settings
+    fit_side_by_side([m[:2] for m in made], (x,), losses=losses, generators=generators, **options)
+    return [(model, guide) for model, guide, _ in made], generators
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    """Graphs operation by operation: what is tested is not Inductor."""
+    monkeypatch.setattr("pyro_vae.inference.variational.side_by_side.why_no_compiler", lambda x: "not here")
+
+
+@pytest.mark.parametrize("make", [plain, flow, learned_prior, weighted], ids=lambda make: make.__name__)
+def test_each_run_has_the_weights_that_it_has_alone(make, x, eager):
+    pairs, generators = together(make, x)
+    for seed, (model, guide), generator in zip(SEEDS, pairs, generators, strict=True):
+        pyro.set_rng_seed(seed)
+        alone, own_guide, loss = make()
+        fit(
+            alone,
+            own_guide,
+            x,
+            epochs=4,
+            batch_size=20,
+            lr=1e-2,
+            loss=loss,
+            validation=None,
+            compile=False,
+            progress=False,
+        )
+        assert torch.equal(torch.get_rng_state(), generator.get_state())
+        wanted = [*alone.parameters(), *own_guide.parameters()]
+        for found, value in zip([*model.parameters(), *guide.parameters()], wanted, strict=True):
+            torch.testing.assert_close(found, value, rtol=1e-9, atol=1e-9)
+        assert not model.training
+
+
+def test_inductor_gives_the_same(x):
+    (compiled, _), (one_by_one, _) = together(plain, x, epochs=30), together(plain, x, epochs=30, compile="auto")
+    for pair, other in zip(compiled, one_by_one, strict=True):
+        for found, value in zip(pair[0].parameters(), other[0].parameters(), strict=True):
+            torch.testing.assert_close(found, value, rtol=1e-6, atol=1e-6)
+
+
+def test_weights_have_memory_of_their_own_afterwards(x, eager):
+    (first, *_), _ = together(plain, x)
+    for parameter in first[0].parameters():
+        assert parameter.untyped_storage().nbytes() == parameter.numel() * parameter.element_size()
+
+
+def test_noise_of_another_run_is_noticed(x, eager, monkeypatch):
+    def of_the_first(self, draw):
+        return lambda: torch.stack([draw(self.generators[0]) for _ in self.generators])
+
+    monkeypatch.setattr(StackedSteps, "_draw", of_the_first)
+    with pytest.raises(NotTraceableError, match="side by side"):
+        together(plain, x)
+
+
+def test_what_cannot_be_stacked_is_refused(x, eager):
+    shared = pv.networks.mlp(2, 8, 6)
+
+    def with_one_decoder():
+        return pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(shared)), *plain()[1:]
+
+    def with_running_means():
+        network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+        return plain()[0], pv.guides.DiagonalGaussian(network), None
+
+    with pytest.raises(NotTraceableError, match="share a parameter"):
+        together(with_one_decoder, x)
+    with pytest.raises(NotTraceableError, match="writes to tensors"):
+        together(with_running_means, x)
+
+
+def rows_of(x, seeds, **makers):
+    parts = {
+        "priors": {"normal": lambda guide: pv.priors.StandardNormal(2)},
+        "likelihoods": {"Bernoulli": lambda: pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8, 6))},
+        "guides": {"diagonal": lambda: pv.guides.DiagonalGaussian(pv.networks.mlp(6, 8, 4))},
+    }
+    found = pv.sweep(x, test=x[:5], seeds=seeds, epochs=30, batch_size=20, progress=False, **{**parts, **makers})
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in found.rows]
+
+
+def test_a_sweep_has_the_rows_of_single_runs(x, eager, monkeypatch):
+    used = []
+    monkeypatch.setattr(grid, "fit_side_by_side", lambda *args, **kw: used.append(1) or fit_side_by_side(*args, **kw))
+    side_by_side = rows_of(x, SEEDS)
+    assert used == [1]
+    for row, seed in zip(side_by_side, SEEDS, strict=True):
+        (alone,) = rows_of(x, [seed])
+        assert row == {name: pytest.approx(v, rel=1e-7) if isinstance(v, float) else v for name, v in alone.items()}
+
+
+def test_a_run_that_breaks_leaves_the_others(x, eager):
+    class Breaks(pv.likelihoods.Bernoulli):
+        def __init__(self):
+            super().__init__(pv.networks.mlp(2, 8, 6))
+            self.rate = 1e30 if torch.initial_seed() == 1 else 0.0
+
+        def forward(self, z):
+            return super().forward(z + self.rate * self.rate * 1e300)
+
+    found = rows_of(x, SEEDS, likelihoods={"Breaks": Breaks})
+    assert [bool(row["error"]) for row in found] == [False, True, False]
