@@ -49,7 +49,8 @@ def explore(demo: Path) -> None:
         opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = opened.new_page(viewport={"width": 1160, "height": 900}, color_scheme="light")
         page.goto(f"{(demo / 'explore.html').resolve().as_uri()}{settings}")
-        page.wait_for_function("window.explorer && explorer.ready && explorer.figures.bound.best !== null")
+        page.wait_for_function("window.explorer && explorer.ready && explorer.figures.bound.best")
+        page.wait_for_function("explorer.figures.bound.found.refined")
         for name in ("bound", "chains"):
             box = page.locator(f"section[aria-labelledby=h-{name}]").bounding_box() or {}
             clip = box | {"x": 0, "width": 1160, "y": box["y"] + 8}

@@ -30,7 +30,8 @@ def image_size(
         image_shape: what the user says, or None.
 
     Raises:
-        ValueError: if the numbers of a datum do not fill the shape, or it is no shape of a grey image.
+        ValueError: if the numbers of a datum do not fill the shape, or it is no shape of a grey image, or the decoder
+            makes images in colour.
     """
     D = math.prod(x.shape[1:])
     if image_shape is not None:
@@ -43,7 +44,10 @@ def image_size(
     for module in likelihood.modules():
         if isinstance(module, ConvDecoder):
             channels, height, width = module.image_shape
-            return (height, width) if channels == 1 and height * width == D else None
+            if channels != 1 or height * width != D:
+                got = f"{channels} channels of {height} x {width} for {D} numbers a datum"
+                raise ValueError(say("grey images, of one channel", got, "out_channels=1, or columns=names of each"))
+            return height, width
     if x.dim() > 2 and x.shape[-1] * x.shape[-2] == D:
         return int(x.shape[-2]), int(x.shape[-1])
     side = math.isqrt(D)

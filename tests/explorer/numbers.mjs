@@ -16,10 +16,12 @@ const block = (id) => html.match(new RegExp(`<script[^>]*id="${id}"[^>]*>([\\s\\
 const content = html && JSON.parse(block("content"));
 const model = html && makeModel(content, decodeBase64(block("data")));
 let survey = null;
+const known = new Map();
 
 function posterior(row) {
   survey ??= finish(grids.surveyOf(model));
-  return finish(grids.exactPosterior(model, survey, model.data[row]));
+  if (!known.has(row)) known.set(row, finish(grids.exactPosterior(model, survey, model.data[row])));
+  return known.get(row);
 }
 
 // A correlated Gaussian with known moments, as a chain sees it.
@@ -70,6 +72,11 @@ const TASKS = {
         milliseconds: performance.now() - begin,
       };
     }),
+  bound: ({ row, m, s }) => {
+    const { logJoint, logEvidence } = posterior(row);
+    return bounds.boundOf(ascents.meanField(m, s), logJoint, logEvidence);
+  },
+  rule: ({ n }) => bounds.gaussHermite(n),
   best: ({ row }) => {
     const { logJoint, mean, covariance, logEvidence } = posterior(row);
     const start = { m: mean, s: [0, 1].map((i) => Math.sqrt(covariance[i][i])) };

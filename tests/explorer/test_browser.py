@@ -163,3 +163,12 @@ def test_every_control_has_a_name_and_every_picture_words(open_page):
         "[...document.querySelectorAll('[aria-labelledby]')].map((place) => place.getAttribute('aria-labelledby'))"
     )
     assert all(tab.js(f"Boolean(document.getElementById('{name}'))") for name in tab.js(sections))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_to_complain_of(open_page, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab = open_page(color_scheme=scheme)
+    found = Axe().run(tab.page).response["violations"]
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []

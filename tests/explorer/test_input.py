@@ -41,6 +41,7 @@ class Own(pv.likelihoods.Likelihood):
 
 
 X = torch.zeros(3, 4)
+IN_COLOUR = pv.networks.ConvDecoder(2, latent_dim=2, out_channels=3, channels=(2,))
 NO_DENSITY = "a guide whose q is a Gaussian .*got "
 CASES = {
     "no model": ({"model": nn.Linear(2, 4)}, TypeError, "a pyro_vae.Model first; got Linear"),
@@ -57,6 +58,11 @@ CASES = {
     "too few labels": ({"labels": [1]}, ValueError, "3 labels, one a datum; got 1"),
     "too few names": ({"columns": ["a"]}, ValueError, "4 names, one a column of x; got 1"),
     "another shape": ({"image_shape": (3, 3)}, ValueError, r"an image_shape \(height, width\) of 4 pixels"),
+    "colours": (
+        {"model": model(network=IN_COLOUR), "x": torch.zeros(3, 12)},
+        ValueError,
+        "grey images, .*got 3 channels",
+    ),
     "no rows": ({"rows": 0}, ValueError, "rows to be at least 1"),
 }
 

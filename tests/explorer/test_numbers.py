@@ -62,6 +62,26 @@ def test_elbo_and_kl_add_up_to_the_evidence_though_three_rules_make_them(found):
         assert one["bound"]["kl"] > 0
 
 
+def test_gauss_and_hermites_rule_is_numpys_at_every_size():
+    sizes = [*range(2, 41), 54, 81]
+    for n, rule in zip(sizes, numbers("-", *(("rule", {"n": n}) for n in sizes)), strict=True):
+        nodes, weights = np.polynomial.hermite_e.hermegauss(n)
+        np.testing.assert_allclose(rule["nodes"], nodes, atol=1e-11)
+        np.testing.assert_allclose(rule["weights"], weights / math.sqrt(2 * math.pi), rtol=1e-8, atol=1e-18)
+
+
+def test_the_terms_of_a_q_far_off_add_up_too(digits):
+    """Between two modes and where hardly any mass is, rules need many nodes."""
+    model, _, x, path = digits
+    places = [([-0.5, 0.3], [0.3, 0.45]), ([2.5, -2.0], [0.1, 1.5]), ([0.0, 0.0], [1.5, 1.5])]
+    found = numbers(path, *(("bound", {"row": 17, "m": m, "s": s}) for m, s in places))
+    for (m, s), bound in zip(places, found, strict=True):
+        mean, sd = (torch.tensor(values, dtype=torch.float64) for values in (m, s))
+        elbo, kl = bound_by_sums(model, x[17], torch.distributions.MultivariateNormal(mean, scale_tril=torch.diag(sd)))
+        assert bound["elbo"] == pytest.approx(elbo, abs=CLOSE)
+        assert bound["kl"] == pytest.approx(kl, abs=CLOSE)
+
+
 def test_the_highest_mode_and_its_curvature_are_laplaces(found, digits):
     model, _, x, _ = digits
     laplace = pv.laplace(model, x[ROWS])

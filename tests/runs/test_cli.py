@@ -483,11 +483,12 @@ def test_the_demo_prints_json(monkeypatch):
 
     routes = pd.DataFrame({"gap": [0.5, np.nan]}, index=["VI", "HMC"])
     comparison = SimpleNamespace(to_dataframe=lambda: routes)
-    found = SimpleNamespace(comparison=comparison, agreement="all", report="r.html", figures=["a.png"], seconds=1.5)
+    paths = {"report": "r.html", "page": "e.html", "figures": ["a.png"]}
+    found = SimpleNamespace(comparison=comparison, agreement="all", seconds=1.5, **paths)
     monkeypatch.setattr("pyro_vae.demo.demo", lambda *args, **settings: found)
     result = json.loads(go("demo", "--json").stdout)
     assert result["routes"] == {"VI": {"gap": 0.5}, "HMC": {"gap": None}}
-    assert result["report"] == "r.html"
+    assert (result["report"], result["page"]) == ("r.html", "e.html")
 
 
 def test_a_run_whose_data_are_gone_or_changed_says_so(tmp_path):

@@ -31,10 +31,15 @@ function rangeOfData() {
   return found.high > found.low ? found : { low: 0, high: 1 };
 }
 
+const means = content.guide.q.map((q) => makeMixture(q).mean);
+
+// The prior's mass, and the guide's means, as far as the survey of the plane reaches.
 function wholeView() {
   const { low, high } = model.prior;
   const centre = [0, 1].map((i) => (low[i] + high[i]) / 2);
-  return { centre, half: (0.62 * Math.max(high[0] - low[0], high[1] - low[1])) / 2 };
+  const reach = Math.max(high[0] - low[0], high[1] - low[1]) / 2;
+  const farthest = Math.max(...means.map((mean) => Math.max(...mean.map((value, i) => Math.abs(value - centre[i])))));
+  return { centre, half: Math.min(Math.max(0.62 * reach, 1.06 * farthest), reach) };
 }
 
 const family = content.likelihood[0].family;
@@ -53,7 +58,7 @@ const app = {
   range: rangeOfData(),
   binary: family === "Bernoulli",
   canDraw: content.image !== null && content.likelihood.length === 1 && !["Categorical", "OrderedLogistic"].includes(family),
-  means: content.guide.q.map((q) => makeMixture(q).mean),
+  means,
   mixtureOf: makeMixture,
   classNames: [...new Set(content.labels ?? [])].sort(),
 
@@ -181,6 +186,7 @@ function fillWords() {
     "try-bayes": app.canDraw
       ? "Then draw an image of your own, stroke by stroke."
       : "Then pick rows that differ in one column.",
+    "of-bars": content.image ? "" : " Bars: mean and one standard deviation, over the range of the data, or the shares of each value; violet, the picked row.",
     units: content.shift.units ? ` of ${content.shift.units}` : "",
     "a-datum": content.image ? "an image" : "a row of the table",
     data: content.image ? "images" : "rows",
@@ -220,6 +226,10 @@ prefersDark.addEventListener("change", () => {
   restyleAll();
 });
 window.addEventListener("hashchange", restore);
-new ResizeObserver(drawAll).observe(document.querySelector("main"));
+let width = 0;
+new ResizeObserver(([{ contentRect }]) => {
+  if (contentRect.width !== width) drawAll(); // a line of text more is no reason
+  width = contentRect.width;
+}).observe(document.querySelector("main"));
 window.explorer = app; // for those who open the console, and for tests
 renew(app.state.draws);

@@ -37,7 +37,7 @@ function hermiteRule(n) {
   for (let i = 1; i <= fine && count < n; i++) {
     const b = -end + (2 * end * i) / fine;
     const next = polynomials(b).here;
-    if (value * next <= 0 && next !== value) {
+    if (value < 0 !== next < 0) { // a zero on a point of the search is counted once
       let x = (a + b) / 2;
       for (let round = 0; round < 20; round++) {
         const { here, slope } = polynomials(x);

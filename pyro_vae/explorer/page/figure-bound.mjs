@@ -32,6 +32,12 @@ export function boundFigure(app) {
     return { m: mean, s: sd };
   };
   const start = () => handOf(app.guideQ ?? app.laplaceQ ?? [[1, ...app.posterior.mean, 1, 0, 1]]);
+  // Where q by hand begins if it is chosen, rather than taken from what is there: so far off that there is a task.
+  const astray = () => {
+    const { mean, covariance } = app.posterior;
+    const sd = [0, 1].map((i) => Math.sqrt(covariance[i][i]));
+    return { m: [mean[0] - 1.4 * sd[0], mean[1] + 1.1 * sd[1]], s: [1.7 * sd[0], 0.5 * sd[1]] };
+  };
   const current = () => {
     if (app.state.q === "guide" && app.guideQ) return app.guideQ;
     if (app.state.q === "laplace" && app.laplaceQ) return app.laplaceQ;
@@ -53,7 +59,7 @@ export function boundFigure(app) {
   choices.forEach((choice) =>
     choice.addEventListener("change", () => {
       stop();
-      if (choice.value === "hand") byHand();
+      if (choice.value === "hand" && !app.state.m) Object.assign(app.state, astray());
       app.state.q = choice.value;
       figure.draw();
       app.changed();

@@ -11,6 +11,9 @@ export function decoderFigure(app) {
   const readout = root.querySelector(".readout");
   const canvas = app.content.image && element("canvas", { role: "img", "aria-label": "the decoded image" });
   if (canvas) decoded.append(canvas);
+  else if (app.content.columns.length > 12) {
+    for (const [name, value] of [["tabindex", "0"], ["role", "region"], ["aria-label", "the decoded row"]]) decoded.setAttribute(name, value);
+  }
   let prior = null;
 
   const names = app.classNames;

@@ -7,7 +7,7 @@ const ENOUGH = 200; // draws
 
 export function judgeKl(byHand, kl, best) {
   if (!best) return { done: false, text: "looking for the best …" };
-  if (!byHand) return { done: false, text: "take q by hand first" };
+  if (!byHand) return { done: false, text: "drag q by hand first" };
   const above = kl - best.kl;
   if (above <= 0.05) return { done: true, text: `✓ ${fixed(kl)}, and ${fixed(best.kl)} is the smallest` };
   return { done: false, text: `${fixed(above)} nats above the smallest` };
