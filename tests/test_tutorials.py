@@ -10,14 +10,19 @@ from IPython.core.interactiveshell import InteractiveShell
 TUTORIALS = Path(__file__).parent.parent / "tutorials"
 
 
-def test_there_are_tutorials():
-    assert len(list(TUTORIALS.glob("*.ipynb"))) >= 8
+NOTEBOOKS = sorted(TUTORIALS.rglob("[!.]*.ipynb"))
 
 
-@pytest.mark.parametrize("path", sorted(TUTORIALS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_every_lesson_has_its_solutions():
+    lessons = {path.name for path in TUTORIALS.glob("*.ipynb")}
+    assert len(lessons) == 12
+    assert lessons == {path.name for path in (TUTORIALS / "solutions").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.parent.name} {path.stem}")
 def test_every_cell_runs(path, monkeypatch):
     plt = pytest.importorskip("matplotlib.pyplot")
-    monkeypatch.chdir(TUTORIALS)
+    monkeypatch.chdir(path.parent)
     shell = InteractiveShell()
     shell.enable_gui = lambda gui=None: None  # of %matplotlib inline; there is no window here
     cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]

@@ -12,7 +12,7 @@ from pyro.infer import SVI, Trace_ELBO
 
 import pyro_vae as pv
 
-NOTEBOOK = Path(__file__).parents[2] / "tutorials" / "02_from_kl_to_the_vae.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "tutorials" / "09_vae.ipynb"
 MARK = "# --- the six steps ---"
 N, D, L, LR = 32, 5, 2, 0.01
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
