@@ -112,6 +112,8 @@ def test_every_slide_fits_a_projector_and_keys_move(path, tmp_path, browser, sch
     tab.wait_for_function("document.readyState == 'complete'")
     script = "[...document.querySelectorAll('section')].filter(s => s.scrollHeight > innerHeight + 1).map(s => s.id)"
     assert tab.evaluate(script) == []
+    script = "[...document.querySelectorAll('.equation')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert tab.evaluate(script) == 0
     assert tab.evaluate("document.documentElement.scrollWidth") <= 1280
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("ArrowRight")

@@ -13,15 +13,19 @@ function go(index) {
   history.replaceState(null, "", "#" + slide.id);
 }
 
-function fit() {
-  for (const slide of slides) {
-    let size = 1;
-    slide.style.fontSize = "";
-    while (slide.scrollHeight > window.innerHeight + 1 && size > 0.55) {
-      size -= 0.05;
-      slide.style.fontSize = `${size}em`;
-    }
+function shrink(element, tooLarge, whole) {
+  let size = whole;
+  element.style.fontSize = "";
+  while (tooLarge() && size > 0.5 * whole) {
+    size -= 0.05;
+    element.style.fontSize = `${size}em`;
   }
+}
+
+function fit() {
+  for (const equation of document.querySelectorAll(".equation"))
+    shrink(equation, () => equation.scrollWidth > equation.clientWidth + 1, 1.15);
+  for (const slide of slides) shrink(slide, () => slide.scrollHeight > window.innerHeight + 1, 1);
 }
 
 const moves = {
