@@ -11,6 +11,7 @@ or "fragment" (all of it is shown, prose and long code, too).
 
 from __future__ import annotations
 
+import ast
 import html
 import json
 import re
@@ -86,8 +87,7 @@ class Deck:
                 self.slides[-1].notes.append(shown)
 
     def _code(self, cell: dict[str, Any], kind: str) -> None:
-        lines = "".join(cell["source"]).strip().splitlines()
-        source = "\n".join(line for line in lines if not line.startswith("assert ")).strip()
+        source = _without_assertions("".join(cell["source"]))
         hidden = "hide-input" in cell["metadata"].get("tags", [])
         asked = "pv.course.check(" in source  # the learner's own: it belongs to the question above it
         if kind == "notes":
@@ -161,6 +161,16 @@ def _lead_to_slides(block: list[Token]) -> None:
             token.attrs["href"] = f"{lesson[1]}.html"
         elif not target.startswith("https:"):
             del token.attrs["href"]
+
+
+def _without_assertions(source: str) -> str:
+    """Return the code of a cell without its outermost assertions, however many lines they take."""
+    lines = source.strip().splitlines()
+    readable = "\n".join("pass" if line.startswith(("%", "!")) else line for line in lines)
+    for statement in reversed(ast.parse(readable).body):
+        if isinstance(statement, ast.Assert) and statement.end_lineno is not None:
+            del lines[statement.lineno - 1 : statement.end_lineno]
+    return "\n".join(lines).strip()
 
 
 def _is_caption(block: list[Token]) -> bool:

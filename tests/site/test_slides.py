@@ -54,10 +54,17 @@ def test_a_figure_has_a_slide_of_its_own_and_its_caption_is_its_alternative_text
 
 def test_short_code_is_shown_without_its_assertions_and_long_code_is_not():
     long = "\n".join(f"line_{i} = {i}" for i in range(30))
-    deck = Deck(notebook(TITLE, ("code", "a = 1\nassert a < 2\nprint(a)", PRINTED), ("code", long)))
+    deck = Deck(
+        notebook(
+            TITLE,
+            ("code", "%magic\na = 1\nassert a < 2\nassert (\n    a > 0\n), 'why'\nprint(a)", PRINTED),
+            ("code", long),
+        )
+    )
     page = deck.html("A title")
     assert "print(a)" in page
     assert "assert" not in page.partition("<script>")[0]
+    assert "why" not in page
     assert "1 &lt; 2" in page
     assert "line_3" not in page
 
