@@ -60,8 +60,6 @@ def explore(demo: Path) -> None:
 
 def atlas(folder: Path) -> None:
     """Write the atlas' map, and its tables between the markers of its page."""
-    import torch
-
     from pyro_vae import plots
     from pyro_vae.atlas import claims, read
     from pyro_vae.runs.folder import versions
@@ -71,7 +69,7 @@ def atlas(folder: Path) -> None:
     page = ROOT / "docs" / "atlas.md"
     text = page.read_text(encoding="utf-8")
     installed = ", ".join(f"{name} {version}" for name, version in versions().items())
-    about = f"{len(found.cells)} cells, {torch.get_num_threads()} threads; {installed}"
+    about = f"{len(found.cells)} cells; {installed}"
     tables = {
         "machine": about,
         "verdicts": found.verdicts().to_string(float_format=lambda share: f"{share:.2f}"),
@@ -104,7 +102,7 @@ def notebooks(paths: list[Path]) -> None:
         ).execute()
         for cell in notebook.cells:
             if cell.cell_type == "code":
-                cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+                cell.outputs = [output for output in cell.outputs if _shows(output)]
         notebook.metadata = {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
@@ -112,6 +110,11 @@ def notebooks(paths: list[Path]) -> None:
         }
         nbformat.write(notebook, path)
         print(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB")
+
+
+def _shows(output: dict[str, Any]) -> bool:
+    """Whether a reader sees anything: warnings of libraries are left out, and prints of nothing."""
+    return output.get("name") != "stderr" and bool(output.get("text", "something").strip())
 
 
 class Blocks:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.atlas.archive import fingerprint
-from pyro_vae.atlas.measure import Errors, energy_distance, errors, judged, to_sites
+from pyro_vae.atlas.measure import Errors, energy_distance, errors, judged, limit, to_sites
 from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.routes import Route, cost, counting
 from pyro_vae.atlas.truth import NUM_DRAWS
@@ -142,7 +142,7 @@ def fill(problem: Problem, route: Route, budget: int, seed: int, reference: Any)
             num_sequential=num_sequential,
             said=_said(posterior),
             **measured,
-            **_trusted(problem, posterior, seen, reference, wrong=measured["errors"].wrong),
+            **_trusted(problem, posterior, seen, reference, measured["errors"]),
         )
 
 
@@ -174,11 +174,11 @@ def _noise(seen: Answer) -> float:
     return float(seen.ess.rsqrt().max()) if seen.ess is not None else len(seen.u) ** -0.5
 
 
-def _trusted(problem: Problem, posterior: Any, seen: Answer, reference: Any, *, wrong: bool) -> dict[str, Any]:
-    """The verdict on a posterior, and whether it is right."""
-    target, truth = problem.target, problem.truth
+def _trusted(problem: Problem, posterior: Any, seen: Answer, reference: Any, found_off: Errors) -> dict[str, Any]:
+    """The verdict on a posterior, and whether it is right: of chains by the numbers that a user would take."""
+    target, truth, wrong = problem.target, problem.truth, found_off.wrong
     if isinstance(posterior, Draws):
-        decision = _of_chains(posterior)
+        decision, wrong = _of_chains(posterior), limit(found_off) > 1
         said = {"decision": decision, "reason": posterior.verdict}
         return said | {"judged": judged(decision, wrong=wrong, reweighted_wrong=wrong)}
     if seen.log_q is None:

@@ -12,6 +12,7 @@ from pyro_vae.evaluation.evidence.evidence import Evidence
 from pyro_vae.evaluation.posterior.reference import (
     Reference,
     _apart,
+    _chains,
     _climbed,
     _without_exact,
     independent_reference,
@@ -81,6 +82,25 @@ def test_chains_that_have_not_converged_leave_it_to_the_evidence(float64):
     assert pv.verdict(model, x, exact, reference=chains).decision == ["undecided"] * 2
     both = Reference(Evidence.of(exact, 2), chains.posterior, chains.rows, chains.converged)
     assert pv.verdict(model, x, exact, reference=both).decision == ["trust"] * 2
+
+
+def test_chains_that_agree_and_are_short_run_again(float64, monkeypatch):
+    """Sixty draws of each chain are too few for an effective size of 400; those that disagree are left as they are."""
+    lengths = []
+
+    def counted(target, *, num_samples, **settings):
+        lengths.append(num_samples)
+        return pv.mcmc(target, num_samples=num_samples, compile=False, progress=False, **settings)
+
+    monkeypatch.setattr("pyro_vae.evaluation.posterior.reference.mcmc", counted)
+    monkeypatch.setattr("pyro_vae.evaluation.posterior.reference._LENGTHS", ((60, 60), (400, 60)))
+    target = pv.Target(two_modes, (torch.tensor(0.0),))
+    one = torch.full((6, 1, 5), -2.0) + 0.1 * torch.randn(6, 1, 5, generator=torch.Generator().manual_seed(0))
+    pyro.set_rng_seed(0)
+    assert _chains(target, one).num_samples == 400
+    assert lengths == [60, 400]
+    _chains(target, torch.cat([one[:3], one[3:] + 4.0]))
+    assert lengths == [60, 400, 60]
 
 
 def test_what_is_known_exactly_needs_no_chains():

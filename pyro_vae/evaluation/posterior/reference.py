@@ -27,6 +27,8 @@ _MAX_RHAT = 1.02
 _MAX_K = 0.7
 _PATHS = 100  # of one posterior; fewer of many
 _NUM_CHAINS = 6
+_LENGTHS = ((800, 500), (4000, 1000))  # draws and warm-up of a whole program's chains: tried one after the other
+_HOPELESS = 1.1  # an R-hat that more draws do not mend
 _STARTS = 100  # draws of the paths, of which chains start from some that lie apart
 _DRAWS = 4000  # of the paths, to be weighed
 
@@ -206,7 +208,17 @@ def _apart(u: Tensor, count: int) -> Tensor:
 
 
 def _chains(target: Target, u: Tensor) -> Draws:
-    """Chains that start from draws of the paths u ``(C, N, L)``, in as many modes as these have found."""
+    """Chains that start from draws of the paths u ``(C, N, L)``, in as many modes as these have found.
+
+    Those of a whole program run again for longer where they agree and are merely short.
+    """
     if target.per_datum:
         return mcmc(target, kernel=HMC(), num_samples=500, warmup_steps=300, num_chains=len(u), initial=u)
-    return mcmc(target, kernel=NUTS(), num_samples=800, warmup_steps=500, num_chains=len(u), initial=u)
+    for num_samples, warmup_steps in _LENGTHS:
+        draws = mcmc(
+            target, kernel=NUTS(), num_samples=num_samples, warmup_steps=warmup_steps, num_chains=len(u), initial=u
+        )
+        worst = max(float(rhat.nan_to_num(1.0).max()) for rhat in draws.rhat.values())
+        if worst > _HOPELESS or bool(draws.converged(max_rhat=_MAX_RHAT).all()):
+            break
+    return draws
