@@ -16,6 +16,8 @@ from pyro_vae.inference.target.target import Target
 
 __all__ = ["MOST_UNROLLED", "LogDensity"]
 
+_SINGULAR = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+_WIDTHS = {"value": 1, "value_and_grad": 2, "parts_and_grads": 4}
 MOST_UNROLLED = 8  # discrete sites, at some hundred operations each: the compiler's time grows faster than they
 
 
@@ -23,7 +25,8 @@ class LogDensity:
     """Log p(u, x) of a target and its gradient for u of one fixed shape, counted and perhaps compiled.
 
     The Pyro program runs once, while its tensor operations and those of its gradient are written down as one graph
-    (``make_fx``), which Inductor then compiles.
+    (``make_fx``), which Inductor then compiles. Where a matrix cannot be factorised (a covariance that is not positive
+    definite, by rounding perhaps) there is no density: -inf, and a gradient of 0, so that chains turn back.
 
     Args:
         target: the densities.
@@ -97,7 +100,15 @@ class LogDensity:
             (likelihood_grad,) = torch.autograd.grad(likelihood.sum() + nothing, u)
         return prior.detach(), likelihood.detach(), prior_grad, likelihood_grad
 
-    def _call(self, name: str, function: Callable[..., Any], *inputs: Tensor) -> Any:
+    def _call(self, name: str, function: Callable[..., Any], u: Tensor) -> Any:
+        try:
+            return self._run(name, function, u)
+        except (RuntimeError, ValueError) as error:  # of compiled code a RuntimeError without more
+            values = _where_defined(function, u.reshape(-1, *u.shape[-2:]), _WIDTHS[name], error)
+        shaped = [value.reshape(u.shape[: value.dim() - 3 + u.dim()]) for value in values]
+        return shaped[0] if name == "value" else tuple(shaped)
+
+    def _run(self, name: str, function: Callable[..., Any], *inputs: Tensor) -> Any:
         if not self.compile:
             return function(*inputs)
         key = (name, *(tuple(t.shape) for t in inputs), inputs[0].dtype)
@@ -115,6 +126,31 @@ class LogDensity:
                 self._graphs[key] = function
             self.compile_seconds += time.perf_counter() - started
         return self._graphs[key](*inputs)
+
+
+def _where_defined(function: Callable[..., Any], u: Tensor, width: int, error: Exception) -> list[Tensor]:
+    """The function of u ``(C, N, L)``, evaluated by halves, so that what has no density is found by itself.
+
+    Args:
+        function: gives one value, a value and its gradient, or the values of prior and likelihood and their gradients.
+        u: where.
+        width: how many tensors it gives.
+        error: what came when it was evaluated as a whole.
+
+    Raises:
+        Exception: the error that came before, if it is of another kind.
+    """
+    try:
+        return _tensors(function(u))
+    except (RuntimeError, ValueError) as own:
+        if not isinstance(own, _SINGULAR) and not isinstance(own.__cause__, _SINGULAR):
+            raise error from None
+    if len(u) == 1:
+        nowhere, zero = torch.full(u.shape[:-1], -torch.inf, dtype=u.dtype, device=u.device), torch.zeros_like(u)
+        values = [nowhere, torch.zeros_like(nowhere)][: max(1, width // 2)]  # the prior's -inf says enough
+        return values + [zero] * (width // 2)
+    halves = [_where_defined(function, half, width, error) for half in u.tensor_split(2)]
+    return [torch.cat(pair) for pair in zip(*halves, strict=True)]
 
 
 def _compiled(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Callable[..., Any]:

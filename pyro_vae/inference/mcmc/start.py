@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.adaptation import Moments
+from pyro_vae.inference.mcmc.density import LogDensity
 from pyro_vae.inference.mcmc.kernels.base import Metric
 from pyro_vae.inference.posterior import GuideSampler
 from pyro_vae.inference.target.target import Target
@@ -41,7 +42,7 @@ def initial_points(
     else:
         got = f"{tuple(initial.shape)}" if isinstance(initial, Tensor) else type(initial).__name__
         raise ValueError(say(f"initial of shape {shape}, or a dictionary by site", got, "target.pack(values)"))
-    if not bool(torch.isfinite(target.log_joint(u)).all()):
+    if not bool(torch.isfinite(LogDensity(target).value(u)).all()):
         raise ValueError(say("initial points of finite density", "an infinite or undefined one", "initial=None"))
     return u
 
@@ -79,9 +80,9 @@ def starting_points(target: Target, num_chains: int, guide: GuideSampler | None 
             return target.sample_prior(num_chains)
         return target.origin.new_empty(num_chains, *target.origin.shape).uniform_(-2, 2)
 
-    u = fresh()
+    u, density = fresh(), LogDensity(target)
     for _ in range(_TRIES):
-        value, grad = target.value_and_grad(u)
+        value, grad = density.value_and_grad(u)
         bad = ~(torch.isfinite(value) & torch.isfinite(grad).all(-1))
         if not bool(bad.any()):
             return u
