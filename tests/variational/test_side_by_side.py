@@ -89,7 +89,7 @@ def test_each_run_has_the_weights_that_it_has_alone(make, x, eager):
 
 
 def test_inductor_gives_the_same(x):
-    (compiled, _), (one_by_one, _) = together(plain, x, epochs=30), together(plain, x, epochs=30, compile="auto")
+    (compiled, _), (one_by_one, _) = together(plain, x, epochs=80), together(plain, x, epochs=80, compile="auto")
     for pair, other in zip(compiled, one_by_one, strict=True):
         for found, value in zip(pair[0].parameters(), other[0].parameters(), strict=True):
             torch.testing.assert_close(found, value, rtol=1e-6, atol=1e-6)
@@ -110,20 +110,123 @@ def test_noise_of_another_run_is_noticed(x, eager, monkeypatch):
         together(plain, x)
 
 
-def test_what_cannot_be_stacked_is_refused(x, eager):
-    shared = pv.networks.mlp(2, 8, 6)
+ONE_DECODER = pv.networks.mlp(2, 8, 6).double()
 
-    def with_one_decoder():
-        return pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(shared)), *plain()[1:]
 
-    def with_running_means():
-        network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
-        return plain()[0], pv.guides.DiagonalGaussian(network), None
+def with_one_decoder():
+    return pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(ONE_DECODER)), *plain()[1:]
 
-    with pytest.raises(NotTraceableError, match="share a parameter"):
-        together(with_one_decoder, x)
-    with pytest.raises(NotTraceableError, match="writes to tensors"):
-        together(with_running_means, x)
+
+def with_running_means():
+    network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 4))
+    return plain()[0], pv.guides.DiagonalGaussian(network), None
+
+
+def with_a_prior_of_another_guide():
+    prior = pv.priors.VampPrior(plain()[1], torch.zeros(3, 6), bounds=(0.0, 1.0))
+    return pv.Model(prior, pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8, 6))), *plain()[1:]
+
+
+class Counting(nn.Module):
+    """A network whose output depends on how often ``train`` was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.epochs = pv.networks.mlp(2, 8, 6), 0
+
+    def train(self, mode=True):
+        self.epochs = getattr(self, "epochs", 0) + mode
+        return super().train(mode)
+
+    def forward(self, z):
+        return self.network(z) * 0.9**self.epochs
+
+
+def with_a_counter():
+    return pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(Counting())), *plain()[1:]
+
+
+def with_parameters_in_one_memory():
+    first, second = nn.Linear(6, 6), nn.Linear(6, 4)
+    second.weight.data = first.weight.data[:4]
+    return plain()[0], pv.guides.DiagonalGaussian(nn.Sequential(first, second)), None
+
+
+SCHEDULED = pv.objectives.BetaELBO(beta=pv.objectives.warm_up(5))
+
+
+def with_one_objective():
+    return (*plain()[:2], SCHEDULED)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (with_one_decoder, "share a parameter"),
+        (with_running_means, "writes to tensors"),
+        (with_a_prior_of_another_guide, "not its own"),
+        (with_a_counter, "change all the time"),
+        (with_parameters_in_one_memory, "share memory"),
+        (with_one_objective, "share an objective"),
+    ],
+)
+def test_what_would_be_another_run_than_alone_is_refused(make, why, x, eager):
+    with pytest.raises(NotTraceableError, match=why):
+        together(make, x)
+
+
+def test_numbers_of_their_own_are_refused(x, eager):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network, self.scale = pv.networks.mlp(2, 8, 6), 1 + 1e-9 * float(torch.rand(()))
+
+        def forward(self, z):
+            return self.network(z) * self.scale
+
+    with pytest.raises(NotTraceableError, match="different numbers"):
+        together(lambda: (pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(Scaled())), *plain()[1:]), x)
+
+
+def with_a_large_decoder():
+    likelihood = pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8000, 6))
+    return pv.Model(pv.priors.StandardNormal(2), likelihood), *plain()[1:]
+
+
+@pytest.mark.parametrize(
+    ("make", "epochs", "why"), [(with_a_large_decoder, 80, "numbers to learn"), (plain, 10, "few")]
+)
+def test_large_networks_and_short_runs_are_left_alone(make, epochs, why, x, eager):
+    with pytest.raises(NotTraceableError, match=why):
+        together(make, x, compile="auto", epochs=epochs)
+
+
+def test_modules_that_name_no_parameter_learn_without_a_graph(x):
+    """Pyro's loss_and_grads differentiates nothing where no parameter site is met."""
+
+    class Bare(nn.Module):
+        def __init__(self, size):
+            super().__init__()
+            self.network = nn.Linear(*size)
+
+    encoder, decoder = Bare((6, 4)), Bare((2, 6))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", pyro.distributions.Bernoulli(logits=decoder.network(z)).to_event(1), obs=x)
+
+    def guide(x):
+        loc, scale = encoder.network(x).chunk(2, -1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro.distributions.Normal(loc, scale.exp()).to_event(1))
+
+    encoder.forward, decoder.forward = guide, model
+    before = decoder.network.weight.detach().clone()
+    pyro.set_rng_seed(0)
+    history = fit(decoder, encoder, x, epochs=5, lr=1e-2, validation=None, compile=False, progress=False)
+    assert not torch.equal(before, decoder.network.weight)
+    assert history.train_elbo[-1] > history.train_elbo[0]
 
 
 def rows_of(x, seeds, **makers):
@@ -132,7 +235,7 @@ def rows_of(x, seeds, **makers):
         "likelihoods": {"Bernoulli": lambda: pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8, 6))},
         "guides": {"diagonal": lambda: pv.guides.DiagonalGaussian(pv.networks.mlp(6, 8, 4))},
     }
-    found = pv.sweep(x, test=x[:5], seeds=seeds, epochs=30, batch_size=20, progress=False, **{**parts, **makers})
+    found = pv.sweep(x, test=x[:5], seeds=seeds, epochs=80, batch_size=20, progress=False, **{**parts, **makers})
     return [{name: value for name, value in row.items() if name != "seconds"} for row in found.rows]
 
 

@@ -61,9 +61,10 @@ def sweep(
 
     Runs that differ in their seeds only are trained side by side, as one program with stacked parameters: each ends
     with the weights that it would have alone, up to rounding, and its ``seconds`` are its share. Where that cannot be
-    done, or one of them breaks, or with ``compile=False``, each is trained alone.
+    done, or one of them breaks, or with ``compile=False``, each is trained alone; so are networks too large or runs too
+    short to gain by it.
 
-    With ``path``, every finished run is appended to that file, and a sweep started again with the same names takes it
+    With ``path``, every measured run is appended to that file, and a sweep started again with the same names takes it
     from there; runs that failed are tried again.
 
     Args:
@@ -123,12 +124,15 @@ def sweep(
         for names in combinations:
             todo = [int(seed) for seed in seeds if (*names, seed) not in log.done]
             makers = [grids[part][name] for part, name in zip(PARTS, names, strict=True)]
-            side_by_side = None if compile is False else _SideBySide(makers, todo, data, compile=compile, **options)
+            trained: dict[int, _Trained] = {}
             for seed in seeds:
                 bar.set_postfix_str(", ".join(map(str, (*names, seed))))
                 row = log.done.get((*names, seed))
                 if row is None:
-                    run = side_by_side.trained.get(int(seed)) if side_by_side else None
+                    if compile is not False and todo and todo[0] == int(seed):
+                        group, todo = todo[:_AT_ONCE], todo[_AT_ONCE:]
+                        trained = _side_by_side(makers, group, data, compile=compile, **options)
+                    run = trained.pop(int(seed), None)
                     row = dict(zip((*PARTS, "seed"), (*names, seed), strict=True))
                     row |= run.figures() if run else _run(makers, int(seed), data, compile=compile, **options)
                     log.append(row)
@@ -202,9 +206,10 @@ def _run(
     """Train one combination and measure it: the figures of a row, or why there are none."""
     x, test = data
     try:
-        model, guide, loss = _made(makers, seed, data, missing)
-        history = fit(model, guide, x, loss=loss, validation=None, progress=False, **options)
-        return _EMPTY | _figures(Target(model, test), guide, num_particles) | {"seconds": history.seconds}
+        with pyro.get_param_store().scope():  # what one run has learnt is not where the next one starts
+            model, guide, loss = _made(makers, seed, data, missing)
+            history = fit(model, guide, x, loss=loss, validation=None, progress=False, **options)
+            return _EMPTY | _figures(Target(model, test), guide, num_particles) | {"seconds": history.seconds}
     except _ERRORS as error:
         return _EMPTY | {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
 
@@ -230,43 +235,37 @@ class _Trained:
             return _EMPTY | {"error": f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"}
 
 
-class _SideBySide:
-    """The runs of one combination, trained as one program.
-
-    Attributes:
-        trained: by seed; empty if they cannot be, or one of them breaks: then each is trained alone.
-    """
-
-    def __init__(
-        self,
-        makers: Sequence[Any],
-        seeds: Sequence[int],
-        data: tuple[tuple[Tensor, ...], tuple[Tensor, ...]],
-        *,
-        num_particles: int,
-        missing: bool,
-        **options: Any,
-    ) -> None:
-        self.trained: dict[int, _Trained] = {}
-        groups = [seeds[i : i + _AT_ONCE] for i in range(0, len(seeds), _AT_ONCE)]
-        for group in groups if len(set(seeds)) == len(seeds) > 1 else []:
-            start = time.perf_counter()
-            made, states = [], []
-            try:
-                for seed in group:
-                    made.append(_made(makers, seed, data, missing))
-                    states.append(get_rng_state())
-                generators = [torch.Generator().manual_seed(0) for _ in group]
-                for generator, state in zip(generators, states, strict=True):
-                    generator.set_state(state["torch"])
-                losses = [loss for *_, loss in made]
-                fit_side_by_side([m[:2] for m in made], data[0], losses=losses, generators=generators, **options)
-            except _ERRORS:
-                return
-            seconds = (time.perf_counter() - start) / len(group)
-            for seed, (model, guide, _), state, generator in zip(group, made, states, generators, strict=True):
-                random = {**state, "torch": generator.get_state()}
-                self.trained[seed] = _Trained(model, guide, data[1], num_particles, random, seconds)
+def _side_by_side(
+    makers: Sequence[Any],
+    seeds: Sequence[int],
+    data: tuple[tuple[Tensor, ...], tuple[Tensor, ...]],
+    *,
+    num_particles: int,
+    missing: bool,
+    **options: Any,
+) -> dict[int, _Trained]:
+    """The runs of one combination by seed, trained as one program; none if they cannot be, or one of them breaks."""
+    if len(seeds) < 2 or len(set(seeds)) < len(seeds):
+        return {}
+    start = time.perf_counter()
+    made, states, generators = [], [], []
+    try:
+        with pyro.get_param_store().scope():
+            for seed in seeds:
+                made.append(_made(makers, seed, data, missing))
+                states.append(get_rng_state())
+                generators.append(torch.Generator())
+                generators[-1].set_state(states[-1]["torch"])
+            losses = [loss for *_, loss in made]
+            fit_side_by_side([m[:2] for m in made], data[0], losses=losses, generators=generators, **options)
+    except _ERRORS:  # each is then trained alone, which says what is wrong
+        return {}
+    seconds = (time.perf_counter() - start) / len(seeds)
+    found = {}
+    for seed, (model, guide, _), state, generator in zip(seeds, made, states, generators, strict=True):
+        random = {**state, "torch": generator.get_state()}
+        found[seed] = _Trained(model, guide, data[1], num_particles, random, seconds)
+    return found
 
 
 @torch.no_grad()

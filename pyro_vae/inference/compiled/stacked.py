@@ -16,7 +16,9 @@ from pyro_vae.inference.compiled.call import Call, Scalar
 from pyro_vae.inference.compiled.composition import Composition
 from pyro_vae.inference.compiled.losses import advance, must_be_traceable, weight_of
 from pyro_vae.inference.compiled.recording import Recording, record
+from pyro_vae.inference.compiled.states import CHANGES
 from pyro_vae.inference.compiled.tracing import Graph, trace
+from pyro_vae.inference.compiled.watch import Watch
 from pyro_vae.randomness import fork_rng
 
 __all__ = ["StackedSteps"]
@@ -33,6 +35,7 @@ class StackedSteps:
 
     Args:
         programs: model, guide and loss of each run.
+        parameters: what each run learns.
         generators: each run's noise; its state before training is that of torch's own generator in a run alone.
         lr: Adam's learning rate.
         backend: "inductor" or "eager".
@@ -42,18 +45,31 @@ class StackedSteps:
     """
 
     def __init__(
-        self, programs: Sequence[Programs], generators: Sequence[torch.Generator], *, lr: float, backend: str
+        self,
+        programs: Sequence[Programs],
+        parameters: Sequence[Sequence[Tensor]],
+        generators: Sequence[torch.Generator],
+        *,
+        lr: float,
+        backend: str,
     ) -> None:
         for _, _, loss in programs:
             must_be_traceable(loss)
+        if len({id(loss) for _, _, loss in programs if hasattr(loss, "advance")}) not in (0, len(programs)):
+            raise NotTraceableError("runs share an objective that counts its steps")
         self.programs = programs
+        self._learnt = [{id(p) for p in own} for own in parameters]
+        places = [p.untyped_storage().data_ptr() for own in parameters for p in own if p.numel()]
+        if len({*places}) < len(places):
+            raise NotTraceableError("runs share a parameter, or parameters of one share memory")
         self.generators = generators
         self.backend = backend
-        self._adam = Adam(lr, (0.9, 0.999), 1e-8, 0.0, None, together=backend == "eager")
+        self._adam = Adam(lr, (0.9, 0.999), 1e-8, 0.0, None)
         self._composition = Composition(self._adam)
         self._weight = Scalar()
         self._stacked: dict[int, Tensor] = {}  # by the id of the first run's tensor
-        self._views: list[Tensor] = []
+        self._own: dict[int, Sequence[Tensor]] = {}  # by the id of the stacked tensor
+        self._watches: list[Watch] = []
         self._graphs: dict[torch.Size, tuple[Graph, Run]] = {}
 
     def step(self, batches: Sequence[Tensor], *, scale: float, check: bool = False) -> None:
@@ -90,15 +106,28 @@ class StackedSteps:
 
     def release(self) -> None:
         """Give every run's parameters memory of their own."""
-        for view in self._views:
-            view.data = view.detach().clone()
+        for own in self._own.values():
+            for view in own:
+                view.data = view.detach().clone()
+
+    def must_be_as_traced(self) -> None:
+        """See that what the runs read from Python is what it was.
+
+        Raises:
+            NotTraceableError: if it is not.
+        """
+        if not all(watch.holds() for watch in self._watches):
+            raise NotTraceableError(CHANGES)
 
     # -- the graph -----------------------------------------------------------------------------------------------
 
     def _graph(self, leaves: Sequence[Tensor]) -> Graph:
         """The first run's graph, vectorised over all."""
         calls = [self._call(r, leaves) for r in range(len(self.programs))]
-        recordings = [_recorded(call) for call in calls]
+        recordings, watches = zip(*[_recorded(call) for call in calls], strict=True)
+        if not all(watch.reads_what(watches[0]) for watch in watches):
+            raise NotTraceableError("the runs read different numbers or flags from Python")
+        self._watches += watches
         graph = trace(calls[0].traceable, calls[0].leaves, recordings[0], gradient=True)
         aten_draws = [node for node in graph.module.graph.nodes if _draws(node)]  # type: ignore[attr-defined]
         if aten_draws or graph.written:
@@ -141,8 +170,8 @@ class StackedSteps:
             if id(first) in frozen:
                 raise NotTraceableError("the runs have masks of their own")
             if id(first) not in self._stacked:
-                if first.requires_grad and len({id(t) for t in each}) < len(each):
-                    raise NotTraceableError("runs share a parameter")
+                if first.requires_grad and any(id(t) not in own for t, own in zip(each, self._learnt, strict=True)):
+                    raise NotTraceableError("it reads parameters that are not its own")
                 self._stacked[id(first)] = self._joined(each)
             found.append(self._stacked[id(first)])
             dims.append(0)
@@ -154,9 +183,9 @@ class StackedSteps:
             stacked = torch.stack([t.detach() for t in each])
         if each[0].requires_grad:
             stacked.requires_grad_()
+            self._own[id(stacked)] = each
             for run, tensor in enumerate(each):
                 tensor.data = stacked.data[run]
-                self._views.append(tensor)
         return stacked
 
     def _put_back(self, states: Sequence[Tensor]) -> None:
@@ -181,7 +210,7 @@ class StackedSteps:
             total, *grads = graph.module(*inputs)
         values = []
         for run, (before, generator) in enumerate(zip(states, self.generators, strict=True)):
-            own = [self._of_run(leaf, run) for leaf in graph.wanted]
+            own = [self._own[id(leaf)][run] for leaf in graph.wanted]
             with fork_rng():
                 torch.set_rng_state(before)
                 value = self._call(run, leaves).reference()
@@ -195,20 +224,21 @@ class StackedSteps:
         if not agree([total], [torch.stack(values).sum()], inputs):
             raise NotTraceableError("side by side the runs do not give the losses that Pyro gives")
 
-    def _of_run(self, leaf: Tensor, run: int) -> Tensor:
-        """The run's own parameter, of the stacked one."""
-        place = leaf.data[run].data_ptr()
-        return next(view for view in self._views if view.data_ptr() == place and view.shape == leaf.shape[1:])
 
-
-def _recorded(call: Call) -> Recording:
+def _recorded(call: Call) -> tuple[Recording, Watch]:
+    """What the program reads from outside, of torch and of Python; twice, for it may be others every time."""
     with fork_rng():
         call.reference()  # parameters that appear at the first run
-        with record(call.leaves) as recording:
-            call.reference()
-    if recording.obstacle or recording.written:
-        raise NotTraceableError(recording.obstacle or "it writes to tensors from outside")
-    return recording
+        before: Watch | None = None
+        for _ in range(2):
+            with record(call.leaves) as recording:
+                call.reference()
+            if before is not None and not before.holds():
+                raise NotTraceableError(CHANGES)
+            before = watch = Watch(call.programs, recording.tensors, recording.parameters)
+    if recording.obstacle or recording.written or watch.generator:
+        raise NotTraceableError(recording.obstacle or "it writes to tensors from outside, or has a random generator")
+    return recording, watch
 
 
 def _draws(node: Any) -> bool:

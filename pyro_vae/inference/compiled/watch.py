@@ -75,6 +75,13 @@ class Watch:
         same = all(map(is_, now, self._values)) or all(map(_same, now, self._values))
         return same and list(map(_layout, self._tensors)) == self._layouts and self.lives()
 
+    def reads_what(self, other: Watch) -> bool:
+        """Whether another program of the same make reads the same numbers; names may be its own."""
+        numbers = (bool, int, float, complex, np.generic)
+        pairs = list(zip(self._values, other._values, strict=False))
+        read = [pair for pair in pairs if any(isinstance(value, numbers) for value in pair)]
+        return len(self._values) == len(other._values) and all(_same(*pair) for pair in read)
+
     def lives(self) -> bool:
         """Whether the parameters are still those of Pyro's store; once they are not, they never are again."""
         store = pyro.get_param_store()._params

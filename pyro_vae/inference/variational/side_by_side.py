@@ -15,10 +15,12 @@ from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.engine import STEPS_TO_COMPILE, STEPS_TO_TRACE
 from pyro_vae.inference.variational.enumerated import fitting_loss
 from pyro_vae.inference.variational.settings import Settings
-from pyro_vae.inference.variational.training_input import check_programs
+from pyro_vae.inference.variational.training_input import check_programs, training_device
 from pyro_vae.inference.variational.training_run import TrainingRun
 
 __all__ = ["fit_side_by_side"]
+
+_MOST_NUMBERS = 30_000  # that a run learns; of larger networks a step takes as long as its products, together or not
 
 
 def fit_side_by_side(
@@ -52,30 +54,35 @@ def fit_side_by_side(
         NotTraceableError: if they cannot be one graph; the same holds.
         ValueError: as :func:`~pyro_vae.inference.variational.fit.fit`.
     """
-    if any(part.device.type != "cpu" for part in x):
-        raise NotTraceableError("its data are not on the CPU")
+    if training_device("auto") is not None or any(part.device.type != "cpu" for part in x):
+        raise NotTraceableError("it is trained on another device than the CPU")
     settings, N = Settings(epochs, batch_size, lr, None, 0, None), len(x[0])
-    num_steps = len(programs) * epochs * -(-N // batch_size)
+    num_steps = epochs * -(-N // batch_size)
     if compile == "auto" and num_steps < STEPS_TO_TRACE:
         raise NotTraceableError(f"{num_steps} steps are too few to win back the tracing")
     usable_cache()
-    runs = []
+    runs, parameters = [], []
     for (model, guide), loss in zip(programs, losses, strict=True):
         others, full_size = check_programs(model, guide, x, None, batch_size=batch_size, plate="data", binary=False)
         run = TrainingRun(model, guide, fitting_loss(loss, others), binary=False, full_size=full_size, observed=others)
-        run.parameters(tuple(part[:batch_size] for part in x))
+        parameters.append(run.parameters(tuple(part[:batch_size] for part in x)))
         if run.parallel is not None:
             raise NotTraceableError("it is trained on several processes")
+        size = sum(p.numel() for p in parameters[-1])
+        if compile == "auto" and size > _MOST_NUMBERS:
+            raise NotTraceableError(f"{size} numbers to learn keep the processor busy by themselves")
         runs.append(run)
-    worth = compile is True or num_steps >= STEPS_TO_COMPILE
+    worth = compile is True or len(runs) * num_steps >= STEPS_TO_COMPILE
     backend = "inductor" if worth and why_no_compiler(x) is None else "eager"
     modules = [module for run in runs for module in run.modules]
-    for module in modules:
-        module.train()
-    stacked = StackedSteps([(*run.programs, run.loss) for run in runs], generators, lr=settings.lr, backend=backend)
+    made: Any = {"lr": settings.lr, "backend": backend}
+    stacked = StackedSteps([(*run.programs, run.loss) for run in runs], parameters, generators, **made)
     try:
         with pyro.validation_enabled(False):
             for epoch in range(epochs):
+                for module in modules:
+                    module.train()
+                stacked.must_be_as_traced()
                 check = epoch & (epoch - 1) == 0  # at epochs 0, 1, 2, 4, 8, ...
                 for rows in _orders(N, batch_size, generators):
                     stacked.step([part[rows] for part in x], scale=1 / rows.shape[1], check=check)

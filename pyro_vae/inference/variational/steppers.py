@@ -148,6 +148,11 @@ class PyroStepper(Stepper):
     def backward(self, batch: Data, total: int) -> float:
         """Leave the gradient of the loss a datum with the parameters; return the loss."""
         value = float(self.loss.loss_and_grads(self.model, self.guide, *batch))
+        if all(p.grad is None for p in self.parameters) and math.isfinite(value):
+            # Pyro differentiates only where a program names a parameter; modules need not be named here
+            loss = self.loss.differentiable_loss(self.model, self.guide, *batch)
+            value = float(loss.detach())
+            loss.backward()
         for p in self.parameters:
             if p.grad is not None:
                 p.grad /= total
