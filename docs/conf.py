@@ -27,6 +27,7 @@ extensions = [
     "sphinx_copybutton",
     "site_parts.mathml",
     "site_parts.notebooks",
+    "site_parts.play",
     "site_parts.reachable",
     "site_parts.reference",
 ]

@@ -112,7 +112,7 @@ def demo(
 
 
 def _rows_to_show(vi: RouteScore, num_chained: int) -> list[int]:
-    """Three digits as they come, and the three of the rest on which the guide is furthest off."""
+    """Three digits as they come, and three of the others that have chains, the one with the worst guide first."""
     first = list(range(min(3, num_chained)))
     rest = vi.kl[len(first) : num_chained].argsort(descending=True)[:3] + len(first)
     return first + rest.tolist()

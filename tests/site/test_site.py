@@ -85,6 +85,11 @@ def test_every_link_inside_leads_somewhere(site, pages):
     assert not lost, "\n".join(lost)
 
 
+def test_a_latent_point_can_be_moved_from_the_home(site, pages):
+    assert "../explore.html" in pages[site / "docs" / "index.html"].links
+    assert "ELBO" in (site / "explore.html").read_text("utf-8")
+
+
 def test_nothing_is_fetched_from_elsewhere(site, pages):
     outside = {
         f"{path.relative_to(site)}: {link}"

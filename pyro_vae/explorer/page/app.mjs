@@ -185,7 +185,7 @@ function fillWords() {
     "of-colours": content.labels ? " of different colours" : "",
     "try-bayes": app.canDraw
       ? "Then draw an image of your own, stroke by stroke."
-      : "Then pick rows that differ in one column.",
+      : "Then pick another row: which column moves the posterior?",
     "of-bars": content.image ? "" : " Bars: mean and one standard deviation, over the range of the data, or the shares of each value; violet, the picked row.",
     units: content.shift.units ? ` of ${content.shift.units}` : "",
     "a-datum": content.image ? "an image" : "a row of the table",
