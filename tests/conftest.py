@@ -1,6 +1,7 @@
 """Every test starts from the same state and leaves none behind."""
 
 import random
+import shutil
 
 import numpy as np
 import pyro
@@ -26,3 +27,22 @@ def _clean_state():
 @pytest.fixture
 def float64():
     torch.set_default_dtype(torch.float64)
+
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium of this machine."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"NO BROWSER: none of {', '.join(BROWSERS)} is on PATH, so pages were NOT opened in one")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        pytest.skip("NO PLAYWRIGHT: pip install playwright, so pages were NOT opened in a browser")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()

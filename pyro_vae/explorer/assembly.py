@@ -14,6 +14,7 @@ __all__ = ["assembled", "script", "sources"]
 
 _FIRST = "app.mjs"
 _IMPORT = re.compile(r'^import\s*\{[^}]*\}\s*from\s*"\./([\w-]+\.mjs)";\n', re.MULTILINE)
+_LEFT_OVER = re.compile(r"^(?:import|export)\b.*", re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|class|let)\b)", re.MULTILINE)
 
 
@@ -39,9 +40,19 @@ def sources() -> dict[str, str]:
 
 
 def script() -> str:
-    """Return the page's program as one module: without imports and exports, names being unique over all files."""
-    parts = [f"// {name}\n{_EXPORT.sub('', _IMPORT.sub('', text)).strip()}\n" for name, text in sources().items()]
-    return "\n".join(parts)
+    """Return the page's program as one module: without imports and exports, names being unique over all files.
+
+    Raises:
+        ImportError: if a file imports or exports in another form than the two that are known here.
+    """
+    parts = {name: _EXPORT.sub("", _IMPORT.sub("", text)).strip() for name, text in sources().items()}
+    for name, text in parts.items():
+        left = _LEFT_OVER.search(text)
+        if left is not None:
+            raise ImportError(
+                say('import { a } from "./b.mjs"; and export function', f"{left[0]!r} in {name}", "those")
+            )
+    return "\n".join(f"// {name}\n{text}\n" for name, text in parts.items())
 
 
 def assembled(title: str, content: dict[str, Any], data: str) -> str:

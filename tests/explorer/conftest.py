@@ -13,7 +13,6 @@ import torch
 import pyro_vae as pv
 
 MODULES = files("pyro_vae.explorer") / "page"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def node():
@@ -51,22 +50,6 @@ def digits(tmp_path_factory):
     pv.explore(model, guide, x_test, path=path, labels=labels, rows=30, title="Digits")
     torch.set_rng_state(state)
     return model.double(), guide.double(), x_test.double(), path
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """A headless Chromium of this machine."""
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.skip(f"NO BROWSER: none of {', '.join(BROWSERS)} is on PATH, so the page was NOT opened in one")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        pytest.skip("NO PLAYWRIGHT: pip install playwright, so the page was NOT opened in a browser")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 READY = "window.explorer && window.explorer.ready"

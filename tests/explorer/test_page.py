@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.explorer import assembly
 from pyro_vae.explorer.assembly import script, sources
 from tests.explorer.conftest import MODULES, node, numbers
 
@@ -20,6 +21,12 @@ def test_every_module_is_in_the_page_after_what_it_imports():
     program = script()
     assert not re.search(r"^(import|export)\b", program, flags=re.MULTILINE)
     assert program.index("// special.mjs") < program.index("// network.mjs") < program.index("// app.mjs")
+
+
+def test_an_import_of_another_form_is_named(monkeypatch):
+    monkeypatch.setattr(assembly, "sources", lambda: {"a.mjs": 'import * as b from "./b.mjs";\n'})
+    with pytest.raises(ImportError, match=r"a\.mjs: import \* as b"):
+        assembly.script()
 
 
 def test_node_takes_the_program_whose_names_are_unique(tmp_path):
