@@ -50,7 +50,7 @@ def test_there_is_no_density_where_there_is_no_factor(target, compile):
 @pytest.mark.parametrize("kernel", [pv.HMC()], ids=lambda kernel: type(kernel).__name__)
 def test_chains_stay_inside_and_have_the_right_mean(target, kernel):
     pyro.set_rng_seed(0)
-    settings = {"num_samples": 300, "warmup_steps": 100, "num_chains": 4, "compile": False, "progress": False}
+    settings = {"num_samples": 150, "warmup_steps": 60, "num_chains": 4, "compile": False, "progress": False}
     draws = pv.mcmc(target, kernel=kernel, **settings)
     z = torch.linspace(-1.19, 1.19, 20001)
     z = z[(1.2 * torch.tanh(z)).abs() < 1]
@@ -68,3 +68,11 @@ def test_other_errors_come_as_they_are(target):
 
     with pytest.raises(RuntimeError, match="something else"):
         LogDensity(target)._call("value", fails, torch.zeros(2, 1, 1))
+
+
+def test_draws_of_the_prior_are_all_of_them(target):
+    """Where the likelihood has no factor the latents are drawn all the same: none is left out, or drawn again."""
+    z = target.sample_prior(4000).flatten()
+    share = 2 * dist.Normal(0.0, 0.4).cdf(torch.tensor(-1.1989)).item()  # where |r| is above 1
+    assert abs((z.abs() > 1.1989).double().mean().item() - share) < 5 * (share / 4000) ** 0.5
+    assert (z.abs() > 1.1989).any()

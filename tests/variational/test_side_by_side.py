@@ -7,7 +7,7 @@ from pyro.infer import TraceMeanField_ELBO
 from torch import nn
 
 import pyro_vae as pv
-from pyro_vae.evaluation.sweep import grid
+from pyro_vae.evaluation.sweep import runs
 from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.compiled.stacked import StackedSteps
 from pyro_vae.inference.variational.fit import fit
@@ -241,7 +241,7 @@ def rows_of(x, seeds, **makers):
 
 def test_a_sweep_has_the_rows_of_single_runs(x, eager, monkeypatch):
     used = []
-    monkeypatch.setattr(grid, "fit_side_by_side", lambda *args, **kw: used.append(1) or fit_side_by_side(*args, **kw))
+    monkeypatch.setattr(runs, "fit_side_by_side", lambda *args, **kw: used.append(1) or fit_side_by_side(*args, **kw))
     side_by_side = rows_of(x, SEEDS)
     assert used == [1]
     for row, seed in zip(side_by_side, SEEDS, strict=True):

@@ -15,9 +15,10 @@ from pyro_vae.inference.compiled.backend import NotTraceableError, Run, agree, c
 from pyro_vae.inference.compiled.call import Call, Scalar
 from pyro_vae.inference.compiled.composition import Composition
 from pyro_vae.inference.compiled.losses import advance, must_be_traceable, weight_of
-from pyro_vae.inference.compiled.recording import Recording, record
+from pyro_vae.inference.compiled.recording import Recording
 from pyro_vae.inference.compiled.states import CHANGES
 from pyro_vae.inference.compiled.tracing import Graph, trace
+from pyro_vae.inference.compiled.vectorising import draws_noise, recorded, vectorised
 from pyro_vae.inference.compiled.watch import Watch
 from pyro_vae.randomness import fork_rng
 
@@ -124,19 +125,19 @@ class StackedSteps:
     def _graph(self, leaves: Sequence[Tensor]) -> Graph:
         """The first run's graph, vectorised over all."""
         calls = [self._call(r, leaves) for r in range(len(self.programs))]
-        recordings, watches = zip(*[_recorded(call) for call in calls], strict=True)
+        recordings, watches = zip(*[recorded(call) for call in calls], strict=True)
         if not all(watch.reads_what(watches[0]) for watch in watches):
             raise NotTraceableError("the runs read different numbers or flags from Python")
         self._watches += watches
         graph = trace(calls[0].traceable, calls[0].leaves, recordings[0], gradient=True)
-        aten_draws = [node for node in graph.module.graph.nodes if _draws(node)]  # type: ignore[attr-defined]
+        aten_draws = [node for node in graph.module.graph.nodes if draws_noise(node)]  # type: ignore[attr-defined]
         if aten_draws or graph.written:
             raise NotTraceableError("it draws noise that depends on values, or writes to tensors from outside")
         tensors, dims = self._stack(graph, recordings)
         noise = [self._draw(draw) for draw in graph.draws]
         in_dims = (None, *[0] * (len(leaves) - 1), *dims, *[0] * len(noise))
         states = [generator.get_state() for generator in self.generators]
-        module = _vectorised(graph.module, in_dims, [*leaves, *tensors, *[draw() for draw in noise]])
+        module = vectorised(graph.module, in_dims, [*leaves, *tensors, *[draw() for draw in noise]])
         self._put_back(states)
         wanted = [self._stacked[id(leaf)] for leaf in graph.wanted]
         for leaf in wanted:
@@ -223,40 +224,3 @@ class StackedSteps:
         self._put_back(states)
         if not agree([total], [torch.stack(values).sum()], inputs):
             raise NotTraceableError("side by side the runs do not give the losses that Pyro gives")
-
-
-def _recorded(call: Call) -> tuple[Recording, Watch]:
-    """What the program reads from outside, of torch and of Python; twice, for it may be others every time."""
-    with fork_rng():
-        call.reference()  # parameters that appear at the first run
-        before: Watch | None = None
-        for _ in range(2):
-            with record(call.leaves) as recording:
-                call.reference()
-            if before is not None and not before.holds():
-                raise NotTraceableError(CHANGES)
-            before = watch = Watch(call.programs, recording.tensors, recording.parameters)
-    if recording.obstacle or recording.written or watch.generator:
-        raise NotTraceableError(recording.obstacle or "it writes to tensors from outside, or has a random generator")
-    return recording, watch
-
-
-def _draws(node: Any) -> bool:
-    operation = node.op == "call_function" and isinstance(node.target, torch._ops.OpOverload)
-    return operation and torch.Tag.nondeterministic_seeded in node.target.tags
-
-
-def _vectorised(module: Any, in_dims: Any, inputs: list[Tensor]) -> Callable[..., list[Tensor]]:
-    """The graph over all runs as one graph: the sum of the losses, and the stacked gradients."""
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    def run(*tensors: Tensor) -> list[Tensor]:
-        losses, *grads = torch.vmap(lambda *each: tuple(module(*each)), in_dims=in_dims)(*tensors)
-        return [losses.sum(), *grads]
-
-    try:
-        with torch.no_grad():
-            found: Callable[..., list[Tensor]] = make_fx(run)(*[tensor.detach() for tensor in inputs])
-    except Exception as error:  # whatever vmap cannot take, each run is trained alone
-        raise NotTraceableError(f"it cannot be vectorised: {str(error).partition(chr(10))[0]}") from error
-    return found

@@ -104,6 +104,6 @@ class Coordinates:
         """Draw u from the prior, ``(num_samples, N, L)``."""
 
         def draw(_: Tensor) -> Tensor:
-            return self.layout.pack(run_prior(self.model, self.args))
+            return self.layout.pack(run_prior(self.model, self.args, self.sites.keys()))
 
         return each(draw, torch.zeros(num_samples))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ __all__ = [
     "frame_of",
     "may_miss",
     "run_once",
+    "run_to",
     "sample_sites",
 ]
 
@@ -41,6 +43,20 @@ def sample_sites(trace: Any) -> Trace:
 def run_once(program: Program, *args: Any) -> Trace:
     """Run a program and return its sample sites by name; errors come as they were raised, without Pyro's appendix."""
     return sample_sites(_traced(program, args))
+
+
+def run_to(latent: Collection[str], program: Program, *args: Any) -> Trace:
+    """As :func:`run_once`; a run that fails in a factorisation ends there, if it has drawn these latent sites before.
+
+    So does a covariance that is not positive definite, by rounding perhaps: the latents are a draw all the same.
+    """
+    with poutine.trace() as tracer:
+        try:
+            program(*args)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            if not set(latent) <= tracer.trace.nodes.keys():
+                raise
+    return sample_sites(tracer.trace)
 
 
 def deterministic_sites(program: Program, *args: Any) -> Trace:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import pyro
@@ -19,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from pyro_vae.checks import say
 from pyro_vae.inference.target.enumeration import Enumeration, is_discrete
 from pyro_vae.inference.target.layout import Layout
-from pyro_vae.inference.target.program import Imputing, Program, Trace, evaluating, run_once
+from pyro_vae.inference.target.program import Imputing, Program, Trace, evaluating, run_once, run_to
 from pyro_vae.inference.target.supports import bijection, underlying
 
 __all__ = ["DrawImproper", "NaNWithoutFactor", "each", "run_at", "run_prior", "vectorised"]
@@ -30,8 +31,8 @@ _FILLS = {Tensor.normal_, Tensor.exponential_, Tensor.cauchy_, Tensor.uniform_, 
 _MAKERS = {torch.zeros, torch.ones, torch.empty, torch.full, Tensor.new_zeros, Tensor.new_ones, Tensor.new_empty}
 
 
-def run_prior(model: Program, args: tuple[Any, ...]) -> Trace:
-    """The sample sites of one run in evaluation mode, latent sites drawn from the prior.
+def run_prior(model: Program, args: tuple[Any, ...], latent: Collection[str] | None = None) -> Trace:
+    """The sample sites of one run in evaluation mode, latent sites drawn from the prior; if given, at least ``latent``.
 
     An improper one, which has no draws, is uniform on (-2, 2) on the unconstrained scale, as where Pyro's chains start.
 
@@ -39,7 +40,7 @@ def run_prior(model: Program, args: tuple[Any, ...]) -> Trace:
         ValueError: if the program draws what no trace shows.
     """
     with _Untraced(), DrawImproper():
-        return _run(model, args)
+        return _run(model, args, run_once if latent is None else partial(run_to, latent))
 
 
 def _run(model: Program, args: tuple[Any, ...], read: Callable[..., Trace] = run_once) -> Trace:
