@@ -68,6 +68,16 @@ def test_every_named_mistake_gets_its_sentence(exercise):
 
 
 @each
+def test_as_many_draws_are_asked_for_as_tell_each_mistake_from_the_truth(exercise):
+    if isinstance(exercise, Sample):
+        mean, std = (as_tensor(value).reshape(-1) for value in exercise.truth())
+        for mistake in exercise.mistakes:
+            other_mean, other_std = (as_tensor(value).reshape(-1) for value in mistake.answer())
+            off = torch.maximum((other_mean - mean).abs() / std, 2**0.5 * (other_std / std - 1).abs()).max()
+            assert off * exercise.min_ess**0.5 > 4.5  # standard errors
+
+
+@each
 def test_the_truth_passes_and_says_why_it_matters(exercise):
     if isinstance(exercise, Choice):
         assert set(exercise.right) < set(exercise.options)

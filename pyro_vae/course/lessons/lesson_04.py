@@ -152,6 +152,7 @@ EXERCISES: tuple[Exercise, ...] = (
                 "Only accepted places were counted: where a proposal is rejected, the old place counts once more.",
             ),
         ),
+        min_ess=2000,
         praise="Nobody told the chain the normalising constant.",
     ),
 )
