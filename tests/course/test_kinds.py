@@ -121,6 +121,18 @@ def test_a_wrong_number_is_told_what_was_done_to_it(answer, sentence):
     assert sentence in NUMBER.examine(answer).message
 
 
+@pytest.mark.parametrize("given", [[3.25, 0.9], [3.24, 0.9], [3.26, 0.904]])
+def test_numbers_that_are_rounded_are_not_off_by_a_factor(given):
+    exercise = Value("0.1", "?", lambda: (3.25, 0.90139))
+    assert "nearly right" in exercise.examine(given).message
+    assert "same factor" in exercise.examine([1.1 * 3.25, 1.1 * 0.90139]).message
+
+
+def test_the_courses_own_numbers_rounded():
+    assert "nearly right" in check("3.1", [3.25, 0.9]).message
+    assert "nearly right" in check("6.2", [0.75, 0.53]).message
+
+
 def test_where_several_mistakes_explain_a_number_none_is_named():
     assert Value("0.1", "?", lambda: 2.0).examine(4.0).message == "It is too large."  # the double, and the square
 
@@ -187,6 +199,22 @@ def test_a_right_function():
 )
 def test_a_wrong_function_is_told_where(answer, sentence):
     assert sentence in DENSITY.examine(answer).message
+
+
+def test_a_function_with_noise_in_it_is_nearly_right():
+    noisy = lambda z: GAUSSIAN.log_prob(z) + 0.01 * torch.randn(())  # noqa: E731
+    assert "nearly right everywhere" in DENSITY.examine(noisy).message
+    assert "round less" in DENSITY.examine(lambda z: 1.0003 * GAUSSIAN.log_prob(z)).message
+
+
+def test_the_elbo_by_monte_carlo_is_nearly_right():
+    def elbo(mu, sigma):
+        z = mu + sigma * torch.randn(100_000)
+        normal = torch.distributions.Normal
+        log_joint = normal(0.0, 1.0).log_prob(z) + normal(z, 0.5).log_prob(torch.tensor(2.0))
+        return (log_joint - normal(mu, sigma).log_prob(z)).mean()
+
+    assert "nearly right" in check("7.1", elbo).message
 
 
 def test_a_function_that_changes_its_argument_deceives_nobody():
