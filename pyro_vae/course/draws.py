@@ -30,7 +30,8 @@ class Sample(Exercise):
 
     Attributes:
         truth: computes mean and standard deviation, ``(L,)`` each or numbers.
-        mistakes: each of whose ``answer`` computes the mean and standard deviation that follow from it.
+        mistakes: each of whose ``answer`` computes the mean and standard deviation that follow from it; a mean of NaN
+            may be any.
         min_ess: effective draws from which on right and wrong can be told apart: enough for each of the mistakes.
         hard: what is said of many draws that are worth little, or are off without a known mistake: what makes this
             target hard. Empty where nothing does.
@@ -70,15 +71,14 @@ class Sample(Exercise):
         return Finding(False, f"{what} {self.hard}" if slow or (self.hard and ess >= self.min_ess) else what)
 
     def _mistake(self, chains: Tensor, off: float) -> Mistake | None:
-        """The one mistake that explains the draws, and better than the truth does; none if several do."""
+        """The mistake that explains the draws best, and better than the truth; one of any mean comes last."""
         found = []
         for mistake in self.mistakes:
-            error = max(_errors(chains, *self._moments(mistake.answer)))
-            if error <= _STANDARD_ERRORS and error < off:
-                found.append((error, mistake))
-        found.sort(key=lambda pair: pair[0])
-        sure = found and (len(found) == 1 or found[1][0] > 2 * found[0][0] + 1)
-        return found[0][1] if sure else None
+            mean, std = self._moments(mistake.answer)
+            error = max(_errors(chains, mean, std))
+            if error <= min(_STANDARD_ERRORS, off):
+                found.append((bool(mean.isnan().any()), error, mistake))
+        return min(found, key=lambda one: one[:2])[2] if found else None
 
     def _worth(self, chains: Tensor, ess: float, *, more: bool) -> str:
         worth = f"All {chains[..., 0].numel():,} draws together are worth {ess:,.0f} independent ones"
@@ -148,7 +148,7 @@ def _errors(chains: Tensor, mean: Tensor, std: Tensor) -> tuple[float, float]:
     error_of_mean = std / diagnostics.ess_mean(chains).sqrt()
     relative = torch.minimum(diagnostics.mcse_std(chains) / spread, (4 / diagnostics.ess_mean(_squares(chains))).sqrt())
     shift = (chains.mean((0, 1)) - mean).abs() / error_of_mean
-    return float(shift.max()), float(((spread - std).abs() / (std * relative)).max())
+    return float(shift.nan_to_num(0.0).max()), float(((spread - std).abs() / (std * relative)).max())
 
 
 def _warm_up(chains: Tensor) -> str:

@@ -22,6 +22,10 @@ _CHANGES: tuple[tuple[Callable[[Tensor], Tensor], str], ...] = (
     (torch.reciprocal, "This is one over what is asked."),
     (lambda v: 2 * v, "This is twice what is asked."),
     (lambda v: v / 2, "This is half of what is asked."),
+    (
+        lambda v: 100 * v if bool(((v > 0) & (v < 1)).all()) else v,
+        "This is a hundred times what is asked: is it in per cent?",
+    ),
     (lambda v: v / math.log(2), "This is in bits, where nats are asked."),
     (lambda v: v / math.log(10), "This is a logarithm to base ten; nats are asked."),
 )

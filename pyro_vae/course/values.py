@@ -57,14 +57,17 @@ class Value(Exercise):
             return Finding(False, "There is a NaN in it.")
         if self._close(given, truth):
             return Finding(True, self.praise)
+        return Finding(False, self._what_is_off(given, truth))
+
+    def _what_is_off(self, given: Tensor, truth: Tensor) -> str:
         for mistake in self.mistakes:
             value = as_tensor(mistake.answer())
             if value is not None and value.shape == given.shape and self._close(given, value):
-                return Finding(False, mistake.message)
+                return mistake.message
         if nearly_right(given, truth, self.absolute, self.relative):
-            return Finding(False, NEARLY_RIGHT)
+            return NEARLY_RIGHT
         usual = usual_mistake(given, truth, self.absolute, self.relative, order=True)
-        return Finding(False, usual or self._how_far(given, truth))
+        return usual or self._how_far(given, truth)
 
     def _close(self, given: Tensor, value: Tensor) -> bool:
         return close(given, value, self.absolute, self.relative)

@@ -244,7 +244,13 @@ def test_a_density_that_is_minus_infinity_where_it_must_be():
 CHOICE = Choice("0.1", "?", {"a": "No, not a.", "b": "It is b.", "c": "It is c."}, right=frozenset({"b", "c"}))
 
 
-@pytest.mark.parametrize("answer", [{"b", "c"}, ["C", " b "], ("c", "b", "b")])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *({"b", "c"}, ["C", " b "], ("c", "b", "b"), "bc", "b, c", "{c; B}", "'b', 'c'", ["bc"]),
+        *(np.array(["b", "c"]), np.array("cb"), {np.str_("b"), np.str_("c")}),
+    ],
+)
 def test_a_right_choice(answer):
     assert CHOICE.examine(answer).right
     assert CHOICE.examine(answer).message == "It is b. It is c."
@@ -252,10 +258,23 @@ def test_a_right_choice(answer):
 
 @pytest.mark.parametrize(
     ("answer", "sentence"),
-    [("b", "there is more"), ("a", "No, not a."), ({"a", "b", "c"}, "No, not a."), ("d", "got 'd'"), ([], "got none")],
+    [("b", "there is more"), ("a", "No, not a."), ({"a", "b"}, "No, not a."), ("d", "got 'd'"), ([], "got none")],
 )
 def test_a_wrong_choice(answer, sentence):
     assert sentence in CHOICE.examine(answer).message
+
+
+def test_who_hands_in_everything_is_not_told_letter_by_letter():
+    assert CHOICE.examine("abc").message == "1 of the 3 that you chose is not right."
+    exercise = Choice("0.1", "?", {"a": "Not a.", "b": "It is b.", "c": "Not c.", "d": "It is d."}, right={"b", "d"})
+    assert exercise.examine("abcd").message == "2 of the 4 that you chose are not right."
+    assert exercise.examine("ac").message == "2 of the 2 that you chose are not right."
+    assert exercise.examine("abd").message == "Not a."
+
+
+@pytest.mark.parametrize("answer", [np.array([1, 2]), {"a", 1}, 3])
+def test_what_is_no_letter(answer):
+    assert "Expected 'a' or 'b' or 'c'" in CHOICE.examine(answer).message
 
 
 # -- draws -------------------------------------------------------------------------------------------------------

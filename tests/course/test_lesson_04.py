@@ -43,6 +43,7 @@ def by_precision(z2, mean, cov):
         (lambda *a: (a[1][0], by_precision(*a)[1]), "follow z2"),
         (lambda z, m, C: (m[0] + C[0, 1] * (z - m[1]), by_precision(z, m, C)[1]), "lacks a division"),
         (lambda z, m, C: (m[0] + C[0, 1] / C[0, 0] * (z - m[1]), by_precision(z, m, C)[1]), "z2 on z1"),
+        (lambda z, m, C: (m[0] - C[0, 1] / C[1, 1] * (z - m[1]), by_precision(z, m, C)[1]), "rise together"),
         (lambda z, m, C: (m[0] + C[0, 1] / C[1, 1] * z, by_precision(z, m, C)[1]), "its own mean"),
     ],
 )

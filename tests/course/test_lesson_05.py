@@ -57,6 +57,7 @@ def explicit(z, r, gradient, step):
         (kicks(-0.5, -0.5), "wrong sign"),
         (explicit, "old place"),
         (lambda z, r, g, step: (z + step * r, r + step * g(z)), "Euler"),
+        (lambda *a: (kicks(0.5, 0.5)(*a)[0], -kicks(0.5, 0.5)(*a)[1]), "r is turned round"),
         (lambda *a: kicks(0.5, 0.5)(*a)[::-1], "position comes first"),
         (lambda *a: kicks(0.5, 0.5)(*a)[0], "expected numbers of shape (2, 2)"),
     ],

@@ -97,6 +97,13 @@ EXERCISES: tuple[Exercise, ...] = (
                 "The force has the wrong sign: it pushes uphill of log p, as that is minus the potential energy.",
             ),
             Mistake(
+                lambda z, r, gradient, step: (
+                    _leapfrog(z, r, gradient, step)[0],
+                    -_leapfrog(z, r, gradient, step)[1],
+                ),
+                "z is right; r is turned round. Whoever checks that the step can be reversed turns it, not the step.",
+            ),
+            Mistake(
                 lambda z, r, gradient, step: _leapfrog(z, r, gradient, step)[::-1],
                 "The position comes first, then the momentum.",
             ),
