@@ -368,9 +368,15 @@ def test_no_answer_yet(answer):
     assert repr(check("1.1", answer)) == "1.1: not yet. There is no answer yet."
 
 
-@pytest.mark.parametrize("number", ["1.99", "13.1", "x", "", "1", 1, 1.05, None, "0.1"])
-def test_an_unknown_number_is_refused(number):
-    with pytest.raises(ValueError, match="expected number to be one of"):
+@pytest.mark.parametrize("number", ["13.1", "x", "", None, "0.1", -1])
+def test_an_unknown_lesson_is_refused(number):
+    with pytest.raises(ValueError, match="with a lesson from 1 to 12; got"):
+        check(number, 1.0)
+
+
+@pytest.mark.parametrize("number", ["2.99", "2", 2, 2.05, "2."])
+def test_an_unknown_exercise_is_refused_with_those_of_its_lesson(number):
+    with pytest.raises(ValueError, match=r"an exercise of lesson 2, 2\.1, 2\.2, 2\.3; got .* try check\(\"2\.1"):
         check(number, 1.0)
 
 
