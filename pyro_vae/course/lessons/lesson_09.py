@@ -101,7 +101,7 @@ EXERCISES: tuple[Exercise, ...] = (
             ),
             Mistake(lambda: (0.0, 1.0), "These look like draws of z; decode them."),
         ),
-        min_ess=3000,
+        min_ess=2500,
         praise="The variance is the noise's plus that of the means.",
     ),
     Choice(
