@@ -18,6 +18,7 @@ __all__ = ["Sample"]
 
 _STANDARD_ERRORS = 5.0  # of the mean and of the standard deviation: a right chain fails once in a million numbers
 _DOUBTFUL = 3.5  # standard errors from which on a mistake that explains the draws better is the better guess
+_SLOW = 10  # draws to an effective one: from here on it is the target's fault, and not the number's
 _MIN_DRAWS = 8  # a chain
 
 
@@ -65,7 +66,7 @@ class Sample(Exercise):
         if right and ess >= self.min_ess:
             return Finding(True, self.praise)
         what = _warm_up(chains) or _disagreement(chains)
-        slow = self.hard and chains[..., 0].numel() >= max(self.min_ess, 2 * ess)
+        slow = self.hard and chains[..., 0].numel() >= max(self.min_ess, _SLOW * ess)
         if not what:
             what = _what_is_off(chains, mean, std) if ess >= self.min_ess else self._worth(chains, ess, more=not slow)
         return Finding(False, f"{what} {self.hard}" if slow or (self.hard and ess >= self.min_ess) else what)

@@ -172,7 +172,7 @@ EXERCISES: tuple[Exercise, ...] = (
                 "The spread is the square of what it should be: N(0, 3) has the standard deviation in it here.",
             ),
         ),
-        min_ess=400,
+        min_ess=200,
         hard="If the program draws x with a scale that v sets, more draws do not help: the sampler sees the funnel, and"
         " stays out of its neck. Draw sites that do not depend on each other, and make v and x of them.",
         praise="The same posterior, in coordinates in which one step size fits everywhere.",
