@@ -6,7 +6,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 
-from pyro_vae.checks import among, say
+from pyro_vae.checks import say
 from pyro_vae.course.exercise import Exercise, Result
 
 __all__ = ["check", "exercises"]
@@ -73,8 +73,11 @@ def _exercise(number: str) -> Exercise:
         ValueError: if there is none.
     """
     lesson = number.partition(".")[0]
-    there = _of_lesson(int(lesson)) if lesson in map(str, range(1, NUM_LESSONS + 1)) else ()
-    found = {exercise.number: exercise for exercise in there}
+    if lesson not in map(str, range(1, NUM_LESSONS + 1)):
+        expected = f"lesson and place, with a lesson from 1 to {NUM_LESSONS}"
+        raise ValueError(say(expected, repr(number), 'check("1.1", answer)'))
+    found = {exercise.number: exercise for exercise in _of_lesson(int(lesson))}
     if number not in found:
-        among(number, exercises(), "number")  # raises
+        expected = f"an exercise of lesson {lesson}, {', '.join(found)}"
+        raise ValueError(say(expected, repr(number), f'check("{next(iter(found))}", answer)'))
     return found[number]

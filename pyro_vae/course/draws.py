@@ -17,7 +17,8 @@ from pyro_vae.inference.mcmc.draws import Draws
 __all__ = ["Sample"]
 
 _STANDARD_ERRORS = 5.0  # of the mean and of the standard deviation: a right chain fails once in a million numbers
-_MIN_ESS = 100.0
+_DOUBTFUL = 3.5  # standard errors from which on a mistake that explains the draws better is the better guess
+_SLOW = 10  # draws to an effective one: from here on it is the target's fault, and not the number's
 _MIN_DRAWS = 8  # a chain
 
 
@@ -30,7 +31,11 @@ class Sample(Exercise):
 
     Attributes:
         truth: computes mean and standard deviation, ``(L,)`` each or numbers.
-        mistakes: each of whose ``answer`` computes the mean and standard deviation that follow from it.
+        mistakes: each of whose ``answer`` computes the mean and standard deviation that follow from it; a mean of NaN
+            may be any.
+        min_ess: effective draws from which on right and wrong can be told apart: enough for each of the mistakes.
+        hard: what is said of many draws that are worth little, or are off without a known mistake: what makes this
+            target hard. Empty where nothing does.
         praise: what a right answer gets to read.
 
     Example:
@@ -42,6 +47,8 @@ class Sample(Exercise):
 
     truth: Callable[[], tuple[Any, Any]]
     mistakes: tuple[Mistake, ...] = ()
+    min_ess: float = 100.0
+    hard: str = ""
     praise: str = ""
 
     def examine(self, answer: object) -> Finding:
@@ -51,15 +58,34 @@ class Sample(Exercise):
         if isinstance(chains, Finding):
             return chains
         ess = float(torch.minimum(diagnostics.ess_mean(chains), diagnostics.ess_mean(_squares(chains))).min())
-        if ess < _MIN_ESS:
-            message = f"All {chains[..., 0].numel()} draws together are worth {ess:.0f} independent ones: take more."
-            return Finding(False, _trouble(chains) or message)
-        if max(_errors(chains, mean, std)) <= _STANDARD_ERRORS:
+        off = max(_errors(chains, mean, std))
+        right = off <= _STANDARD_ERRORS
+        mistake = self._mistake(chains, off) if ess >= self.min_ess / 4 else None
+        if mistake and off > _DOUBTFUL:
+            return Finding(False, _warm_up(chains) or mistake.message)
+        if right and ess >= self.min_ess:
             return Finding(True, self.praise)
+        what = _warm_up(chains) or _disagreement(chains)
+        slow = self.hard and chains[..., 0].numel() >= max(self.min_ess, _SLOW * ess)
+        if not what:
+            what = _what_is_off(chains, mean, std) if ess >= self.min_ess else self._worth(chains, ess, more=not slow)
+        return Finding(False, f"{what} {self.hard}" if slow or (self.hard and ess >= self.min_ess) else what)
+
+    def _mistake(self, chains: Tensor, off: float) -> Mistake | None:
+        """The mistake that explains the draws best, and better than the truth; one of any mean comes last."""
+        found = []
         for mistake in self.mistakes:
-            if max(_errors(chains, *self._moments(mistake.answer))) <= _STANDARD_ERRORS:
-                return Finding(False, mistake.message)
-        return Finding(False, _trouble(chains) or _what_is_off(chains, mean, std))
+            mean, std = self._moments(mistake.answer)
+            error = max(_errors(chains, mean, std))
+            if error <= min(_STANDARD_ERRORS, off):
+                found.append((bool(mean.isnan().any()), error, mistake))
+        return min(found, key=lambda one: one[:2])[2] if found else None
+
+    def _worth(self, chains: Tensor, ess: float, *, more: bool) -> str:
+        worth = f"All {chains[..., 0].numel():,} draws together are worth {ess:,.0f} independent ones"
+        if not more:
+            return f"{worth}."
+        return f"{worth}: take more. From {self.min_ess:,.0f} on, a right sampler can be told from a wrong one."
 
     def _moments(self, compute: Callable[..., Any]) -> tuple[Tensor, Tensor]:
         mean, std = (as_tensor(value) for value in compute())
@@ -70,7 +96,9 @@ class Sample(Exercise):
 
 def _read(answer: object, dim: int) -> Tensor | Finding:
     """The draws as ``(C, S, L)``, or why they are none."""
-    if isinstance(answer, Draws) and len(answer.samples) == 1 and answer.num_data == 1:
+    if isinstance(answer, Draws):
+        if len(answer.samples) > 1 or answer.num_data != 1:
+            return Finding(False, _which(answer))
         (samples,) = answer.samples.values()  # (C, S, 1, *event)
         answer = samples.flatten(2)
     draws = as_tensor(answer)
@@ -84,6 +112,17 @@ def _read(answer: object, dim: int) -> Tensor | Finding:
     if float(chains.std((0, 1)).min()) == 0:
         return Finding(False, "The chain never moves.")
     return chains
+
+
+def _which(draws: Draws) -> str:
+    """What is said of draws of several sites, or of several data."""
+    if len(draws.samples) == 1:
+        return f"These are draws for {draws.num_data} data: hand in those of one."
+    sites = ", ".join(f'draws.samples["{name}"]' for name in draws.samples)
+    made = ", ".join(f'draws.deterministic["{name}"]' for name in draws.deterministic)
+    return f"These are draws of several sites: hand in those of the one that is asked for. There are {sites}" + (
+        f", and what the program makes of them: {made}." if made else "."
+    )
 
 
 def _chains(draws: Tensor, dim: int) -> Tensor | None:
@@ -110,17 +149,27 @@ def _errors(chains: Tensor, mean: Tensor, std: Tensor) -> tuple[float, float]:
     error_of_mean = std / diagnostics.ess_mean(chains).sqrt()
     relative = torch.minimum(diagnostics.mcse_std(chains) / spread, (4 / diagnostics.ess_mean(_squares(chains))).sqrt())
     shift = (chains.mean((0, 1)) - mean).abs() / error_of_mean
-    return float(shift.max()), float(((spread - std).abs() / (std * relative)).max())
+    return float(shift.nan_to_num(0.0).max()), float(((spread - std).abs() / (std * relative)).max())
 
 
-def _trouble(chains: Tensor) -> str:
-    """What the draws say against themselves: nothing needs to be known of the target."""
-    begin, end = chains[:, : chains.shape[1] // 5], chains[:, chains.shape[1] // 2 :]
-    if float(((begin.mean((0, 1)) - end.mean((0, 1))).abs() / end.std((0, 1))).max()) > 1:
+def _warm_up(chains: Tensor) -> str:
+    """What is said where the chains begin elsewhere: on average, or farther out than they ever come back to."""
+    begin, end = chains[:, : max(1, chains.shape[1] // 5)], chains[:, chains.shape[1] // 2 :]
+    shift = (begin.mean((0, 1)) - end.mean((0, 1))).abs() / end.std((0, 1))
+    centre = end.flatten(0, 1).median(0).values
+    far = (begin - centre).abs().amax((0, 1)) / (end - centre).abs().amax((0, 1))
+    if float(shift.max()) > 1 or float(far.max()) > 2:
         return "The first draws are elsewhere than the later ones: was the warm-up thrown away, and is the chain done?"
-    if chains.shape[0] > 1 and float(diagnostics.rhat(chains).max()) > 1.1:
-        return "The chains do not agree with each other."
     return ""
+
+
+def _disagreement(chains: Tensor) -> str:
+    apart = chains.shape[0] > 1 and float(diagnostics.rhat(chains).max()) > 1.1
+    return (
+        "The chains do not agree with each other: are they long enough, and do all draw from one density?"
+        if apart
+        else ""
+    )
 
 
 def _what_is_off(chains: Tensor, mean: Tensor, std: Tensor) -> str:

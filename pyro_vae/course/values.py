@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae.course.exercise import Exercise, Finding, Mistake
 from pyro_vae.course.reading import as_tensor, close
-from pyro_vae.course.usual import usual_mistake
+from pyro_vae.course.usual import NEARLY_RIGHT, nearly_right, usual_mistake
 
 __all__ = ["Value", "as_tensor", "close"]
 
@@ -57,20 +57,23 @@ class Value(Exercise):
             return Finding(False, "There is a NaN in it.")
         if self._close(given, truth):
             return Finding(True, self.praise)
+        return Finding(False, self._what_is_off(given, truth))
+
+    def _what_is_off(self, given: Tensor, truth: Tensor) -> str:
         for mistake in self.mistakes:
             value = as_tensor(mistake.answer())
             if value is not None and value.shape == given.shape and self._close(given, value):
-                return Finding(False, mistake.message)
+                return mistake.message
+        if nearly_right(given, truth, self.absolute, self.relative):
+            return NEARLY_RIGHT
         usual = usual_mistake(given, truth, self.absolute, self.relative, order=True)
-        return Finding(False, usual or self._how_far(given, truth))
+        return usual or self._how_far(given, truth)
 
     def _close(self, given: Tensor, value: Tensor) -> bool:
         return close(given, value, self.absolute, self.relative)
 
     def _how_far(self, given: Tensor, truth: Tensor) -> str:
         """What can be said of an unknown mistake without giving the answer away."""
-        if close(given, truth, 5 * self.absolute, 5 * self.relative):
-            return "It is nearly right: compute more exactly, and round less."
         if truth.dim() == 0:
             return "It is too large." if bool(given > truth) else "It is too small."
         wrong = int((~torch.isclose(given, truth, rtol=self.relative, atol=self.absolute)).sum())

@@ -59,12 +59,25 @@ def test_every_named_mistake_gets_its_sentence(exercise):
         answer = mistake.answer if isinstance(exercise, Function) else mistake.answer()
         if isinstance(exercise, Sample):
             mean, std = (as_tensor(value).reshape(-1) for value in answer)
+            mean = mean.nan_to_num(3.0)  # any
             noise = torch.randn(20_000, len(mean), dtype=torch.float64)
             answer = mean + std * (noise - noise.mean(0)) / noise.std(0)
         result = check(exercise.number, answer)
         assert not result
         assert result.message == mistake.message
         assert not holds_a_number_of(result.message, numbers_of_the_answer(exercise))
+
+
+@each
+def test_as_many_draws_are_asked_for_as_tell_each_mistake_from_the_truth(exercise):
+    if isinstance(exercise, Sample):
+        mean, std = (as_tensor(value).reshape(-1) for value in exercise.truth())
+        for mistake in exercise.mistakes:
+            other_mean, other_std = (as_tensor(value).reshape(-1) for value in mistake.answer())
+            off = torch.maximum(
+                (other_mean - mean).nan_to_num(0.0).abs() / std, 2**0.5 * (other_std / std - 1).abs()
+            ).max()
+            assert off * exercise.min_ess**0.5 > 4  # standard errors
 
 
 @each

@@ -121,6 +121,18 @@ def test_a_wrong_number_is_told_what_was_done_to_it(answer, sentence):
     assert sentence in NUMBER.examine(answer).message
 
 
+@pytest.mark.parametrize("given", [[3.25, 0.9], [3.24, 0.9], [3.26, 0.904]])
+def test_numbers_that_are_rounded_are_not_off_by_a_factor(given):
+    exercise = Value("0.1", "?", lambda: (3.25, 0.90139))
+    assert "nearly right" in exercise.examine(given).message
+    assert "same factor" in exercise.examine([1.1 * 3.25, 1.1 * 0.90139]).message
+
+
+def test_the_courses_own_numbers_rounded():
+    assert "nearly right" in check("3.1", [3.25, 0.9]).message
+    assert "nearly right" in check("6.2", [0.75, 0.53]).message
+
+
 def test_where_several_mistakes_explain_a_number_none_is_named():
     assert Value("0.1", "?", lambda: 2.0).examine(4.0).message == "It is too large."  # the double, and the square
 
@@ -189,6 +201,22 @@ def test_a_wrong_function_is_told_where(answer, sentence):
     assert sentence in DENSITY.examine(answer).message
 
 
+def test_a_function_with_noise_in_it_is_nearly_right():
+    noisy = lambda z: GAUSSIAN.log_prob(z) + 0.01 * torch.randn(())  # noqa: E731
+    assert "nearly right everywhere" in DENSITY.examine(noisy).message
+    assert "round less" in DENSITY.examine(lambda z: 1.0003 * GAUSSIAN.log_prob(z)).message
+
+
+def test_the_elbo_by_monte_carlo_is_nearly_right():
+    def elbo(mu, sigma):
+        z = mu + sigma * torch.randn(100_000)
+        normal = torch.distributions.Normal
+        log_joint = normal(0.0, 1.0).log_prob(z) + normal(z, 0.5).log_prob(torch.tensor(2.0))
+        return (log_joint - normal(mu, sigma).log_prob(z)).mean()
+
+    assert "nearly right" in check("7.1", elbo).message
+
+
 def test_a_function_that_changes_its_argument_deceives_nobody():
     def doubled(z):
         return z.mul_(2)
@@ -216,7 +244,13 @@ def test_a_density_that_is_minus_infinity_where_it_must_be():
 CHOICE = Choice("0.1", "?", {"a": "No, not a.", "b": "It is b.", "c": "It is c."}, right=frozenset({"b", "c"}))
 
 
-@pytest.mark.parametrize("answer", [{"b", "c"}, ["C", " b "], ("c", "b", "b")])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *({"b", "c"}, ["C", " b "], ("c", "b", "b"), "bc", "b, c", "{c; B}", "'b', 'c'", ["bc"]),
+        *(np.array(["b", "c"]), np.array("cb"), {np.str_("b"), np.str_("c")}),
+    ],
+)
 def test_a_right_choice(answer):
     assert CHOICE.examine(answer).right
     assert CHOICE.examine(answer).message == "It is b. It is c."
@@ -224,10 +258,23 @@ def test_a_right_choice(answer):
 
 @pytest.mark.parametrize(
     ("answer", "sentence"),
-    [("b", "there is more"), ("a", "No, not a."), ({"a", "b", "c"}, "No, not a."), ("d", "got 'd'"), ([], "got none")],
+    [("b", "there is more"), ("a", "No, not a."), ({"a", "b"}, "No, not a."), ("d", "got 'd'"), ([], "got none")],
 )
 def test_a_wrong_choice(answer, sentence):
     assert sentence in CHOICE.examine(answer).message
+
+
+def test_who_hands_in_everything_is_not_told_letter_by_letter():
+    assert CHOICE.examine("abc").message == "1 of the 3 that you chose is not right."
+    exercise = Choice("0.1", "?", {"a": "Not a.", "b": "It is b.", "c": "Not c.", "d": "It is d."}, right={"b", "d"})
+    assert exercise.examine("abcd").message == "2 of the 4 that you chose are not right."
+    assert exercise.examine("ac").message == "2 of the 2 that you chose are not right."
+    assert exercise.examine("abd").message == "Not a."
+
+
+@pytest.mark.parametrize("answer", [np.array([1, 2]), {"a", 1}, 3])
+def test_what_is_no_letter(answer):
+    assert "Expected 'a' or 'b' or 'c'" in CHOICE.examine(answer).message
 
 
 # -- draws -------------------------------------------------------------------------------------------------------
@@ -321,9 +368,15 @@ def test_no_answer_yet(answer):
     assert repr(check("1.1", answer)) == "1.1: not yet. There is no answer yet."
 
 
-@pytest.mark.parametrize("number", ["1.99", "13.1", "x", "", "1", 1, 1.05, None, "0.1"])
-def test_an_unknown_number_is_refused(number):
-    with pytest.raises(ValueError, match="expected number to be one of"):
+@pytest.mark.parametrize("number", ["13.1", "x", "", None, "0.1", -1])
+def test_an_unknown_lesson_is_refused(number):
+    with pytest.raises(ValueError, match="with a lesson from 1 to 12; got"):
+        check(number, 1.0)
+
+
+@pytest.mark.parametrize("number", ["2.99", "2", 2, 2.05, "2."])
+def test_an_unknown_exercise_is_refused_with_those_of_its_lesson(number):
+    with pytest.raises(ValueError, match=r"an exercise of lesson 2, 2\.1, 2\.2, 2\.3; got .* try check\(\"2\.1"):
         check(number, 1.0)
 
 

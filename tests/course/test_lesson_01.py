@@ -25,7 +25,8 @@ def test_the_alarm_by_counting_a_million_people():
         (0.979, "prior is missing"),
         (0.02465, "This is the evidence"),
         (0.8073, "health after an alarm"),
-        (19.27, "too large"),
+        (19.27, "per cent"),
+        (0.95 * 0.005 / (0.95 * 0.005 + 0.02), "how many are healthy"),
     ],
 )
 def test_a_wrong_alarm(answer, sentence):
@@ -49,6 +50,8 @@ def test_the_posterior_by_quadrature():
         (lambda x, s: (x / (1 + s**2), s**2 / (1 + s**2)), "variance"),
         (lambda x, s: (x / (1 + s), (s / (1 + s)) ** 0.5), "standard deviation"),
         (lambda x, s: (x, s), "prior is missing"),
+        (lambda s, x: (x / (1 + s**2), (s**2 / (1 + s**2)) ** 0.5), "exchanged"),
+        (lambda x, s: (x / (1 + s**2), 1 + s**-2), "is the precision"),
         (lambda x, s: (-x / (1 + s**2), -((s**2 / (1 + s**2)) ** 0.5)), "sign"),
         (lambda x, s: x / (1 + s**2), "expected numbers of shape (2,)"),
     ],

@@ -18,6 +18,8 @@ def test_the_evidence_by_quadrature():
     ("answer", "sentence"),
     [
         (stats.norm.logpdf(1.5, 0, 0.5), "prior's spread is missing"),
+        (stats.norm.logpdf(1.5, 0, 1.25**0.5), "factor in front of z is missing"),
+        (stats.norm.logpdf(1.5, 0, 2), "noise is missing"),
         (stats.norm.logpdf(1.5, 0, 2.5), "Standard deviations do not add up"),
         (stats.norm.logpdf(1.5, 0, 4.25), "variance of x was used"),
         (stats.norm.logpdf(1.5, 0, 2.25**0.5), "square of the factor"),

@@ -29,6 +29,8 @@ def test_mode_and_width_by_scipy():
     ("answer", "sentence"),
     [
         ([14 / 4, 14**0.5 / 4], "mean and standard deviation"),
+        ([14 / 4, 13**0.5 / 4], "its mode is asked"),
+        ([13 / 3, 13**0.5 / 3], "rate of the prior"),
         ([13 / 4, 14**0.5 / 4], "that of the curvature"),
         ([4, 12**0.5 / 3], "maximum likelihood"),
         ([13 / 4, 13 / 16], "variance"),

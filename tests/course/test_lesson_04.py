@@ -43,6 +43,7 @@ def by_precision(z2, mean, cov):
         (lambda *a: (a[1][0], by_precision(*a)[1]), "follow z2"),
         (lambda z, m, C: (m[0] + C[0, 1] * (z - m[1]), by_precision(z, m, C)[1]), "lacks a division"),
         (lambda z, m, C: (m[0] + C[0, 1] / C[0, 0] * (z - m[1]), by_precision(z, m, C)[1]), "z2 on z1"),
+        (lambda z, m, C: (m[0] - C[0, 1] / C[1, 1] * (z - m[1]), by_precision(z, m, C)[1]), "rise together"),
         (lambda z, m, C: (m[0] + C[0, 1] / C[1, 1] * z, by_precision(z, m, C)[1]), "its own mean"),
     ],
 )
@@ -87,3 +88,28 @@ def test_a_chain_without_acceptance_wanders_off():
     for seed in range(5):
         pyro.set_rng_seed(seed)
         assert not check("4.3", (0.5 * torch.randn(10, 1000).cumsum(1)).exp())
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("correction", [0, 0.5, 2])
+@pytest.mark.parametrize("num_steps", [100, 200])
+def test_a_short_chain_passes_neither_right_nor_wrong(correction, num_steps, seed):
+    pyro.set_rng_seed(seed)
+    assert not check("4.3", walk(correction, num_steps=100 + num_steps, chains=5))
+
+
+def test_half_a_correction_is_seen():
+    pyro.set_rng_seed(0)
+    assert "by more than chance" in check("4.3", walk(0.5)).message
+
+
+def test_a_few_independent_draws_are_told_how_many_it_takes():
+    pyro.set_rng_seed(0)
+    message = check("4.3", torch.distributions.Gamma(3.0, 1.0).sample((99,))).message
+    assert "take more. From 2,000 on" in message
+
+
+def test_warm_up_that_was_kept_is_named():
+    pyro.set_rng_seed(0)
+    begin = 1000 * 0.97 ** torch.arange(200.0).expand(10, 200)
+    assert "warm-up" in check("4.3", torch.cat([begin, walk(1)], 1)).message

@@ -57,6 +57,7 @@ def explicit(z, r, gradient, step):
         (kicks(-0.5, -0.5), "wrong sign"),
         (explicit, "old place"),
         (lambda z, r, g, step: (z + step * r, r + step * g(z)), "Euler"),
+        (lambda *a: (kicks(0.5, 0.5)(*a)[0], -kicks(0.5, 0.5)(*a)[1]), "r is turned round"),
         (lambda *a: kicks(0.5, 0.5)(*a)[::-1], "position comes first"),
         (lambda *a: kicks(0.5, 0.5)(*a)[0], "expected numbers of shape (2, 2)"),
     ],
@@ -101,6 +102,28 @@ def not_centred():
     pyro.factor("no_data", torch.zeros(()))
 
 
+def centred():
+    v = pyro.sample("v", dist.Normal(torch.tensor(0.0), 3.0))
+    pyro.sample("x", dist.Normal(torch.zeros(9), (v / 2).exp().unsqueeze(-1)).to_event(1))
+    pyro.factor("no_data", torch.zeros(()))
+
+
+def test_of_the_funnel_itself_more_draws_are_not_asked_for():
+    pyro.set_rng_seed(0)
+    draws = pv.mcmc(centred, (), plate=None, compile=False)
+    message = check("5.3", draws.samples["v"].squeeze(2)).message
+    assert "more draws do not help" in message
+    assert "take more" not in message
+    assert 'draws.samples["v"], draws.samples["x"]' in check("5.3", draws).message
+
+
+def test_few_draws_are_too_few_whatever_the_program():
+    pyro.set_rng_seed(0)
+    assert check("5.3", 3 * torch.randn(100)).message.endswith(
+        "take more. From 200 on, a right sampler can be told from a wrong one."
+    )
+
+
 def test_the_funnel_by_its_own_sampler():
     assert check("5.3", 3 * torch.randn(4, 2000))
 
@@ -109,7 +132,16 @@ def test_the_funnel_without_centre():
     draws = pv.mcmc(not_centred, (), plate=None, num_samples=150, warmup_steps=100, num_chains=8, compile=False)
     result = check("5.3", draws.deterministic["v"].squeeze(2))
     assert result, result
+    assert 'draws.deterministic["v"]' in check("5.3", draws).message
     assert "standardised" in check("5.3", draws.samples["v_raw"].squeeze(2)).message
+
+
+def test_right_chains_that_are_slow_in_the_spread_pass():
+    """NUTS's draws swing about the mean; their squares are worth a quarter of their number."""
+    pyro.set_rng_seed(0)
+    draws = pv.mcmc(not_centred, (), plate=None, kernel=pv.NUTS(), num_samples=250)
+    result = check("5.3", draws.deterministic["v"].squeeze(2))
+    assert result, result
 
 
 def test_a_funnel_without_its_neck():

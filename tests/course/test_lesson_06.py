@@ -35,6 +35,13 @@ def formula(m1, s1, m2, s2, log=1.0, half=0.5, shift=1.0):
         (lambda *a: formula(*a, log=-1), "wrong sign"),
         (lambda *a: formula(*a, log=0), "missing"),
         (lambda *a: formula(*a, log=2), "twice"),
+        (lambda m1, s1, m2, s2: by_torch(m1, s1**2, m2, s2**2), r"Normal() takes the standard deviation"),
+        (lambda *a: formula(*a, log=0.5), "half as much"),
+        (lambda m1, s1, m2, s2: math.log(s2 / s1) + (s1**2 + m1 - m2) / (2 * s2**2) - 0.5, "has to be squared"),
+        (lambda m1, s1, m2, s2: math.log(s2 / s1) + (s1**2 + abs(m1 - m2)) / (2 * s2**2) - 0.5, "has to be squared"),
+        (lambda m1, s1, m2, s2: math.log(s2 / s1) + (s1 + (m1 - m2) ** 2) / (2 * s2**2) - 0.5, "spread of q"),
+        (lambda m1, s1, m2, s2: math.log(s2 / s1) + (s1**2 + (m1 - m2) ** 2) / (2 * s2) - 0.5, "spread of p"),
+        (lambda m1, s1, m2, s2: math.log(s2 / s1) + (s1**2 + (m1 - m2) ** 2) / s2**2 - 0.5, "one half"),
         (lambda *a: formula(*a, shift=0), "distance of the means"),
         (lambda *a: -by_torch(*a), "sign"),
         (lambda *a: by_torch(*a) / math.log(2), "bits"),
@@ -105,6 +112,13 @@ def swept(mu, m, P, sign=1.0, divide=True, itself=False):
     return mu
 
 
+def backwards(mu, m, P):
+    mu = mu.clone()
+    for i in reversed(range(len(mu))):
+        mu[i] = m[i] - sum(P[i, k] * (mu[k] - m[k]) for k in range(len(mu)) if k != i) / P[i, i]
+    return mu
+
+
 def at_once(mu, m, P):
     return m - ((P - P.diag().diag()) @ (mu - m)) / P.diag()
 
@@ -118,6 +132,9 @@ def at_once(mu, m, P):
         (lambda *a: swept(*a, sign=-1), "wrong sign"),
         (lambda *a: swept(*a, divide=False), "not divided"),
         (lambda *a: swept(*a, itself=True), "pull at itself"),
+        (lambda mu, m, P: swept(swept(mu, m, P), m, P), "two sweeps"),
+        (backwards, "from the last"),
+        (lambda mu, m, P: swept(mu, m, P.inverse()), "covariance matrix was used"),
         (lambda mu, m, P: m, "where the sweeps end"),
         (lambda mu, m, P: mu[0], "It returns a number"),
     ],

@@ -47,6 +47,16 @@ MISTAKES = {
     "no entropy": ("7.1", lambda m, s: expected(log_joint, m, s), "entropy"),
     "entropy's sign": ("7.1", lambda m, s: expected(log_joint, m, s) - entropy(s), "wrong sign"),
     "at the mean": ("7.1", lambda m, s: log_joint(float(m)) + entropy(s), "sigma\\^2"),
+    "likelihood at the mean": (
+        "7.1",
+        lambda m, s: likelihood(float(m)) + expected(stats.norm.logpdf, m, s) + entropy(s),
+        "likelihood is taken",
+    ),
+    "prior at the mean": (
+        "7.1",
+        lambda m, s: expected(likelihood, m, s) + stats.norm.logpdf(float(m)) + entropy(s),
+        "prior is taken",
+    ),
     "no prior": ("7.1", lambda m, s: expected(likelihood, m, s) + entropy(s), "prior is missing"),
     "likelihood alone": ("7.1", lambda m, s: expected(likelihood, m, s), "leaving the prior"),
     "variance": (

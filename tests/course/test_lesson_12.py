@@ -35,6 +35,7 @@ MISTAKES = {
     "its sign": ("12.1", lambda x: normal(x) + 0.5 * math.log(1 + x**2), "wrong sign"),
     "no root": ("12.1", lambda x: normal(x) - math.log(1 + x**2), "square root"),
     "wrong way round": ("12.1", lambda x: stats.norm.logpdf(math.sinh(x)) + math.log(math.cosh(x)), "wrong way round"),
+    "cosh x": ("12.1", lambda x: normal(x) - math.log(math.cosh(x)), "taken at x"),
     "determinant alone": ("12.1", lambda x: -0.5 * math.log(1 + x**2), "alone"),
     "density": ("12.1", lambda x: math.exp(log_density(x)), "natural scale"),
     "upside down": ("12.2", lambda x: -logit(x), "upside down"),

@@ -45,6 +45,10 @@ EXERCISES: tuple[Exercise, ...] = (
             Mistake(
                 lambda: _FOUND * _ILL, "This is the joint probability: it still has to be divided by the evidence."
             ),
+            Mistake(
+                lambda: _FOUND * _ILL / (_FOUND * _ILL + _ALARMED),
+                "The false alarms of the healthy are not yet weighted by how many are healthy.",
+            ),
             Mistake(lambda: _FOUND / (_FOUND + _ALARMED), "The prior is missing: most people are healthy."),
             Mistake(
                 lambda: _FOUND * _ILL + _ALARMED * (1 - _ILL),
@@ -81,6 +85,14 @@ EXERCISES: tuple[Exercise, ...] = (
             Mistake(
                 lambda x, sigma: (_posterior(x, sigma)[0], (1 + sigma**2) ** 0.5),
                 "This spread is that of x before it is seen; seeing x can only make z more certain.",
+            ),
+            Mistake(
+                lambda x, sigma: _posterior(sigma, x),
+                "x and sigma are exchanged: the function is called as posterior(x, sigma).",
+            ),
+            Mistake(
+                lambda x, sigma: (x / (1 + sigma**2), 1 + 1 / sigma**2),
+                "The mean is right; what stands beside it is the precision, where the standard deviation is asked.",
             ),
         ),
         praise="Precisions add up, and the mean is weighted by them: x counts for more the less noise it has.",

@@ -42,6 +42,14 @@ EXERCISES: tuple[Exercise, ...] = (
                 "This is log p(x | z = 0): the prior's spread is missing.",
             ),
             Mistake(
+                lambda: _log_normal(_X, 1 + _SIGMA**2),
+                "The factor in front of z is missing: it spreads x, too.",
+            ),
+            Mistake(
+                lambda: _log_normal(_X, _WEIGHT**2),
+                "The noise is missing: x varies around 2 z as well.",
+            ),
+            Mistake(
                 lambda: _log_normal(_X, _WEIGHT + _SIGMA**2),
                 "A factor in front of z multiplies its variance by the square of the factor.",
             ),

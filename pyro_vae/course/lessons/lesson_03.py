@@ -72,6 +72,17 @@ EXERCISES: tuple[Exercise, ...] = (
                 "The mode is right; the width is that of the posterior, where that of the curvature is asked.",
             ),
             Mistake(
+                lambda: (_gamma()[0] / _gamma()[1], math.sqrt(_gamma()[0] - 1) / _gamma()[1]),
+                "The width is right; the first is the posterior's mean, and its mode is asked.",
+            ),
+            Mistake(
+                lambda: (
+                    (_SHAPE + sum(_COUNTS) - 1) / len(_COUNTS),
+                    math.sqrt(_SHAPE + sum(_COUNTS) - 1) / len(_COUNTS),
+                ),
+                "The rate of the prior is missing: it adds to the number of counts.",
+            ),
+            Mistake(
                 lambda: (sum(_COUNTS) / len(_COUNTS), math.sqrt(sum(_COUNTS)) / len(_COUNTS)),
                 "This is maximum likelihood: the prior is missing.",
             ),

@@ -124,6 +124,14 @@ EXERCISES: tuple[Exercise, ...] = (
                 "The slope is that of z2 on z1: z1 on z2 is asked.",
             ),
             Mistake(
+                lambda z2, mean, cov: (
+                    mean[0] - cov[0, 1] / cov[1, 1] * (z2 - mean[1]),
+                    _conditional(z2, mean, cov)[1],
+                ),
+                "The slope has the wrong sign: with a positive covariance the two rise together. (The formula with the"
+                " precision matrix has a minus, that with the covariance matrix has none.)",
+            ),
+            Mistake(
                 lambda z2, mean, cov: (mean[0] + cov[0, 1] / cov[1, 1] * z2, _conditional(z2, mean, cov)[1]),
                 "What moves z1 is how far z2 is from its own mean.",
             ),
@@ -152,6 +160,7 @@ EXERCISES: tuple[Exercise, ...] = (
                 "Only accepted places were counted: where a proposal is rejected, the old place counts once more.",
             ),
         ),
+        min_ess=2000,
         praise="Nobody told the chain the normalising constant.",
     ),
 )

@@ -97,6 +97,13 @@ EXERCISES: tuple[Exercise, ...] = (
                 "The force has the wrong sign: it pushes uphill of log p, as that is minus the potential energy.",
             ),
             Mistake(
+                lambda z, r, gradient, step: (
+                    _leapfrog(z, r, gradient, step)[0],
+                    -_leapfrog(z, r, gradient, step)[1],
+                ),
+                "z is right; r is turned round. Whoever checks that the step can be reversed turns it, not the step.",
+            ),
+            Mistake(
                 lambda z, r, gradient, step: _leapfrog(z, r, gradient, step)[::-1],
                 "The position comes first, then the momentum.",
             ),
@@ -165,6 +172,9 @@ EXERCISES: tuple[Exercise, ...] = (
                 "The spread is the square of what it should be: N(0, 3) has the standard deviation in it here.",
             ),
         ),
+        min_ess=200,
+        hard="If the program draws x with a scale that v sets, more draws do not help: the sampler sees the funnel, and"
+        " stays out of its neck. Draw sites that do not depend on each other, and make v and x of them.",
         praise="The same posterior, in coordinates in which one step size fits everywhere.",
     ),
 )

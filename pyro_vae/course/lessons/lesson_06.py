@@ -98,6 +98,34 @@ EXERCISES: tuple[Exercise, ...] = (
                 "The logarithm counts twice: it is of standard deviations, or half of that of variances.",
             ),
             Mistake(
+                lambda m1, s1, m2, s2: _kl(m1, s1**2, m2, s2**2),
+                "The variances were used as standard deviations: Normal() takes the standard deviation itself.",
+            ),
+            Mistake(
+                lambda m1, s1, m2, s2: 0.5 * (s2 / s1).log() + (s1**2 + (m1 - m2) ** 2) / (2 * s2**2) - 0.5,
+                "The logarithm counts half as much as it should: it is of standard deviations here.",
+            ),
+            Mistake(
+                lambda m1, s1, m2, s2: (s2 / s1).log() + (s1**2 + (m1 - m2)) / (2 * s2**2) - 0.5,
+                "The distance of the means has to be squared.",
+            ),
+            Mistake(
+                lambda m1, s1, m2, s2: (s2 / s1).log() + (s1**2 + (m1 - m2).abs()) / (2 * s2**2) - 0.5,
+                "The distance of the means is there, and has to be squared.",
+            ),
+            Mistake(
+                lambda m1, s1, m2, s2: (s2 / s1).log() + (s1 + (m1 - m2) ** 2) / (2 * s2**2) - 0.5,
+                "The spread of q has to be squared in the fraction.",
+            ),
+            Mistake(
+                lambda m1, s1, m2, s2: (s2 / s1).log() + (s1**2 + (m1 - m2) ** 2) / (2 * s2) - 0.5,
+                "The spread of p has to be squared in the denominator.",
+            ),
+            Mistake(
+                lambda m1, s1, m2, s2: (s2 / s1).log() + (s1**2 + (m1 - m2) ** 2) / s2**2 - 0.5,
+                "The fraction lacks its factor of one half.",
+            ),
+            Mistake(
                 lambda m1, s1, m2, s2: _kl(m1, s1, m1, s2),
                 "The distance of the means is missing.",
             ),
@@ -144,6 +172,18 @@ EXERCISES: tuple[Exercise, ...] = (
             Mistake(_wrong_sign, "The pull of the others has the wrong sign."),
             Mistake(_undivided, "The pull of the others is not divided by the precision of its own."),
             Mistake(_with_itself, "A mean must not pull at itself: leave k = i out of the sum."),
+            Mistake(
+                lambda mu, m, precision: _sweep(_sweep(mu, m, precision), m, precision),
+                "These are the means after two sweeps; one is asked.",
+            ),
+            Mistake(
+                lambda mu, m, precision: _sweep(mu.flip(0), m.flip(0), precision.flip(0, 1)).flip(0),
+                "This sweep went from the last mean to the first.",
+            ),
+            Mistake(
+                lambda mu, m, precision: _sweep(mu, m, torch.linalg.inv(precision)),
+                "The covariance matrix was used as the precision matrix: what is handed over is the precision already.",
+            ),
             Mistake(
                 lambda mu, m, precision: m,
                 "That is where the sweeps end, and not where the first one ends.",

@@ -69,6 +69,14 @@ EXERCISES: tuple[Exercise, ...] = (
                 "This takes the densities at the mean of q only: an average of squares also counts sigma^2.",
             ),
             Mistake(
+                lambda m, s: _likelihood(m, 0 * s) + _prior(m, s) + _entropy(s),
+                "The likelihood is taken at the mean of q only: its average over q also counts sigma^2.",
+            ),
+            Mistake(
+                lambda m, s: _likelihood(m, s) + _prior(m, 0 * s) + _entropy(s),
+                "The prior is taken at the mean of q only: its average over q also counts sigma^2.",
+            ),
+            Mistake(
                 lambda m, s: _likelihood(m, s) + _entropy(s),
                 "The prior is missing: the joint density is likelihood times prior.",
             ),
@@ -117,7 +125,7 @@ EXERCISES: tuple[Exercise, ...] = (
     Choice(
         "7.3",
         "In one model q1 has an ELBO of -3.1 nats and q2 one of -2.9, at the same x; in another model the best ELBO"
-        " found is -2.5. Which of a to e follow? Hand in a set of letters.",
+        " found is -2.5. Which of a to e follow? Hand in one letter or several.",
         {
             "a": "The sum is fixed, so that an ELBO higher by 0.2 is a KL lower by 0.2.",
             "b": "b does not follow: these are bounds, and the first model's gap is not known.",

@@ -56,6 +56,10 @@ EXERCISES: tuple[Exercise, ...] = (
                 "sigma is a standard deviation; here it was used as a variance.",
             ),
             Mistake(
+                lambda mu, sigma: (0.5 * (mu**2 + sigma.exp() - 1 - sigma)).sum(-1),
+                "sigma is a standard deviation; here it was used as a log variance.",
+            ),
+            Mistake(
                 lambda mu, sigma: (_kl_by_dimension(mu, sigma) - mu**2 / 2).sum(-1),
                 "The distance of the means is missing.",
             ),
@@ -77,7 +81,12 @@ EXERCISES: tuple[Exercise, ...] = (
                 "These look like means of p(x|z): pictures that papers show. A sample of x has the noise in it.",
             ),
             Mistake(
-                lambda: (_INTERCEPT, _SCALE), "These look like samples from one and the same z. Draw z anew for each x."
+                lambda: (math.nan, _SCALE),
+                "Only the noise varies: these look like samples from one and the same z. Draw z anew for each x.",
+            ),
+            Mistake(
+                lambda: (math.nan, _SLOPE),
+                "Only z varies: these look as if one draw of the noise had been added to all. Draw it anew for each x.",
             ),
             Mistake(
                 lambda: (_INTERCEPT, math.hypot(_SLOPE, _SCALE**2)),
@@ -92,12 +101,13 @@ EXERCISES: tuple[Exercise, ...] = (
             ),
             Mistake(lambda: (0.0, 1.0), "These look like draws of z; decode them."),
         ),
+        min_ess=2500,
         praise="The variance is the noise's plus that of the means.",
     ),
     Choice(
         "9.3",
         "Which changes to the six steps are mistakes? a: epsilon drawn once and for all. b: z detached. c: the KL by"
-        " its formula. d: the raw scale as a log variance. e: log q(z|x) left out. Hand in a set of letters.",
+        " its formula. d: the raw scale as a log variance. e: log q(z|x) left out. Hand in one letter or several.",
         {
             "a": "With one frozen draw sigma can grow for ever, as mu makes up for it: z stays and - log q rises.",
             "b": "Behind a detached z the encoder hears nothing of how well z explains x.",

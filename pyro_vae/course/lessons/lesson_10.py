@@ -119,7 +119,7 @@ EXERCISES: tuple[Exercise, ...] = (
         "10.3",
         "A posterior has two far modes of equal mass; q is a perfect Gaussian on one. What notices? a: k-hat of its"
         " weights. b: the exact log p(x) against the ELBO. c: R-hat of chains that started all over the prior. d: more"
-        " draws of q. e: that the ELBO has stopped rising. Hand in a set of letters.",
+        " draws of q. e: that the ELBO has stopped rising. Hand in one letter or several.",
         {
             "a": "k-hat does not: on the mode that q covers the weights are even, and no draw is anywhere else.",
             "b": "The ELBO is log 2 below the exact evidence.",

@@ -85,7 +85,7 @@ EXERCISES: tuple[Exercise, ...] = (
         "11.3",
         "Before a swap: log p(x) = -20.8, ELBO -21.2. Right? a: now -20.8 and -20.9: a better guide. b: now -20.3 and"
         " -21.3: a better model. c: now -21.0 and -21.05: a better model. d: now KL(q || prior) = 0: the gap may be"
-        " zero. e: now a density of real numbers, -12: better by 8.8 nats. Hand in a set of letters.",
+        " zero. e: now a density of real numbers, -12: better by 8.8 nats. Hand in one letter or several.",
         {
             "a": "The evidence stood still, so that only the guide can have moved.",
             "b": "The evidence judges the model; the guide fell behind it.",

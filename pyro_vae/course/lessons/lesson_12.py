@@ -67,6 +67,10 @@ EXERCISES: tuple[Exercise, ...] = (
                 lambda x: _normal(x.sinh()) + x.cosh().log(),
                 "The map is the wrong way round: which z has made this x?",
             ),
+            Mistake(
+                lambda x: _normal(x.asinh()) - x.cosh().log(),
+                "The derivative of sinh is taken at x, and it belongs at the z that has made this x.",
+            ),
             Mistake(_stretch, "The density of z is missing: this is log |det| alone."),
         ),
         praise="Its tails are far heavier than a Gaussian's.",
