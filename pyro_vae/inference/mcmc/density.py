@@ -103,6 +103,8 @@ class LogDensity:
     def _call(self, name: str, function: Callable[..., Any], u: Tensor) -> Any:
         try:
             return self._run(name, function, u)
+        except NotTraceableError:
+            raise
         except (RuntimeError, ValueError) as error:  # of compiled code a RuntimeError without more
             values = _where_defined(function, u.reshape(-1, *u.shape[-2:]), _WIDTHS[name], error)
         shaped = [value.reshape(u.shape[: value.dim() - 3 + u.dim()]) for value in values]
