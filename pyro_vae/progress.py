@@ -1,4 +1,4 @@
-"""The one progress bar: on standard error, in terminals and notebooks; in a file or a pipe its end alone."""
+"""The one progress bar: on standard error, in terminals and notebooks, and now and then in a file."""
 
 from __future__ import annotations
 

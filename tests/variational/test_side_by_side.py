@@ -229,6 +229,25 @@ def test_modules_that_name_no_parameter_learn_without_a_graph(x):
     assert history.train_elbo[-1] > history.train_elbo[0]
 
 
+def test_parameters_that_the_loss_does_not_reach_stay_as_they_are(x):
+    """There is nothing to differentiate then, with or without a graph, and no error."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", pyro.distributions.Normal(x.new_zeros(len(x)), 1.0))
+            pyro.sample("x", pyro.distributions.Normal(z[:, None], 1.0).expand([len(x), 6]).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", pyro.distributions.Normal(x.mean(-1), 1.0))
+
+    unused = nn.Linear(1, 1)
+    unused.forward = model
+    before = unused.weight.detach().clone()
+    fit(unused, guide, x, epochs=2, validation=None, compile=False, progress=False)
+    assert torch.equal(before, unused.weight)
+
+
 def rows_of(x, seeds, **makers):
     parts = {
         "priors": {"normal": lambda guide: pv.priors.StandardNormal(2)},

@@ -137,21 +137,12 @@ export class Plane {
 
   // The line that holds a share of a Gaussian's mass.
   ellipse([, m1, m2, t11, t21, t22], share, { stroke, width = 2, dash = [] }) {
-    const { context } = this;
     const radius = Math.sqrt(-2 * Math.log(1 - share));
-    context.save();
-    context.beginPath();
-    for (let k = 0; k <= 90; k++) {
+    const places = Array.from({ length: 91 }, (_, k) => {
       const [a, b] = [radius * Math.cos((k * Math.PI) / 45), radius * Math.sin((k * Math.PI) / 45)];
-      const [x, y] = this.toScreen([m1 + t11 * a, m2 + t21 * a + t22 * b]);
-      if (k) context.lineTo(x, y);
-      else context.moveTo(x, y);
-    }
-    context.strokeStyle = stroke;
-    context.lineWidth = width;
-    context.setLineDash(dash);
-    context.stroke();
-    context.restore();
+      return [m1 + t11 * a, m2 + t21 * a + t22 * b];
+    });
+    this.path(places, { stroke, width, dash });
   }
 
   path(places, { stroke, width = 1.5, alpha = 1, dash = [] }) {

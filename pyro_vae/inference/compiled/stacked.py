@@ -86,20 +86,19 @@ class StackedSteps:
             NotTraceableError: as above.
         """
         weight = self._weight.tensor(weight_of(self.programs[0][2]), batches)
-        leaves = [weight, *batches]
-        if batches[0].shape not in self._graphs:
-            graph = self._graph(leaves)
-            check = True
-        else:
-            graph, _ = self._graphs[batches[0].shape]
+        leaves, layout = [weight, *batches], batches[0].shape
+        graph, code = self._graphs.get(layout, (None, None))
+        if graph is None:
+            graph, check = self._graph(leaves), True
         self._adam.schedule(batches[0].device, scale, None)
         if check:
             self._check(graph, leaves)
         inputs = self._composition.inputs(graph, leaves)
-        if batches[0].shape not in self._graphs:
-            self._graphs[batches[0].shape] = graph, self._code(graph, inputs)
+        if code is None:
+            code = self._code(graph, inputs)
+            self._graphs[layout] = graph, code
         with torch.no_grad():
-            loss, norm = self._graphs[batches[0].shape][1](inputs)
+            loss, norm = code(inputs)
         for _, _, elbo in self.programs:
             advance(elbo)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
@@ -130,8 +129,7 @@ class StackedSteps:
             raise NotTraceableError("the runs read different numbers or flags from Python")
         self._watches += watches
         graph = trace(calls[0].traceable, calls[0].leaves, recordings[0], gradient=True)
-        aten_draws = [node for node in graph.module.graph.nodes if draws_noise(node)]  # type: ignore[attr-defined]
-        if aten_draws or graph.written:
+        if any(map(draws_noise, graph.module.graph.nodes)) or graph.written:  # type: ignore[attr-defined]
             raise NotTraceableError("it draws noise that depends on values, or writes to tensors from outside")
         tensors, dims = self._stack(graph, recordings)
         noise = [self._draw(draw) for draw in graph.draws]

@@ -151,8 +151,9 @@ class PyroStepper(Stepper):
         if all(p.grad is None for p in self.parameters) and math.isfinite(value):
             # Pyro differentiates only where a program names a parameter; modules need not be named here
             loss = self.loss.differentiable_loss(self.model, self.guide, *batch)
-            value = float(loss.detach())
-            loss.backward()
+            if isinstance(loss, Tensor) and loss.requires_grad:
+                value = float(loss.detach())
+                loss.backward()
         for p in self.parameters:
             if p.grad is not None:
                 p.grad /= total
