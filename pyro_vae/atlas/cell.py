@@ -21,7 +21,14 @@ from pyro_vae.atlas.problem import Problem
 from pyro_vae.atlas.routes import Route, cost, counting
 from pyro_vae.atlas.truth import NUM_DRAWS
 from pyro_vae.atlas.values import number
-from pyro_vae.evaluation.posterior.verdict import DO_NOT_TRUST, TRUST, UNDECIDED, verdict
+from pyro_vae.evaluation.posterior.verdict import (
+    DO_NOT_TRUST,
+    MAX_MEAN_SHIFT,
+    MAX_STD_RATIO,
+    TRUST,
+    UNDECIDED,
+    verdict,
+)
 from pyro_vae.evaluation.sites import joined_moments
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import Answer, answer
@@ -200,11 +207,24 @@ def _trusted(problem: Problem, posterior: Any, seen: Answer, reference: Any, fou
 
 
 def _of_chains(draws: Draws) -> str:
-    """Chains are trusted where they have converged, and not where they disagree; too few draws decide nothing."""
-    if bool(draws.converged()):
+    """Chains are trusted where they know their moments to within the limits, and not where they disagree.
+
+    Three standard errors of each mean lie within 0.25 posterior standard deviations, and three of each standard
+    deviation within a factor 1.25: the limits by which every other posterior is judged, and not the fixed number of
+    draws that :meth:`~pyro_vae.Draws.converged` asks. Between the two nothing is decided.
+    """
+    if all(_known(draws, name) for name in draws.mcse):
         return TRUST
     worst = max(float(value.nan_to_num(1.0).max()) for value in draws.rhat.values())
     return DO_NOT_TRUST if worst > _DISAGREE else UNDECIDED
+
+
+def _known(draws: Draws, name: str) -> bool:
+    """Whether the standard errors of a site's moments are a third of the limits; a number that never moves is known."""
+    std = draws.std()[name]
+    moves = std > 0
+    mean_error, std_error = (error[name][moves] / std[moves] for error in (draws.mcse, draws.mcse_std))
+    return bool(((3 * mean_error <= MAX_MEAN_SHIFT) & (3 * std_error <= math.log(MAX_STD_RATIO))).all())
 
 
 def _said(posterior: Any) -> str:

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from pyro_vae.atlas.truth import Truth
-from pyro_vae.evaluation.posterior.verdict import DO_NOT_TRUST, REWEIGHT, TRUST, UNDECIDED
+from pyro_vae.evaluation.posterior.verdict import (
+    DO_NOT_TRUST,
+    MAX_MEAN_SHIFT,
+    MAX_STD_RATIO,
+    REWEIGHT,
+    TRUST,
+    UNDECIDED,
+)
 from pyro_vae.inference.target.target import Target
 
 __all__ = [
@@ -63,8 +70,8 @@ def errors(
     low: dict[str, Tensor] | None = None,
     high: dict[str, Tensor] | None = None,
     noise: float = 0.0,
-    max_mean_shift: float = 0.25,
-    max_std_ratio: float = 1.25,
+    max_mean_shift: float = MAX_MEAN_SHIFT,
+    max_std_ratio: float = MAX_STD_RATIO,
 ) -> Errors:
     """Compare a posterior's moments and quantiles with the truth's, by site.
 
@@ -100,7 +107,7 @@ def errors(
     return Errors(by_site, _largest(shifts), _furthest(ratios), _largest(tails), wrong)
 
 
-def limit(found: Errors, *, max_mean_shift: float = 0.25, max_std_ratio: float = 1.25) -> float:
+def limit(found: Errors, *, max_mean_shift: float = MAX_MEAN_SHIFT, max_std_ratio: float = MAX_STD_RATIO) -> float:
     """The larger of the errors of means and of standard deviations, in units of the limits: above 1 it is too large.
 
     Example:

@@ -152,8 +152,9 @@ def test_chains_are_trusted_where_they_agree_and_undecided_where_they_are_short(
     torch.manual_seed(0)
     good = torch.randn(4, 500, 1, dtype=torch.float64)
     for draws, expected in (
-        (good, "trust"),
-        (good[:, :30], "undecided"),
+        (good[:, :60], "trust"),  # 240 effective draws: means to 3 x 0.065
+        (good[:, :20], "undecided"),  # 80 of them: 3 x 0.11
+        (torch.cat([good, torch.ones(4, 500, 1)], -1)[:, :60], "trust"),  # a number that never moves
         (good + torch.arange(4.0)[:, None, None], "do not trust"),
     ):
         assert cells._of_chains(pv.Draws({"mean": draws}, acceptance=torch.ones(4, 1))) == expected

@@ -10,9 +10,9 @@ import torch
 from scipy import integrate, special, stats
 
 import pyro_vae as pv
-from pyro_vae.atlas.archive import Stored
+from pyro_vae.atlas.archive import Stored, read
 from pyro_vae.atlas.chains import LongChains
-from pyro_vae.atlas.programs import NAMES, UNFINISHED, banana, donut, heavy_tails, local_level, many_modes, two_modes
+from pyro_vae.atlas.programs import NAMES, banana, donut, heavy_tails, local_level, many_modes, two_modes
 from pyro_vae.atlas.truth import NUM_DRAWS
 from pyro_vae.atlas.values import number
 from tests.truth import STANDARD_ERRORS
@@ -265,7 +265,7 @@ def test_the_density_is_scipys(name):
         assert value == pytest.approx(FORMULAE[name](z, *args), rel=tolerance, abs=tolerance)
 
 
-@pytest.mark.parametrize("name", [*NAMES, *UNFINISHED])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_program_is_one_posterior_in_double_precision_with_gradients_at_prior_draws(name):
     problem = pv.atlas.load(name)
     target = problem.target
@@ -309,13 +309,13 @@ def test_a_truth_has_the_shapes_of_the_sites_and_its_parts_agree(name):
 
 def test_every_file_of_the_folder_is_listed_once():
     here = {path.stem for path in Path(pv.atlas.programs.__file__).parent.glob("*.py")} - {"__init__"}
-    assert sorted([*NAMES, *UNFINISHED]) == sorted(here)
+    assert sorted(NAMES) == sorted(here)
     assert pv.atlas.names() == list(NAMES)
 
 
 def test_a_program_without_a_stored_truth_says_how_to_find_it():
-    with pytest.raises(ValueError, match=f"got none; try python -m pyro_vae.atlas.stored {UNFINISHED[0]}"):
-        _ = pv.atlas.load(UNFINISHED[0]).truth
+    with pytest.raises(ValueError, match=r"got none; try python -m pyro_vae.atlas.stored tomorrow"):
+        read("tomorrow")
 
 
 def test_an_unknown_name_is_told_the_nearest():
@@ -487,14 +487,17 @@ def test_ar2_and_seasonal_by_grids_over_their_scales():
     assert float(truth.mean["spread"]) == pytest.approx(weight @ line, rel=0.01)
 
 
-@pytest.mark.parametrize("name", ["robust_regression", "lotka_volterra"])
-def test_chains_agree_with_importance_sampling(name):
+@pytest.mark.parametrize(
+    ("name", "num_draws"),
+    [("robust_regression", 8_000), ("lotka_volterra", 8_000), ("hidden_markov", 20_000), ("factor_analysis", 60_000)],
+)
+def test_chains_agree_with_importance_sampling(name, num_draws):
     """A Student-t fitted to the stored draws, wider than they are, weighted by the density: nothing of the chains."""
     problem = pv.atlas.load(name)
     target, truth = problem.target, problem.truth
     near = target.unconstrain({site: value.to(target.origin) for site, value in truth.draws.items()})[:, 0].numpy()
     q = stats.multivariate_t(near.mean(0), 1.3 * np.cov(near.T), df=5, seed=np.random.default_rng(1))
-    u = torch.from_numpy(q.rvs(8000)).unsqueeze(1)
+    u = torch.from_numpy(q.rvs(num_draws)).unsqueeze(1)
     log = target.log_joint(u).squeeze(1) - torch.from_numpy(q.logpdf(u.squeeze(1).numpy()))
     weight = log.softmax(0)
     assert 1 / float(weight.square().sum()) > 2000
@@ -504,6 +507,8 @@ def test_chains_agree_with_importance_sampling(name):
         error = (weight.square() @ (draws - mean).square()).sqrt()
         both = (error.square() + truth.mean_error[site].reshape(-1).square()).sqrt()
         assert bool(((mean - truth.mean[site].reshape(-1)).abs() < STANDARD_ERRORS * both).all())
+    if truth.log_evidence is None:  # several modes, which a bridge would not join
+        return
     ratio = (log - log.max()).exp()
     error = float(ratio.std() / ratio.mean()) / math.sqrt(len(u))
     evidence = float(log.logsumexp(0)) - math.log(len(u))
@@ -513,7 +518,11 @@ def test_chains_agree_with_importance_sampling(name):
 # -- symmetries ------------------------------------------------------------------------------------------------------
 
 FLIPS = {"neural_network": ["a", "c"], "matrix_factorisation": ["row", "column"]}
-EXCHANGES = {"gaussian_mixture": [("share", -1), ("place", -1)], "latent_class": [("yes", -2)]}
+EXCHANGES = {
+    "gaussian_mixture": [("share", -1), ("place", -1)],
+    "latent_class": [("yes", -2)],
+    "hidden_markov": [("level", -1)],
+}
 
 
 @pytest.mark.parametrize("name", sorted(FLIPS))

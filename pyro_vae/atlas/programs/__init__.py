@@ -34,7 +34,9 @@ NAMES = (
     "changepoint",
     "gaussian_mixture",
     "latent_class",
+    "hidden_markov",
     # factors and networks
+    "factor_analysis",
     "matrix_factorisation",
     "neural_network",
     "vae_digit",
@@ -48,15 +50,9 @@ NAMES = (
     "many_modes",
 )
 
-# Programs whose long chains have not been run to the end yet: loaded by name, but not listed, as they have no truth.
-UNFINISHED = (
-    "hidden_markov",
-    "factor_analysis",
-)
-
 
 def names() -> list[str]:
-    """Return the names of the atlas' posteriors that have a truth, simple ones first.
+    """Return the names of the atlas' posteriors, simple ones first.
 
     Example:
         >>> "funnel" in names()
@@ -75,7 +71,7 @@ def load(name: str) -> Problem:
         >>> load("funnel").telling
         ('v', 'x[0]')
     """
-    return _load(among(name, (*NAMES, *UNFINISHED), "name"))
+    return _load(among(name, NAMES, "name"))
 
 
 @cache

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pyro_vae import atlas
 from pyro_vae.atlas.archive import Stored, write
-from pyro_vae.atlas.programs import NAMES, UNFINISHED
+from pyro_vae.atlas.programs import NAMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
     options = parser.parse_args(arguments)
     refused = 0
-    for name in options.names or (*NAMES, *UNFINISHED):
+    for name in options.names or NAMES:
         problem = atlas.load(name)
         if not isinstance(problem.find_truth, Stored):
             if options.names:

@@ -21,12 +21,15 @@ from pyro_vae.inference.posterior import answer
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
 
-__all__ = ["DO_NOT_TRUST", "REWEIGHT", "TRUST", "UNDECIDED", "Verdict", "verdict"]
+__all__ = ["DO_NOT_TRUST", "MAX_MEAN_SHIFT", "MAX_STD_RATIO", "REWEIGHT", "TRUST", "UNDECIDED", "Verdict", "verdict"]
 
 TRUST = "trust"
 REWEIGHT = "trust after re-weighting"
 DO_NOT_TRUST = "do not trust"
 UNDECIDED = "undecided"
+
+MAX_MEAN_SHIFT = 0.25  # posterior standard deviations by which a mean may be off
+MAX_STD_RATIO = 1.25  # and the factor by which a standard deviation may
 
 _MAX_K = 0.7  # Vehtari et al. 2024: beyond it importance sampling with any feasible K is unreliable
 _NUMBERS = 4_000_000  # drawn of a reference for its moments
@@ -98,8 +101,8 @@ def verdict(
     *,
     reference: Any = None,
     num_samples: int = 4000,
-    max_mean_shift: float = 0.25,
-    max_std_ratio: float = 1.25,
+    max_mean_shift: float = MAX_MEAN_SHIFT,
+    max_std_ratio: float = MAX_STD_RATIO,
     tolerance: float = 0.1,
     plate: str | None = "data",
 ) -> Verdict:
