@@ -1,6 +1,7 @@
 """DRAW against the plain VAE with as many latents, by glimpses, with and without attention.
 
-Run as ``python -m tests.benchmarks.bench_draw [--data DIR] [--seeds 3] [--only mnist]``. ``DIR``, or the environment
+Run as ``python -m tests.benchmarks.bench_draw [--data DIR] [--seeds 3] [--glimpses 1 2 4 8] [--kept FOLDER]``.
+``DIR``, or the environment
 variable ``PYRO_VAE_DATA``, holds ``mnist/`` with MNIST's files; without it digits alone are measured. MNIST's pixels
 are binary, with the intensity as probability: of images to validate and to test drawn once, from a seed that is always
 the same, of images to train on anew in every epoch, or all systems overfit 7,200 images. Digits are cut at half the
@@ -10,6 +11,7 @@ test images by the same estimators: the ELBO with 20 draws and IWAE with K = 100
 
 import argparse
 import copy
+import json
 import os
 import statistics
 import time
@@ -111,52 +113,82 @@ class Fading(torch.optim.Adam):
         return super().step(closure)
 
 
-ON_MNIST = {
-    "VAE 784-400-80": ("vae", {"epochs": 100, "batch_size": 100, "lr": 1e-3}),
-    "DRAW, attention 5, 5": ((5, 5), {"epochs": 16, "batch_size": 50, "lr": 2e-3, "hidden": 128}),
-    "DRAW, no attention": (None, {"epochs": 20, "batch_size": 50, "lr": 2e-3, "hidden": 64}),
-}
+VAE_ON_MNIST = {"VAE 784-400-80": {"epochs": 450, "batch_size": 100, "lr": 1e-3}}
+DRAW_ON_MNIST = {"batch_size": 100, "lr": 2e-3, "hidden": 128}
+EPOCHS = {1: 50, 2: 50, 4: 50, 8: 80}  # of so many glimpses; 8 take about as much CPU time as the VAE
 
 
-def on_mnist(folder, seeds, num_test, only):
+def runs_on_mnist(glimpses, epochs):
+    """Every system on MNIST by name: whether it attends, its glimpses, and how it is trained."""
+    runs = {name: (None, None, how) for name, how in VAE_ON_MNIST.items()}
+    for kind, attention in (("no attention", None), ("attention 5, 5", (5, 5))):
+        for T in glimpses:
+            how = DRAW_ON_MNIST | {"epochs": epochs or EPOCHS[T]}
+            runs[f"DRAW, {kind}, {T} x {80 // T}"] = (T, attention, how)
+    return runs
+
+
+def on_mnist(folder, seeds, num_test, only, glimpses, epochs, kept):
     """The images to train on are drawn anew every epoch; those to validate and to test once and for all."""
-    head("MNIST, 8,000 to train, 80 latents in all (DRAW: 8 glimpses of 10)")
+    head("MNIST, 7,200 to train, 800 to validate, 80 latents in all (DRAW: glimpses x latents of each)")
     noise = torch.Generator().manual_seed(0)
     grey = {split: pv.datasets.mnist(folder, split) for split in ("train", "test")}
     binary = {split: torch.bernoulli(images, generator=noise) for split, images in grey.items()}
     cut = len(grey["train"]) // 10
-    train, held_out, test = grey["train"][cut:], binary["train"][:cut], binary["test"][:num_test]
+    data = grey["train"][cut:], binary["train"][:cut], binary["test"][:num_test]
     found = {}
-    for name, (kind, how) in ON_MNIST.items():
+    for name, run in runs_on_mnist(glimpses, epochs).items():
         if any(word in name for word in only):
-            found[name] = statistics.median(_of_mnist(name, kind, how, s, train, held_out, test) for s in seeds)
-    for name, iwae in list(found.items())[1:]:
-        print(f"{name}, less the VAE: {iwae - next(iter(found.values())):.2f} nats (to reach: 3)")
+            rows = [_kept(kept, f"{name}, {run[2]['epochs']} epochs, seed {s}", name, run, s, data) for s in seeds]
+            found[name] = statistics.median(row["iwae"] for row in rows)
+    vae_iwae = found.pop(next(iter(VAE_ON_MNIST)), None)
+    for name, iwae in found.items() if vae_iwae is not None else ():
+        print(f"{name}, less the VAE: {iwae - vae_iwae:.2f} nats (to reach: 3)")
 
 
-def _of_mnist(name, kind, how, seed, train, held_out, test):
-    """Train one system with one seed; print its bounds on validation and on test images; return IWAE on test."""
+def _kept(folder, title, name, run, seed, data):
+    """The figures of one run, printed; from its file in the folder where it ran before."""
+    file = None if folder is None else Path(folder) / f"{title.replace(', ', '_').replace(' ', '-')}.json"
+    if file is not None and file.exists():
+        row = json.loads(file.read_text())
+    else:
+        row = _of_mnist(*run, seed, *data)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(row))
+    told = f"seed {seed}, best epoch {row['best']}, ELBO trained {row['trained']:.1f}, validated "
+    told += f"{row['validated']:.1f}, validation IWAE {row['validation_iwae']:.2f}"
+    numbers = f"{row['numbers']:9,d} {row['seconds']:7.0f} {run[2]['epochs']:6d} {row['elbo']:8.2f} {row['iwae']:8.2f}"
+    print(f"{name:34s} {numbers}   {told}", flush=True)
+    return row
+
+
+def _of_mnist(num_glimpses, attention, how, seed, train, held_out, test):
+    """Train one system with one seed; return its bounds on validation and on test images."""
     pyro.set_rng_seed(seed)
     pyro.clear_param_store()
-    if kind == "vae":
+    if num_glimpses is None:
         model, guide = vae(784, 80, 400)
     else:
-        system = pv.systems.DRAW(28, num_glimpses=8, latent_dim=10, hidden=how["hidden"], attention=kind)
-        system.start_from(train)
+        sizes = {"num_glimpses": num_glimpses, "latent_dim": 80 // num_glimpses, "hidden": how["hidden"]}
+        system = pv.systems.DRAW(28, attention=attention, **sizes).start_from(train)
         model, guide = system.model, system.guide
     start, num_steps = time.process_time(), how["epochs"] * -(-len(train) // how["batch_size"])
     settings = {"epochs": how["epochs"], "patience": 10**6, "validation": held_out, "batch_size": how["batch_size"]}
     settings |= {"dynamic_binarisation": True, "clip_norm": 20.0, "compile": False, "progress": False}
     history = pv.fit(model, guide, train, optimiser=lambda p: Fading(p, how["lr"], num_steps), **settings)
-    took = time.process_time() - start
+    took, best = time.process_time() - start, history.best_epoch
     elbo, iwae = (_bound(model, guide, test, method, K) for method, K in (("elbo", 20), ("importance", 100)))
-    validated = _bound(model, guide, held_out[:400], "importance", 100)
-    number = sum(p.numel() for part in (model, guide) for p in part.parameters())
-    best = history.best_epoch
-    told = f"seed {seed}, best epoch {best}, ELBO trained {history.train_elbo[best]:.1f}, validated "
-    told += f"{history.validation_elbo[best]:.1f}, validation IWAE {validated:.2f}"
-    print(f"{name:34s} {number:9,d} {took:7.0f} {how['epochs']:6d} {elbo:8.2f} {iwae:8.2f}   {told}", flush=True)
-    return iwae
+    return {
+        "numbers": sum(p.numel() for part in (model, guide) for p in part.parameters()),
+        "seconds": took,
+        "best": best,
+        "trained": float(history.train_elbo[best]),
+        "validated": float(history.validation_elbo[best]),
+        "validation_iwae": _bound(model, guide, held_out[:400], "importance", 100),
+        "elbo": elbo,
+        "iwae": iwae,
+    }
 
 
 def _bound(model, guide, x, method, num_samples):
@@ -169,6 +201,9 @@ def main():
     options.add_argument("--seeds", type=int, default=3)
     options.add_argument("--first-seed", type=int, default=0)
     options.add_argument("--systems", nargs="+", default=["VAE", "DRAW"], help="on MNIST: words of the names")
+    options.add_argument("--glimpses", nargs="+", type=int, choices=EPOCHS, default=[8], help="of DRAW on MNIST")
+    options.add_argument("--epochs", type=int, help="of DRAW on MNIST, in place of its own")
+    options.add_argument("--kept", help="folder where runs on MNIST are kept: one that has ended is not run again")
     options.add_argument("--digits-minutes", type=float, default=0.5)
     options.add_argument("--num-test", type=int, default=500)
     options.add_argument("--only", choices=["digits", "mnist"])
@@ -179,7 +214,8 @@ def main():
         print("no MNIST: --data DIR or PYRO_VAE_DATA names a folder that holds mnist/")
     elif chosen.only != "digits":
         seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
-        on_mnist(Path(chosen.data) / "mnist", seeds, chosen.num_test, chosen.systems)
+        how = chosen.glimpses, chosen.epochs, chosen.kept
+        on_mnist(Path(chosen.data) / "mnist", seeds, chosen.num_test, chosen.systems, *how)
 
 
 if __name__ == "__main__":
