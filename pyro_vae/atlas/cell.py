@@ -185,9 +185,10 @@ def _trusted(problem: Problem, posterior: Any, seen: Answer, reference: Any, fou
     """The verdict on a posterior, and whether it is right: of chains by the numbers that a user would take."""
     target, truth, wrong = problem.target, problem.truth, found_off.wrong
     if isinstance(posterior, Draws):
-        decision, wrong = _of_chains(posterior), limit(found_off) > 1
-        said = {"decision": decision, "reason": posterior.verdict}
-        return said | {"judged": judged(decision, wrong=wrong, reweighted_wrong=wrong)}
+        (decision, reason), wrong = _of_chains(posterior), limit(found_off) > 1
+        return {"decision": decision, "reason": reason} | {
+            "judged": judged(decision, wrong=wrong, reweighted_wrong=wrong)
+        }
     if seen.log_q is None:
         return {"reason": "a point mass has no spread, and so nothing to trust"}
     found = verdict(target, None, posterior, reference=reference, num_samples=_DRAWS)
@@ -206,25 +207,33 @@ def _trusted(problem: Problem, posterior: Any, seen: Answer, reference: Any, fou
     }
 
 
-def _of_chains(draws: Draws) -> str:
-    """Chains are trusted where they know their moments to within the limits, and not where they disagree.
+def _of_chains(draws: Draws) -> tuple[str, str]:
+    """The verdict on chains and its reason: trusted where they know their moments to within the limits.
 
     Three standard errors of each mean lie within 0.25 posterior standard deviations, and three of each standard
     deviation within a factor 1.25: the limits by which every other posterior is judged, and not the fixed number of
-    draws that :meth:`~pyro_vae.Draws.converged` asks. Between the two nothing is decided.
+    draws that :meth:`~pyro_vae.Draws.converged` asks. Chains that disagree are not trusted, and of those that are
+    merely short nothing is decided.
     """
-    if all(_known(draws, name) for name in draws.mcse):
-        return TRUST
+    shift, ratio = _uncertainty(draws)
+    if shift <= MAX_MEAN_SHIFT and ratio <= MAX_STD_RATIO:
+        return TRUST, f"means are known to {shift:.2f} sd, sds to a factor {ratio:.2f}: three standard errors"
     worst = max(float(value.nan_to_num(1.0).max()) for value in draws.rhat.values())
-    return DO_NOT_TRUST if worst > _DISAGREE else UNDECIDED
+    return (DO_NOT_TRUST if worst > _DISAGREE else UNDECIDED), draws.verdict
 
 
-def _known(draws: Draws, name: str) -> bool:
-    """Whether the standard errors of a site's moments are a third of the limits; a number that never moves is known."""
-    std = draws.std()[name]
-    moves = std > 0
-    mean_error, std_error = (error[name][moves] / std[moves] for error in (draws.mcse, draws.mcse_std))
-    return bool(((3 * mean_error <= MAX_MEAN_SHIFT) & (3 * std_error <= math.log(MAX_STD_RATIO))).all())
+def _uncertainty(draws: Draws) -> tuple[float, float]:
+    """Three standard errors of the mean, in standard deviations, and the factor of those of the standard deviation.
+
+    Both are the largest over all numbers that move, and NaN if there is one of which they are not known.
+    """
+    std = torch.cat([value.flatten() for value in draws.std().values()])
+    moves = std != 0
+    mean_error, std_error = (
+        (torch.cat([value.flatten() for value in errors.values()])[moves] / std[moves]).max()
+        for errors in (draws.mcse, draws.mcse_std)
+    )
+    return 3 * float(mean_error), float((3 * std_error).exp())
 
 
 def _said(posterior: Any) -> str:

@@ -157,7 +157,12 @@ def test_chains_are_trusted_where_they_agree_and_undecided_where_they_are_short(
         (torch.cat([good, torch.ones(4, 500, 1)], -1)[:, :60], "trust"),  # a number that never moves
         (good + torch.arange(4.0)[:, None, None], "do not trust"),
     ):
-        assert cells._of_chains(pv.Draws({"mean": draws}, acceptance=torch.ones(4, 1))) == expected
+        decision, reason = cells._of_chains(pv.Draws({"mean": draws}, acceptance=torch.ones(4, 1)))
+        assert decision == expected
+        assert ("three standard errors" in reason) == (expected == "trust")
+    unknown = good.clone()
+    unknown[0, 0] = torch.nan
+    assert cells._of_chains(pv.Draws({"mean": unknown}, acceptance=torch.ones(4, 1)))[0] != "trust"
 
 
 def test_tables_of_figures_and_of_verdicts(folder):

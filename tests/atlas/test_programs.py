@@ -489,7 +489,7 @@ def test_ar2_and_seasonal_by_grids_over_their_scales():
 
 @pytest.mark.parametrize(
     ("name", "num_draws"),
-    [("robust_regression", 8_000), ("lotka_volterra", 8_000), ("hidden_markov", 20_000), ("factor_analysis", 60_000)],
+    [("robust_regression", 8_000), ("lotka_volterra", 8_000), ("hidden_markov", 60_000), ("factor_analysis", 60_000)],
 )
 def test_chains_agree_with_importance_sampling(name, num_draws):
     """A Student-t fitted to the stored draws, wider than they are, weighted by the density: nothing of the chains."""

@@ -63,7 +63,8 @@ def problem() -> Problem:
             "A triangle of zeros and a positive diagonal take rotations and signs away, so loadings mean something, as "
             "long as the second column does load on the second factor: where its loading is near zero, a second mode "
             "with the signs turned begins. What rotation is left correlates the loadings. Gaussians should be fair "
-            "about most and too sure about the second factor, mean field most of all."
+            "about most and too sure about the second factor, mean field most of all. Chains that start in the second "
+            "mode stay there, although it has next to none of the mass."
         ),
         telling=("top[1]", "below[5]"),
         source="Simulated from the model with a fixed seed; Lopes & West 2004, Bayesian model assessment in factor "
