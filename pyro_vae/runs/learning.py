@@ -31,8 +31,8 @@ from pyro_vae.runs.systems import (
     GeneratorModel,
     learn_conditional,
     learn_generator,
-    prepare_density,
     resolved_system,
+    start_from_data,
 )
 
 __all__ = ["learn", "resolved", "train_guide"]
@@ -108,7 +108,7 @@ def learn(
     first = None
     if recipe.system:
         _to_data(model, guide)
-        prepare_density(model, x[:])
+        start_from_data(model, guide, x[:])
     elif not recipe.model:
         _to_data(model, guide)
         data: Any = (x,)  # rows on disk read like a tensor

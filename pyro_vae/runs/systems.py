@@ -35,6 +35,7 @@ from pyro_vae.systems.adversaries.gmmn import GMMN
 from pyro_vae.systems.adversaries.infogan import InfoGAN
 from pyro_vae.systems.adversaries.stackgan import StackGAN
 from pyro_vae.systems.densities.density import DensityProgram
+from pyro_vae.systems.drawing.draw import DrawGuide
 from pyro_vae.systems.observation import observation_model
 
 __all__ = [
@@ -43,8 +44,8 @@ __all__ = [
     "build_system",
     "learn_conditional",
     "learn_generator",
-    "prepare_density",
     "resolved_system",
+    "start_from_data",
 ]
 
 _LATENT_DIM = {"DRAW": 2}  # of one glimpse; 10 of a generator
@@ -191,10 +192,12 @@ def build_system(recipe: Recipe, schema: Schema) -> tuple[Any, Any]:
     return GeneratorModel(game), build_guide(recipe, schema)
 
 
-def prepare_density(model: Any, x: Tensor) -> None:
-    """Let a density take location and scale of its training data."""
+def start_from_data(model: Any, guide: Any, x: Tensor) -> None:
+    """Let a density take location and scale of its training data, and DRAW its first canvas."""
     if isinstance(model, DensityProgram):
         model.density.standardise(x)
+    if isinstance(guide, DrawGuide):
+        guide.start_from(x)
 
 
 def _play(

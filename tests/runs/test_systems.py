@@ -50,6 +50,15 @@ def test_a_run_says_what_it_is_worth_and_is_taken_up_by_evidence_and_sample(trai
     assert len(drawn[next(iter(drawn))]) == 3
 
 
+def test_drawings_of_a_run_start_from_the_datas_mean(trained):
+    """One epoch of 20 steps moves no logit by more than about 20 times the learning rate."""
+    run = load_run(Run(trained["DRAW"][0]))
+    x = run.prepared.x["train"][:]
+    start, canvas = ((x.sum(0) + 0.5) / (len(x) + 1)).logit(), run.guide.decoder.first_canvas
+    assert start.abs().max() > 5
+    torch.testing.assert_close(canvas.detach(), start, rtol=0, atol=0.1)
+
+
 @pytest.mark.parametrize("name", ["DRAW", "GAN"])
 def test_what_has_latents_is_inferred(trained, name):
     found = json.loads(go("infer", trained[name][0], "--rows", 3, "--json").stdout)

@@ -166,6 +166,21 @@ class DrawGuide(Guide):
         """The model's decoder."""
         return self._decoder[0]
 
+    @torch.no_grad()
+    def start_from(self, x: Tensor) -> None:
+        """Let the first canvas be that of the data's mean, see :meth:`DRAW.start_from`."""
+        rows = finite(tensor(_flat_images(x, self.image_shape), min_dim=2), "x")
+        if isinstance(self.link, nn.Identity):
+            self.decoder.first_canvas.copy_(rows.mean(0))
+            return
+        if not (isinstance(self.link, nn.Sigmoid) or self.link in (torch.sigmoid, torch.special.expit)):
+            got, remedy = f"{self.link!r}", "draw.guide.decoder.first_canvas.copy_(...) under torch.no_grad()"
+            raise ValueError(say("link torch.sigmoid or torch.nn.Identity()", got, remedy))
+        if rows.min() < 0 or rows.max() > 1:
+            got = f"values from {float(rows.min()):g} to {float(rows.max()):g}"
+            raise ValueError(say("images in [0, 1]", got, "x / x.max()"))
+        self.decoder.first_canvas.copy_(((rows.sum(0) + 0.5) / (len(rows) + 1)).logit())
+
     def posterior(self, x: Tensor) -> SequentialNormal:
         """Return q(z|x), ``batch_shape (N,)``, ``event_shape (T L,)``."""
         x = _flat_images(x, self.image_shape)
@@ -268,17 +283,7 @@ class DRAW(nn.Module):
             >>> draw.canvases(torch.zeros(1, 80)).shape, draw.guide.decoder.first_canvas[0].exp().round().item()
             (torch.Size([8, 1, 64]), 3.0)
         """
-        rows = finite(tensor(_flat_images(x, self.image_shape), min_dim=2), "x")
-        if isinstance(self.guide.link, nn.Identity):
-            self.guide.decoder.first_canvas.copy_(rows.mean(0))
-            return self
-        if not (isinstance(self.guide.link, nn.Sigmoid) or self.guide.link in (torch.sigmoid, torch.special.expit)):
-            got, remedy = f"{self.guide.link!r}", "draw.guide.decoder.first_canvas.copy_(...) under torch.no_grad()"
-            raise ValueError(say("link torch.sigmoid or torch.nn.Identity()", got, remedy))
-        if rows.min() < 0 or rows.max() > 1:
-            got = f"values from {float(rows.min()):g} to {float(rows.max()):g}"
-            raise ValueError(say("images in [0, 1]", got, "x / x.max()"))
-        self.guide.decoder.first_canvas.copy_(((rows.sum(0) + 0.5) / (len(rows) + 1)).logit())
+        self.guide.start_from(x)
         return self
 
     @torch.no_grad()
