@@ -112,7 +112,7 @@ class ColumnFeatures(nn.Module):
 
     Args:
         network: takes the features ``(N, width)``.
-        scales: of each column, "real" or "level" (as it is), "log", "log1p", "hurdle", or "category".
+        scales: of each column, "real" or "level" (as it is), "log", "log1p", "asinh", "hurdle", or "category".
         num_categories: K of each column of categories.
         missing: whether NaN marks missing entries; the masks ``(N, D)`` then follow the columns.
 
@@ -214,6 +214,7 @@ _TRANSFORMS: dict[str, Callable[[Tensor], Tensor]] = {
     "level": lambda x: x,
     "log": lambda x: x.clamp_min(1e-30).log(),
     "log1p": lambda x: x.clamp_min(0.0).log1p(),
+    "asinh": torch.asinh,
 }
 
 

@@ -62,6 +62,7 @@ def recipe_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
         @functools.wraps(command)
         def run(**given: Any) -> None:
             settings = {p.name: given.pop(p.name) for p in chosen}
+            settings |= {name: ",".join(value) for name, value in settings.items() if isinstance(value, list)}
             command(**given, **{name: value for name, value in settings.items() if value is not None})
 
         parameters = [*chosen, *own]
@@ -81,6 +82,8 @@ def _parameter(name: str) -> Parameter:
     option: Any = typer.Option(help=words, autocompletion=completion(name) if name in _TABLES else None)
     if name == "data":
         option = typer.Argument(help=words, show_default=False)
+    if name == "drop":  # may be said several times
+        kind = list[str]
     return Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
 
 

@@ -16,6 +16,7 @@ class Family:
         discrete: it gives probabilities, not densities.
         atom: it gives 0 a probability, and other values a density.
         centred: the model sees the column less its mean, over its standard deviation.
+        heavy: these need not exist: of a centred one, less its median, over its interquartile range.
         scaled: the model sees the column over its mean, or the mean of its positive values.
         seen: the scale on which an encoder sees it, one of :class:`~pyro_vae.networks.ColumnFeatures`.
         sized: it is over 0 to K - 1.
@@ -26,6 +27,7 @@ class Family:
     discrete: bool = False
     atom: bool = False
     centred: bool = False
+    heavy: bool = False
     scaled: bool = False
     seen: str = "real"
     sized: bool = False
@@ -41,7 +43,8 @@ FAMILIES: Mapping[str, Family] = {
     "OrderedLogistic": Family(discrete=True, seen="level", sized=True, levelled=True),
     "DiscretisedLogistic": Family(discrete=True, sized=True),
     **dict.fromkeys(("Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"), _COUNTS),
-    **dict.fromkeys(("Gaussian", "StudentT", "Laplace"), Family(centred=True, own_scale=True)),
+    **dict.fromkeys(("Gaussian", "Laplace"), Family(centred=True, own_scale=True)),
+    "StudentT": Family(centred=True, heavy=True, seen="asinh", own_scale=True),
     "LogNormal": Family(scaled=True, seen="log", own_scale=True),
     **dict.fromkeys(("Gamma", "Exponential"), Family(scaled=True, seen="log")),
     "HurdleLogNormal": Family(atom=True, scaled=True, seen="hurdle", own_scale=True),

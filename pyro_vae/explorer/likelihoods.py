@@ -61,7 +61,7 @@ def _location_scale(likelihood: LocationScale) -> dict[str, Any]:
 
 def _student(likelihood: likelihoods.StudentT) -> dict[str, Any]:
     df = 1 + to_scale(likelihood.raw_df, floor=0.0) if likelihood.df is None else likelihood.df
-    return _location_scale(likelihood) | {"df": float(df)}
+    return _location_scale(likelihood) | {"df": _numbers(torch.as_tensor(df))}
 
 
 def _ordered(likelihood: likelihoods.OrderedLogistic) -> dict[str, Any]:

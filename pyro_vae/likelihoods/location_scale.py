@@ -121,9 +121,10 @@ class StudentT(LocationScale):
 
     Args:
         network: maps z to mu, or to mu and raw s.
-        df: the degrees of freedom nu; None learns one number, nu = 1 + softplus(raw), from 4 on.
+        df: the degrees of freedom nu; None learns one number, nu = 1 + softplus(raw), from 4 on: one for each column
+            where ``data_dim`` is given.
         scale: s, one of the three kinds that :class:`Gaussian` describes.
-        data_dim: D; needed by ``scale="learned"`` only.
+        data_dim: D; needed by ``scale="learned"``.
         min_scale: the floor under a learnt s, in units of the data.
         initial_scale: where ``scale="learned"`` starts, in units of the data.
 
@@ -149,7 +150,7 @@ class StudentT(LocationScale):
         super().__init__(network, scale=scale, data_dim=data_dim, min_scale=min_scale, initial_scale=initial_scale)
         self.df = None if df is None else positive_number(df, "df", example=4.0)
         if df is None:
-            self.raw_df = nn.Parameter(torch.tensor(float(raw_scale(3.0, floor=0.0))))
+            self.raw_df = nn.Parameter(torch.full((data_dim,) if data_dim else (), float(raw_scale(3.0, floor=0.0))))
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Return the distribution of x given z."""

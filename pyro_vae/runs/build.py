@@ -120,7 +120,9 @@ def make_likelihood(text: str, D: int, K: int, network: Callable[[int], nn.Modul
     ordered = part is LIKELIHOODS["OrderedLogistic"]
     if ordered or (part is LIKELIHOODS["DiscretisedLogistic"] and K):
         options = {"levels": max(K, 2), **options}
-    needed = {"data_dim": D} if ordered or options.get("scale") == "learned" else {}
+    if part is LIKELIHOODS["StudentT"]:
+        options = {"df": None, **options}
+    needed = {"data_dim": D} if ordered or options.get("scale") == "learned" or "df" in options else {}
     if part.width is None:
         raise ValueError(say("a likelihood of columns of one kind", repr(text), "likelihood=auto"))
     made: Likelihood = part.load()(network(part.width(D, **options)), **options, **needed)

@@ -25,6 +25,7 @@ _FEW_ROWS = 5_000  # below which each column has one learnt scale
 _SHARE_OF_ZEROS = 0.1  # from which zeros beside positive numbers have a probability, not a density
 _MANY_VALUES = 20  # different ones above which a density may describe whole numbers, and up to which all have levels
 _MOST_LEVELS = 256
+_QUARTILES = 1.349  # standard deviations of a Gaussian from the lower quartile to the upper
 _REPEATS = 5  # rows a value from which a density has no bound on few values
 
 
@@ -111,6 +112,9 @@ def column_scale(likelihood: str, values: Tensor) -> tuple[float, float]:
         return 0.0, 1.0
     if family.centred:
         loc, scale = float(values.mean()), float(values.std(correction=0))
+        lower, median, upper = np.quantile(values.numpy(), [0.25, 0.5, 0.75]).tolist()
+        if family.heavy and upper > lower:
+            loc, scale = median, (upper - lower) / _QUARTILES
         return loc, scale if scale > 1e-12 * max(abs(loc), 1e-300) else 1.0
     return 0.0, float(values.mean()) if family.scaled else 1.0
 

@@ -25,6 +25,7 @@ LIKELIHOODS = {
     "Gaussian, fixed": lambda net: pv.likelihoods.Gaussian(net(4), scale=torch.tensor([0.2, 0.4, 1.0, 2.0])),
     "Laplace": lambda net: pv.likelihoods.Laplace(net(8)),
     "StudentT": lambda net: pv.likelihoods.StudentT(net(8)),
+    "StudentT, learned": lambda net: pv.likelihoods.StudentT(net(4), df=None, scale="learned", data_dim=4),
     "StudentT, fixed": lambda net: pv.likelihoods.StudentT(net(4), df=3.0, scale=0.5),
     "LogNormal": lambda net: pv.likelihoods.LogNormal(net(4), scale=0.5),
     "Exponential": lambda net: pv.likelihoods.Exponential(net(4)),

@@ -411,3 +411,64 @@ def test_no_program_is_told_to_file_an_issue_at_torch():
     with pytest.raises(ValueError, match=r"control flow\.; last latent site reached: 'z'; try .*branches") as caught:
         Target(branching, torch.tensor(1.0)).log_joint(torch.zeros(2, 1, 1))
     assert "issue" not in str(caught.value)
+
+
+def test_a_factor_under_a_mask_counts_where_the_mask_lets_it(float64):
+    """Lifetimes, some of which are only known to be longer: the factor is the log survival of those alone."""
+    t, censored = torch.tensor([0.3, 2.0, 1.1, 2.0]), torch.tensor([False, True, False, True])
+
+    def survival(t, censored):
+        scale = pyro.sample("scale", dist.HalfNormal(5.0))
+        with pyro.plate("data", len(t)):
+            with poutine.mask(mask=~censored):
+                pyro.sample("t", dist.Exponential(1 / scale), obs=t)
+            with poutine.mask(mask=censored):
+                pyro.factor("longer", -t / scale)
+
+    target = pv.Target(survival, (t, censored), plate=None)
+    u = target.sample_prior(3)
+    for point, found in zip(u, target.log_joint(u), strict=True):
+        scale = target.constrain(point)["scale"]
+        prior = dist.HalfNormal(5.0).log_prob(scale) + scale.log()  # and the Jacobian of the exponential
+        expected = prior - 2 * scale.log() - t.sum() / scale
+        torch.testing.assert_close(found.squeeze(), expected.squeeze())
+
+
+@pytest.mark.parametrize("plate", ["data", None])
+def test_a_number_as_factor_inside_a_plate_counts_once_a_row(plate, float64):
+    """Data that are only seen above -2: each row has its share of the normaliser. Pyro's own sum is the oracle."""
+    x = torch.tensor([0.3, -1.2, 1.9])
+
+    def truncated(x):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(m, 1.0), obs=x)
+            pyro.factor("seen", -dist.Normal(m, 1.0).cdf(torch.tensor(2.0)).log())
+
+    target = pv.Target(truncated, x, plate=plate)
+    for m in (-0.5, 0.7):
+        found = target.log_joint(torch.full((1, 1), m))
+        conditioned = poutine.condition(truncated, data={"m": torch.tensor(m)})
+        torch.testing.assert_close(found.squeeze(), poutine.trace(conditioned).get_trace(x).log_prob_sum())
+
+
+@pytest.mark.parametrize("num_data", [4, 6, 20, 1000])
+def test_a_sub_sampled_plate_is_named_whatever_its_size(num_data):
+    def model(x):
+        m = pyro.sample("m", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), subsample_size=3) as rows:
+            pyro.sample("x", dist.Normal(m, 1.0), obs=x[rows])
+
+    with pytest.raises(ValueError, match=f"the whole plate 'data'; got 3 of {num_data} rows"):
+        pv.Target(model, torch.randn(num_data))
+
+
+def test_sites_that_come_and_go_are_named():
+    def model(x):
+        f = pyro.sample("f", dist.Normal(0.0, 1.0))
+        if f > 0:
+            pyro.sample("g", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(f, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match=r"same latent sites in every run; got \['g'\] in some runs only"):
+        pv.Target(model, torch.tensor(0.0))

@@ -58,7 +58,7 @@ def test_points_are_not_shared_by_a_program_that_would_go_wrong(float64):
             mean = z.mean(0, keepdim=True).mean(-1, keepdim=True) * weight  # mixes data: depends on the axis' length
             pyro.sample("x", dist.Normal(mean + z[:, :1] ** 2, 1.0).to_event(1), obs=x)
 
-    target = Target(program, torch.randn(6, 10))
+    target = Target(program, torch.randn(6, 10), independent=True)
     u = torch.randn(5, 1, 2)
     torch.testing.assert_close(target.log_joint(u), target.log_joint(u.expand(5, 6, 2)))
 

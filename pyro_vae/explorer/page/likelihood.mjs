@@ -9,6 +9,7 @@ import { clamp, LOG_2PI, logGamma, logSigmoid, logSumExp, sigmoid, softplus } fr
 const boundedExp = (x) => Math.exp(clamp(x, -30, 30));
 const scaleOf = (out, at, d, D, part) =>
   part.scale === null ? softplus(out[at + D + d]) + part.floor : Array.isArray(part.scale) ? part.scale[d] : part.scale;
+const dfOf = (part, d) => (Array.isArray(part.df) ? part.df[d] : part.df);
 const gateOf = (out, at, d, D, part) => out[at + (part.scale === null ? 2 : 1) * D + d];
 const shapeOf = (raw) => Math.min(softplus(raw) + 0.01, 1e4);
 
@@ -126,13 +127,15 @@ export const FAMILIES = {
     ...LOCATED,
     logp(out, at, d, D, x, part) {
       const s = scaleOf(out, at, d, D, part);
-      const n = part.df;
+      const n = dfOf(part, d);
       const y = (x - out[at + d]) / s;
       const constant = logGamma((n + 1) / 2) - logGamma(n / 2) - 0.5 * Math.log(n * Math.PI) - Math.log(s);
       return constant - ((n + 1) / 2) * Math.log1p((y * y) / n);
     },
-    sd: (out, at, d, D, part) =>
-      part.df > 2 ? scaleOf(out, at, d, D, part) * Math.sqrt(part.df / (part.df - 2)) : Infinity,
+    sd(out, at, d, D, part) {
+      const n = dfOf(part, d);
+      return n > 2 ? scaleOf(out, at, d, D, part) * Math.sqrt(n / (n - 2)) : Infinity;
+    },
   },
   LogNormal: {
     logp: (out, at, d, D, x, part) => logNormal(x, out[at + d], scaleOf(out, at, d, D, part)),

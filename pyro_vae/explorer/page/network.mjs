@@ -149,5 +149,6 @@ function columnFeatures(kind, value, categories) {
   }
   if (kind === "log") return [Math.log(Math.max(value, 1e-30))];
   if (kind === "log1p") return [Math.log1p(Math.max(value, 0))];
+  if (kind === "asinh") return [Math.asinh(value)];
   return [value];
 }

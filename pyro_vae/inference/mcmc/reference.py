@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.mcmc.draws import Draws
+from pyro_vae.inference.target.target import Target
 from pyro_vae.progress import progress_bar
 
 __all__ = ["pyro_mcmc"]
@@ -131,7 +132,7 @@ def _data_axes(model: Any, arguments: tuple[Any, ...], plate: str | None) -> tup
     known = sorted({f.name for s in trace.nodes.values() for f in s.get("cond_indep_stack", ())})
     if plate is not None and known and plate not in known:
         raise ValueError(say(f"a plate named {plate!r}", f"plates {known}", f"plate={known[0]!r}"))
-    if not all(frames.values()):
+    if not all(frames.values()) or not Target(model, arguments, plate=plate).per_datum:
         return {}, 1
     axes = {name: frame[0].dim - len(latent[name]["fn"].event_shape) for name, frame in frames.items()}
     return axes, int(next(iter(frames.values()))[0].size)

@@ -21,6 +21,7 @@ __all__ = [
     "check_arguments",
     "check_missing",
     "check_sites",
+    "check_whole_plates",
     "data_plate",
     "flat_sites",
     "improper_sites",
@@ -123,6 +124,25 @@ def flat_sites(trace: Trace) -> list[str]:
     return [name for name, site in trace.items() if not site["is_observed"] and flat(site)]
 
 
+def _plates(trace: Trace) -> dict[str, Any]:
+    return {frame.name: frame for site in trace.values() for frame in site["cond_indep_stack"]}
+
+
+def check_whole_plates(trace: Trace) -> None:
+    """Check that no plate is sub-sampled.
+
+    Raises:
+        ValueError: if one is.
+    """
+    for name, frame in _plates(trace).items():
+        if frame.full_size is not None and frame.size != frame.full_size:
+            got = (
+                f"{frame.size} of {frame.full_size} rows, whose density is an estimate that draws would take for exact"
+            )
+            remedy = "a program without sub-sampling, or pv.fit, whose gradients may be estimates"
+            raise ValueError(say(f"the whole plate {name!r}", got, remedy))
+
+
 def data_plate(trace: Trace, plate: str | None) -> str | None:
     """Return the plate over whose rows a program is N posteriors; None if it is one posterior as a whole.
 
@@ -131,16 +151,8 @@ def data_plate(trace: Trace, plate: str | None) -> str | None:
 
     Raises:
         PlateError: if the plate does not exist, or is sequential.
-        ValueError: if a plate is sub-sampled.
     """
-    plates = {frame.name: frame for site in trace.values() for frame in site["cond_indep_stack"]}
-    for name, frame in plates.items():
-        if frame.full_size is not None and frame.size != frame.full_size:
-            got = (
-                f"{frame.size} of {frame.full_size} rows, whose density is an estimate that draws would take for exact"
-            )
-            remedy = "a program without sub-sampling, or pv.fit, whose gradients may be estimates"
-            raise ValueError(say(f"the whole plate {name!r}", got, remedy))
+    plates = _plates(trace)
     if plate is None or not plates:
         return None
     latent = [site for site in trace.values() if not site["is_observed"]]
@@ -178,6 +190,11 @@ def check_sites(runs: list[Trace], plate: str | None, determined: Set[str] = fro
         got = f"latent sites {latent}{named}"
         remedy = "obs=x in pyro.sample, or pyro.factor for a density of latents alone"
         raise ValueError(say("at least one observed site", got, remedy))
+    for run in runs[1:]:
+        own = [name for name, site in run.items() if not site["is_observed"]]
+        if odd := sorted(set(own) ^ set(latent)):
+            remedy = "a site in every run, whose value the other branch ignores, or discrete choices summed out"
+            raise ValueError(say("the same latent sites in every run", f"{odd} in some runs only", remedy))
     moving = set()
     for name in observed:
         site = trace[name]

@@ -34,7 +34,7 @@ def check_shape(name: str, site: dict[str, Any]) -> None:
         ValueError: if it does not.
     """
     fn, value = site["fn"], site["value"]
-    if not isinstance(value, Tensor) or not value.dim():
+    if not isinstance(value, Tensor) or not value.dim() or isinstance(underlying(fn), dist.Unit):
         return
     event = tuple(fn.event_shape)
     if tuple(value.shape[value.dim() - len(event) :]) != event:
@@ -68,6 +68,8 @@ def check_support(name: str, site: dict[str, Any]) -> None:
             check_support(f"{name}[..., {end - width}:{end}]", {**site, "fn": part, "value": columns})
         return
     good = support.check(value)
+    if (beyond := len(fn.event_shape) - support.event_dim) > 0:  # of pyro.factor: an event that the support calls real
+        good = good.flatten(-beyond).all(-1)
     if isinstance(site["mask"], Tensor):
         good = good | ~site["mask"]
     if bool(good.all()):

@@ -5,6 +5,7 @@ This is all that a route sees of a model. Pyro stays behind it: routes and kerne
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -19,12 +20,14 @@ from pyro_vae.inference.target.coordinates import Coordinates
 from pyro_vae.inference.target.coupling import Coupled
 from pyro_vae.inference.target.densities import log_parts, log_prob, per_datum
 from pyro_vae.inference.target.enumeration import Enumeration
+from pyro_vae.inference.target.independence import rows_are_tied
 from pyro_vae.inference.target.layout import LatentSite, Layout
 from pyro_vae.inference.target.legality import (
     DEFAULT_PLATE,
     check_arguments,
     check_missing,
     check_sites,
+    check_whole_plates,
     data_plate,
     flat_sites,
     improper_sites,
@@ -65,7 +68,9 @@ class Target(Coordinates):
         model: any Pyro program; called as ``model(x)``, or ``model(*x)`` if x is a tuple.
         x: the data; dimension 0 runs over data.
         plate: name of the data plate; None for the posterior of the whole program, which it also is where no plate
-            holds every latent site and none has the default name.
+            holds every latent site and none has the default name, and, with a warning, where the latents of one row act
+            on the data of another (``z.cumsum(-1)``, ``z - z.mean()``; looked for up to 10,000 rows).
+        independent: the data are known to be independent given the latents of each; not to be looked at.
 
     Attributes:
         num_data: N.
@@ -96,7 +101,14 @@ class Target(Coordinates):
         torch.Size([4, 3, 7])
     """
 
-    def __init__(self, model: Program, x: Tensor | tuple[Any, ...], *, plate: str | None = DEFAULT_PLATE) -> None:
+    def __init__(
+        self,
+        model: Program,
+        x: Tensor | tuple[Any, ...],
+        *,
+        plate: str | None = DEFAULT_PLATE,
+        independent: bool = False,
+    ) -> None:
         if not callable(model):
             raise TypeError(say("a Pyro program", type(model).__name__, "a function or module that calls pyro.sample"))
         self.model = model
@@ -105,6 +117,7 @@ class Target(Coordinates):
         self.plate = plate
         with torch.no_grad(), fork_rng(seed=0):  # looking takes nothing from the random stream, nor depends on it
             runs = [run_prior(model, self.args) for _ in range(_LOOKS)]  # several, to see which supports move
+        check_whole_plates(runs[0])
         check_missing(model, self.args, runs[0])
         self._determined = without_data(runs)
         self.improper = improper_sites(runs[0], self._determined)
@@ -112,6 +125,20 @@ class Target(Coordinates):
         runs = [{name: site for name, site in run.items() if name not in self._determined} for run in runs]
         first = runs[0]
         used_plate = data_plate(first, plate)
+        self._arrange(runs, used_plate)
+        with fork_rng(seed=0):
+            tied = self.per_datum and not independent and rows_are_tied(self.log_joint, self.layout.pack(first))
+        if tied:
+            warnings.warn(
+                f"the latents of plate {used_plate!r} act on data of other rows: one posterior of the whole program, "
+                "as with plate=None",
+                stacklevel=2,
+            )
+            self._arrange(runs, None)
+
+    def _arrange(self, runs: list[Trace], used_plate: str | None) -> None:
+        """Take up the sites, as N posteriors over the rows of a plate, or as one posterior without."""
+        first = runs[0]
         self._moving = check_sites(runs, used_plate, self._determined)
         self._enumeration = Enumeration.of(first, used_plate)
         self.discrete = self._enumeration.sites
@@ -254,7 +281,7 @@ class Target(Coordinates):
 
     def _indexed(self, keep: Tensor, positions: tuple[int, ...]) -> Target:
         args = tuple(arg[keep.to(arg.device)] if i in positions else arg for i, arg in enumerate(self.args))
-        return Target(self.model, args, plate=self.plate)
+        return Target(self.model, args, plate=self.plate, independent=True)
 
     def trace(self, u: Tensor) -> Trace:
         """Return the Pyro sample sites at one u ``(N, L)`` by name, each with ``fn`` and ``value``.
