@@ -82,7 +82,7 @@ def _show(folder: Path, trained: Any, *, as_json: bool) -> None:
         show(result, f"{history.engine}, {history.seconds:.1f} s\nrun: {folder}", as_json=as_json)
         return
     best = (history.validation_elbo or history.train_elbo)[history.best_epoch]
-    words = "held-out" if history.validation_elbo else "training"
+    words = "validation" if history.validation_elbo else "training"
     text = (
         f"{words} ELBO {best:.3f} nats per datum (epoch {history.best_epoch + 1} of {len(history.train_elbo)}), "
         f"{history.seconds:.1f} s"

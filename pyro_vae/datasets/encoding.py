@@ -133,6 +133,8 @@ def named(schema: Schema, values: np.ndarray) -> dict[str, Any]:
         if words:
             columns[name] = [words[int(code)] if full else None for code, full in zip(column, there, strict=True)]
         else:
-            whole = schema.kinds[i] in {"binary", "counts", "categories"} and bool(there.all())
+            whole = schema.kinds[i] in {"binary", "counts", "categories"}
+            whole |= bool(schema.decimals) and len(schema.decimals[i]) == 1 and bool((column == np.rint(column)).all())
+            whole &= bool(there.all())
             columns[name] = np.rint(column).astype(np.int64) if whole else column
     return columns

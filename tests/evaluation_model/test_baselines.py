@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 
 import pyro_vae as pv
 from pyro_vae.evaluation.model.copula import Copula
-from pyro_vae.evaluation.model.marginals import Discrete, KernelDensity, resolution
+from pyro_vae.evaluation.model.marginals import Discrete, KernelDensity, density, resolution
 from tests.truth import STANDARD_ERRORS
 
 
@@ -212,12 +212,12 @@ def test_a_share_of_zeros_is_a_probability_beside_a_density():
     found = pv.baselines(x, test, latent_dim=1, atoms=[0], names=["spent", "age"])
     for name, log_prob in found.log_prob.items():
         p = log_prob.exp().numpy()
-        below = 0.5 if name == "independent columns" else 0.1  # Gaussian: some of its mass is of negative numbers
         mass = p[0] + np.trapezoid(p[1:], grid[1:])
-        assert 1 - below < mass < 1 + 0.01, (name, mass)
+        assert 0.9 < mass < 1.01, (name, mass)
         assert abs(p[0] - (x[:, 0] == 0).mean()) < 0.02
     above = x[x[:, 0] > 0, 0]
-    expected = stats.norm(above.mean(), above.std()).pdf(1.0) * (len(above) + 1) / (len(x) + 2)
+    logs = stats.norm(np.log(above).mean(), np.log(above).std())  # at 1, where the Jacobian is 1
+    expected = logs.pdf(0.0) * (len(above) + 1) / (len(x) + 2)
     got = pv.baselines(x, np.array([[1.0, np.nan]]), latent_dim=1, atoms=[0]).log_prob["independent columns"]
     np.testing.assert_allclose(got.exp(), expected, rtol=1e-6)
 
@@ -244,3 +244,37 @@ def test_a_copula_beats_independent_columns_where_columns_depend_on_each_other()
     assert found.to_dataframe().loc["Gaussian copula", "log_prob"] == pytest.approx(
         float(found.log_prob[found.best].mean())
     )
+
+
+LAWS = {
+    "Gaussian": stats.norm(3.0, 2.0),
+    "log-normal": stats.lognorm(1.2, scale=5.0),
+    "kernel density": None,
+}
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_an_independent_column_has_the_density_that_held_out_rows_choose(name):
+    """Its log density is the true one's but for what fitting costs, and it integrates to 1; two humps are a kernel's."""
+    law, rng = LAWS[name], np.random.default_rng(0)
+    x = rng.standard_normal(1500) + 8 * rng.integers(0, 2, 1500) if law is None else law.rvs(1500, random_state=rng)
+    x, test = np.split(x, [1000])
+    chosen, log_prob = density(x, test, 0.0)
+    assert chosen == name
+    true = np.logaddexp(*stats.norm.logpdf(test, [[0.0], [8.0]])) - np.log(2) if law is None else law.logpdf(test)
+    away = true - log_prob
+    assert away.mean() < (0.3 if law is None else 0.01) + STANDARD_ERRORS * away.std() / len(away) ** 0.5
+    grid = np.append(np.linspace(-40, 1e-9, 4000), np.geomspace(2e-9, 1e4, 8000))
+    grid = grid[4000:] if name == "log-normal" else grid
+    mass = np.trapezoid(np.exp(density(x, grid, 0.0)[1]), grid)
+    assert abs(mass - 1) < 0.01
+
+
+def test_independent_columns_that_are_skewed_are_not_beaten_for_their_shape():
+    rng = np.random.default_rng(0)
+    x = np.exp(rng.standard_normal((400, 3)) * [0.5, 1.0, 1.5])
+    found = pv.baselines(x[:300], x[300:], latent_dim=1)
+    true = stats.norm.logpdf(np.log(x[300:]), 0, [0.5, 1.0, 1.5]).sum(1) - np.log(x[300:]).sum(1)
+    away = true - found.log_prob["independent columns"].numpy()
+    assert abs(away.mean()) < STANDARD_ERRORS * away.std() / 10
+    assert "log-normal 3" in str(found)

@@ -267,6 +267,16 @@ def test_a_pixel_that_is_off_asks_for_training_and_not_for_a_law_of_counts():
     assert "StudentT" not in found.verdict
 
 
+def test_replicates_of_draws_that_have_not_converged_say_so(model):
+    x = model.sample(30)["x"]
+    apart = torch.randn(4, 50, 30, 2) + torch.arange(4.0)[:, None, None, None]
+    draws = pv.Draws({"z": apart}, acceptance=torch.ones(4, 30), plate="data")
+    (note,) = [note for note in pv.criticise(model, x, draws, **QUICK).notes if "not to be trusted" in note]
+    assert "0 of 30 posteriors converged" in note
+    close = pv.Draws({"z": torch.randn(4, 500, 30, 2)}, acceptance=torch.ones(4, 30), plate="data")
+    assert not any("not to be trusted" in note for note in pv.criticise(model, x, close, **QUICK).notes)
+
+
 def test_the_same_seed_gives_the_same_and_the_users_stream_is_left_alone(model):
     x = model.sample(50)["x"]
     state = torch.get_rng_state()

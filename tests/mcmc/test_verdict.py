@@ -37,6 +37,9 @@ def test_divergences_name_the_neck_of_a_funnel():
     said = pv.Draws({"other": other, "tau": tau, "theta": theta}, diverging=diverging, **WHOLE).verdict
     assert "where 'tau' is small: reparametrise what depends on it" in said
     assert "LocScaleReparam(0.0)" in said
+    said = pv.Draws({"tau": -tau}, diverging=diverging, **WHOLE).verdict  # no scale: nothing to take the centre from
+    assert "where 'tau' is large: a prior that keeps it from there" in said
+    assert "LocScale" not in said
     anywhere = torch.rand(4, 1000, 1) < 0.1
     said = pv.Draws({"other": other, "tau": tau, "theta": theta}, diverging=anywhere, **WHOLE).verdict
     assert said.endswith("divergent draws: try target_accept_prob=0.95")

@@ -178,7 +178,7 @@ def test_models_of_other_rows_or_columns_are_not_compared(run, table, tmp_path):
     few = ("--epochs", 1, "--hidden", 4, "--latent-dim", 1, "--prior", "StandardNormal", "--likelihood", "auto")
     for settings, said in (
         (["--seed", 1], "runs that hold out the same rows"),
-        (["--drop", "city,visits"], "runs of the same columns; got 'city', 'visits' in one"),
+        (["--drop", "city", "--drop", "visits"], "runs of the same columns; got 'city', 'visits' in one"),
     ):
         folder = tmp_path / settings[0].strip("-")
         assert go("train", table, "--output", folder, *few, *settings).exit_code == 0
@@ -459,7 +459,7 @@ def test_progress_and_notes_go_to_standard_error_alone(tmp_path):
     done = go("train", "digits", "--output", tmp_path / "run", "--epochs", 1, "--hidden", 4)
     assert done.exit_code == 0
     assert "fit is not compiled" in done.stderr
-    assert done.stdout.startswith("held-out ELBO")
+    assert done.stdout.startswith("validation ELBO")
     assert done.stdout.splitlines()[-1].startswith("run:")
 
 

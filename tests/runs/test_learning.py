@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 import pyro_vae as pv
-from pyro_vae.datasets.encoding import as_written, decode, encode, log_jacobian
+from pyro_vae.datasets.encoding import as_written, decode, encode, log_jacobian, named
 from pyro_vae.datasets.families import FAMILIES
 from pyro_vae.datasets.files import Loaded
 from pyro_vae.datasets.kinds import describe
@@ -80,6 +80,31 @@ def test_a_column_gets_the_family_that_it_was_drawn_from(kind, draw, wanted):
     if choice.runner_up:
         assert choice.lead > -choice.lead_error
         assert choice.runner_up in str(choice)
+
+
+def test_columns_with_heavy_tails_have_degrees_of_freedom_of_their_own():
+    """A start at each column's maximum likelihood, as SciPy has it, whatever the far values make of the moments."""
+    table = np.stack([5 + 100 * RNG.standard_t(1.3, 2000), RNG.standard_t(3.0, 2000) - 7], -1)
+    schema, _, x = _prepared(table, ("a", "b"), likelihood="StudentT:scale=learned")
+    model, guide = build(Recipe.of({"data": "t.csv", "latent_dim": 1}), schema, x)
+    marginal_start(model, guide, schema, x)
+    law = model.likelihood(torch.zeros(1)).base_dist
+    units = torch.tensor(schema.scale), torch.tensor(schema.loc)
+    loc, scale = law.loc.detach() * units[0] + units[1], law.scale.detach() * units[0]
+    for i in range(2):
+        found = (float(law.df.detach()[i]), float(loc[i]), float(scale[i]))
+        best = stats.t.logpdf(table[:, i], *stats.t.fit(table[:, i])).sum()
+        assert stats.t.logpdf(table[:, i], *found).sum() > best - 0.1
+    features = guide.network.features(x)
+    assert float(features.std(0).sub(1).abs().max()) < 0.1  # the far values do not squeeze the rest
+
+
+def test_whole_numbers_are_drawn_as_whole_numbers():
+    table = np.stack([RNG.normal(-20.0, 9.0, 300).round(), RNG.normal(0.0, 1.0, 300).round(1)], -1)
+    schema, _, _ = _prepared(table, ("a", "b"), likelihood="Gaussian:scale=learned")
+    drawn = named(schema, as_written(schema, table + 0.3, dtype=torch.float32))
+    assert drawn["a"].dtype == np.int64
+    assert drawn["b"].dtype == np.float64
 
 
 def test_a_column_of_codes_is_no_count():

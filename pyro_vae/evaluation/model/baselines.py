@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.evaluation.model.copula import Copula
 from pyro_vae.evaluation.model.gaussians import complete, factor_analysis, gaussian, mixture, probabilistic_pca
-from pyro_vae.evaluation.model.marginals import Discrete, resolution
+from pyro_vae.evaluation.model.marginals import Discrete, density, resolution
 
 __all__ = ["Baselines", "baselines"]
 
@@ -68,8 +68,8 @@ def baselines(
 ) -> Baselines:
     """Fit simple models to x and return their log p(x_test) row by row.
 
-    - *independent columns*: a Gaussian each, a smoothed histogram each where discrete (*independent pixels* where all
-      columns hold two values: Laplace's rule).
+    - *independent columns*: a Gaussian, log-normal or kernel density each, as cross-validation says, a smoothed
+      histogram each where discrete (*independent pixels* where all columns hold two values: Laplace's rule).
     - Where all columns are real, on standardised columns, the Jacobian counted: *Gaussian* with full covariance
       (scikit-learn's LedoitWolf, defined when N <= D), *factor analysis* and *probabilistic PCA* with L factors, and a
       *Gaussian mixture* whose number of components, and whether its covariances are full, is chosen by BIC.
@@ -119,7 +119,7 @@ def baselines(
     train, test, kind = train[:, use], test[:, use], kind[use]
     rng = np.random.default_rng(seed)
     floor = np.array([0.0 if d else resolution(column) for d, column in zip(kind, train.T, strict=True)])
-    found = {_independent_name(train, kind): _independent(train, test, kind, floor)}
+    found = {_independent_name(train, kind): _independent(train, test, kind, floor, notes)}
     factors = min(L, train.shape[1] - 1, len(train) - 1)
     if not joint:
         return Baselines({name: torch.from_numpy(value) for name, value in found.items()}, tuple(notes))
@@ -187,17 +187,21 @@ def _independent_name(train: np.ndarray, kind: np.ndarray) -> str:
     return "independent pixels" if pixels else "independent columns"
 
 
-def _independent(train: np.ndarray, test: np.ndarray, kind: np.ndarray, floor: np.ndarray) -> np.ndarray:
+def _independent(
+    train: np.ndarray, test: np.ndarray, kind: np.ndarray, floor: np.ndarray, notes: list[str]
+) -> np.ndarray:
     """Log p of each row if columns are independent, ``(M,)``."""
-    from scipy.stats import norm
-
-    total = np.zeros(len(test))
+    total, families = np.zeros(len(test)), []
     for d in range(train.shape[1]):
         if kind[d]:
             total += Discrete(train[:, d], test[:, d]).log_prob(test[:, d])
         else:
-            scale = np.sqrt(np.nanvar(train[:, d]) + floor[d])
-            total += np.nan_to_num(norm.logpdf(test[:, d], np.nanmean(train[:, d]), scale))
+            name, log_prob = density(train[:, d], test[:, d], floor[d])
+            families.append(name)
+            total += log_prob
+    if any(name != "Gaussian" for name in families):
+        told = ", ".join(f"{name} {families.count(name)}" for name in dict.fromkeys(families))
+        notes.append(f"independent columns that are real, by cross-validation: {told}")
     return total
 
 

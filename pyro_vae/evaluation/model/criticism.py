@@ -20,6 +20,7 @@ from pyro_vae.evaluation.model.replicates import Columns, as_columns, posterior_
 from pyro_vae.evaluation.model.result import Criticism, worst_rows
 from pyro_vae.evaluation.model.two_sample import TwoSample, two_sample_test
 from pyro_vae.evaluation.model.words import Finding
+from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.target.target import Target, as_target
@@ -120,6 +121,8 @@ def criticise(
                 )
             moved = log_p.log_evidence + log_jacobian.to(log_p.log_evidence)
             log_p = replace(log_p, log_evidence=moved)
+        if isinstance(posterior, Draws) and not bool(posterior.converged(max_rhat=1.05, min_ess=100).all()):
+            notes.append(f"replicates come from draws that are not to be trusted: {posterior.verdict}")
         if not target.per_datum and posterior is None:
             notes.append("replicates of the prior: a posterior asks what the program makes of these data")
         some, columns = _fewer_rows(target, full, num_replicates, names, notes)

@@ -1,10 +1,15 @@
-"""One column at a time: its Gaussian, its smoothed histogram, its kernel density."""
+"""One column at a time: its Gaussian, log-normal or kernel density, its smoothed histogram."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
-__all__ = ["Discrete", "KernelDensity", "resolution"]
+__all__ = ["Discrete", "KernelDensity", "density", "resolution"]
+
+_FOLDS = 5
+_MOST_ROWS = 2_000  # to choose a density on, and in a kernel density
 
 
 def resolution(column: np.ndarray) -> float:
@@ -75,6 +80,45 @@ class Discrete:
         return np.where(np.isnan(x), 0.0, low), np.where(np.isnan(x), 1.0, high)
 
 
+def density(column: np.ndarray, test: np.ndarray, floor: float) -> tuple[str, np.ndarray]:
+    r"""Fit a column by a Gaussian, by a log-normal where all values are positive, or by a kernel density.
+
+    Which of them, five-fold cross-validation says: of those that are not worse than the best by a paired standard error
+    the first.
+
+    Args:
+        column: training values, NaN where missing.
+        test: values to score; whether all are positive is known from both.
+        floor: variance that the density has at least.
+
+    Returns:
+        Its name, and log p(x) of the test values, nats, 0 where missing.
+    """
+    column = column[~np.isnan(column)]
+    there = ~np.isnan(test)
+    names = [name for name in _FITS if name != "log-normal" or min(column.min(), test[there].min(initial=1.0)) > 0]
+    name, some = names[0], column[np.random.default_rng(0).permutation(len(column))[:_MOST_ROWS]]
+    if len(some) >= 2 * _FOLDS:
+        folds = np.arange(len(some)) % _FOLDS
+        parts = [(some[folds != k], some[folds == k]) for k in range(_FOLDS) if np.ptp(some[folds != k]) > 0]
+        scores = {n: np.concatenate([_FITS[n](rest, held, floor) for rest, held in parts]) for n in names}
+        lead = {n: scores[max(names, key=lambda m: scores[m].mean())] - scores[n] for n in names}
+        name = next(n for n in names if lead[n].mean() <= lead[n].std() / len(lead[n]) ** 0.5)
+    found = np.zeros(len(test))
+    found[there] = _FITS[name](some if name == "kernel density" else column, test[there], floor)
+    return name, found
+
+
+def _normal(column: np.ndarray, x: np.ndarray, floor: float) -> np.ndarray:
+    from scipy.stats import norm
+
+    return norm.logpdf(x, column.mean(), np.sqrt(column.var() + floor))
+
+
+def _log_normal(column: np.ndarray, x: np.ndarray, floor: float) -> np.ndarray:
+    return _normal(np.log(column), np.log(x), floor / np.median(column) ** 2) - np.log(x)
+
+
 class KernelDensity:
     r"""A Gaussian kernel density with Silverman's bandwidth, and one wide Gaussian, of a row's weight, for the tails.
 
@@ -105,3 +149,10 @@ class KernelDensity:
         upper = ndtr(-(x[:, None] - self.loc) / self.scale).mean(1)
         lower = ndtr((x[:, None] - self.loc) / self.scale).mean(1)
         return np.where(upper < lower, -ndtri(np.maximum(upper, 1e-300)), ndtri(np.maximum(lower, 1e-300)))
+
+
+_FITS: Mapping[str, Callable[[np.ndarray, np.ndarray, float], np.ndarray]] = {
+    "Gaussian": _normal,
+    "log-normal": _log_normal,
+    "kernel density": lambda column, x, floor: KernelDensity(column, floor).log_prob(x),
+}

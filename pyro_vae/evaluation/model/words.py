@@ -213,7 +213,7 @@ def against_baselines(found: Evidence, baselines: Baselines) -> str:
         away = found.log_evidence.double().cpu() - value
         mean, error = float(away.mean()), float(away.std() / len(away) ** 0.5) if len(away) > 1 else float("inf")
         key = "not told apart from" if abs(mean) <= 2 * error else "better than" if mean > 0 else "worse than"
-        parts[key].append(f"{name} ({mean:+.3f} ± {error:.3f})")
+        parts[key].append(f"{name} ({mean:+.3f}{f' ± {error:.3f}' if len(away) > 1 else ', one row'})")
     said = "; ".join(f"{key} {', '.join(names)}" for key, names in parts.items() if names)
     mean = float(found.log_evidence.double().mean())
     return f"held-out log p(x) {mean:.3f} nats a row: {said} (difference in nats a row ± paired standard error)"

@@ -62,10 +62,11 @@ def _of_divergences(draws: Draws) -> Iterator[str]:
         yield f"{said}: try target_accept_prob=0.95"
         return
     name, side = found
-    yield (
-        f"{said}, where {name!r} is {side}: reparametrise what depends on it "
-        f"(pyro.infer.reparam.LocScaleReparam(0.0)), or try target_accept_prob=0.95"
-    )
+    remedy = "a prior that keeps it from there, or target_accept_prob=0.95"
+    if side == "small":  # as a scale is in the neck of a funnel
+        remedy = "reparametrise what depends on it (pyro.infer.reparam.LocScaleReparam(0.0)), or try "
+        remedy += "target_accept_prob=0.95"
+    yield f"{said}, where {name!r} is {side}: {remedy}"
 
 
 def _where_divergent(draws: Draws, row: int) -> tuple[str, str] | None:
