@@ -255,7 +255,7 @@ LAWS = {
 
 @pytest.mark.parametrize("name", LAWS)
 def test_an_independent_column_has_the_density_that_held_out_rows_choose(name):
-    """Its log density is the true one's but for what fitting costs, and it integrates to 1; two humps are a kernel's."""
+    """Its log density is the true one but for what fitting costs, and it integrates to 1; two humps are a kernel's."""
     law, rng = LAWS[name], np.random.default_rng(0)
     x = rng.standard_normal(1500) + 8 * rng.integers(0, 2, 1500) if law is None else law.rvs(1500, random_state=rng)
     x, test = np.split(x, [1000])
