@@ -26,6 +26,7 @@ _SHARE_OF_ZEROS = 0.1  # from which zeros beside positive numbers have a probabi
 _MANY_VALUES = 20  # different ones above which a density may describe whole numbers, and up to which all have levels
 _MOST_LEVELS = 256
 _QUARTILES = 1.349  # standard deviations of a Gaussian from the lower quartile to the upper
+_SAME = 0.02  # nats a row, below which two families are one density: Student's t of many degrees of freedom is Gaussian
 _REPEATS = 5  # rows a value from which a density has no bound on few values
 
 
@@ -181,7 +182,9 @@ def _choose(names: list[str], scores: dict[str, Tensor], sizes: dict[str, int]) 
         return Choice(names[0], sizes[names[0]], nan, "", nan, nan)
     best = max(names, key=lambda name: float(scores[name].mean()))
     chosen = next(name for name in names if _lead(scores[best], scores[name]) <= 0)
-    runner_up = max((name for name in names if name != chosen), key=lambda name: float(scores[name].mean()))
+    others = [name for name in names if name != chosen]
+    apart = [name for name in others if float((scores[name] - scores[chosen]).abs().mean()) > _SAME]
+    runner_up = max(apart or others, key=lambda name: float(scores[name].mean()))
     difference = scores[chosen] - scores[runner_up]
     error = float(difference.std().nan_to_num(0.0)) / len(difference) ** 0.5
     return Choice(chosen, sizes[chosen], float(scores[chosen].mean()), runner_up, float(difference.mean()), error)
