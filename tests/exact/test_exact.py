@@ -1,5 +1,6 @@
 """The closed form, quadrature, the mode and Laplace, each against a truth computed without the package."""
 
+import itertools
 import math
 
 import numpy as np
@@ -559,3 +560,67 @@ def test_a_whole_program_without_plate_has_its_closed_form(float64):
     cov = 0.25 * np.eye(7) + 4.0 * np.ones((7, 7))
     expected = stats.multivariate_normal(np.zeros(7), cov).logpdf(x.T.numpy()).sum()
     assert float(posterior.log_evidence) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("df", [1.0, 2.0])
+def test_heavy_tails_do_not_hide_the_peak(df, float64):
+    """Student's t under Student's t, whose tails lie within 28 nats of the peak over a thousand times its width."""
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.StudentT(df, 0.0, 1.0))
+            pyro.sample("x", dist.StudentT(df, z, 1.0), obs=x)
+
+    x = torch.tensor([0.0, 1.0, 5.0, 50.0])
+    found = pv.quadrature(program, x)
+    expected = []
+    for value in x.tolist():
+        law = stats.t(df)
+        parts = [-math.inf, *sorted({-10.0, 0.0, 1.0, value - 5, value, value + 5, value + 60}), math.inf]
+        pieces = itertools.pairwise(parts)
+        expected.append(sum(integrate.quad(lambda z: law.pdf(z) * law.pdf(value - z), *p)[0] for p in pieces))
+    off = (found.log_evidence - torch.tensor(expected).log()).abs()
+    assert (off <= found.error_bound + 1e-6).all(), (off, found.error_bound)
+    assert found.error_bound.max() < 1e-3
+
+
+def test_a_peak_that_no_allowed_grid_shows_has_no_bound(float64):
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Cauchy(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Cauchy(z, 1.0).to_event(1), obs=x)
+
+    found = pv.quadrature(program, torch.zeros(1, 2), max_points=2**12)
+    truth = 2 * math.log(1 / (2 * math.pi))
+    assert float((found.log_evidence - truth).abs()) <= float(found.error_bound)
+
+
+def test_where_a_value_underflows_there_is_no_bound_and_elsewhere_the_answer(float64):
+    """log r of a Gamma(0.01, 0.01) reaches -700, where exp is 0: what lies beyond of a count of 0 cannot be seen."""
+    a = 0.01
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Poisson(pyro.sample("r", dist.Gamma(a, a))), obs=x)
+
+    x = torch.tensor([3.0, 0.0, 1.0])
+    found, lg = pv.quadrature(program, x), lambda v: torch.as_tensor(v).lgamma()
+    exact = a * math.log(a) - lg(a) + lg(a + x) - (a + x) * math.log(a + 1) - lg(x + 1)
+    assert ((found.log_evidence - exact).abs() <= found.error_bound + 1e-9).all()
+    assert (found.error_bound[[0, 2]] < 1e-3).all()
+
+
+def test_a_climb_whose_curvature_overflows_ends_elsewhere(float64):
+    """Priors so wide that some starts have no finite Hessian; the mode of the others is the regression's."""
+    x = torch.linspace(0.0, 1.0, 20)
+    y = 1 + 2 * x + 0.1 * torch.sin(20 * x)
+
+    def program(x, y):
+        a, b = (pyro.sample(name, dist.Normal(0.0, 1000.0)) for name in "ab")
+        tau = pyro.sample("tau", dist.Gamma(1e-4, 1e-4))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(a + b * x, tau.rsqrt()), obs=y)
+
+    found = pv.laplace(program, (x, y))
+    design = torch.stack([torch.ones(20), x], -1)
+    torch.testing.assert_close(found.loc.flatten()[:2], torch.linalg.lstsq(design, y).solution, rtol=1e-4, atol=1e-4)

@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.ops.indexing import Vindex
 
 import pyro_vae as pv
 from pyro_vae.inference.target.independence import rows_are_tied
@@ -71,3 +72,28 @@ def test_what_has_no_derivative_or_no_number_is_not_called_tied():
     assert not rows_are_tied(lambda v: v.detach().sum(-1), u)
     assert not rows_are_tied(lambda v: (v - v).log().sum(-1), u)
     assert rows_are_tied(lambda v: v.flip(0).square().sum(-1), u)
+
+
+@pytest.mark.parametrize("plate", ["data", None])
+def test_discrete_rows_that_are_tied_are_refused(plate):
+    """Pyro's own enumeration takes the plate's word, and sums wrongly."""
+
+    def walk(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(c.cumsum(-1), NOISE), obs=x)
+
+    with pytest.raises(ValueError, match=r"discrete site 'c', whose rows act on 'x' in other rows; try pyro\.markov"):
+        pv.Target(walk, torch.zeros(4), plate=plate)
+
+
+def test_discrete_rows_of_nested_plates_are_not_called_tied():
+    def model(x):
+        weights = pyro.sample("weights", dist.Dirichlet(torch.ones(3)))
+        with pyro.plate("columns", 2, dim=-2):
+            loc = pyro.sample("loc", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            with pyro.plate("data", x.shape[-1], dim=-1):
+                c = pyro.sample("c", dist.Categorical(weights), infer={"enumerate": "parallel"})
+                pyro.sample("x", dist.Normal(Vindex(loc)[..., c], 1.0), obs=x)
+
+    assert pv.Target(model, torch.randn(2, 5)).discrete.keys() == {"c"}

@@ -121,7 +121,7 @@ def _log_normal(column: np.ndarray, x: np.ndarray, floor: float) -> np.ndarray:
 
 
 class KernelDensity:
-    r"""A Gaussian kernel density with Silverman's bandwidth, and one wide Gaussian, of a kernel's weight, for the tails.
+    r"""A Gaussian kernel density with Silverman's bandwidth, and one wide Gaussian, of a row's weight, for the tails.
 
     Of more than 2,000 rows, kernels stand at so many quantiles.
 
@@ -136,24 +136,25 @@ class KernelDensity:
         spread = min(sd, float(np.subtract(*np.quantile(column, [0.75, 0.25]))) / 1.349 or sd)
         width = max(0.9 * spread * n**-0.2, floor**0.5)
         K = min(n, _MOST_ROWS)
-        at = column if K == n else np.quantile(column, (np.arange(K) + 0.5) / K)
+        at = column if n == K else np.quantile(column, (np.arange(K) + 0.5) / K)
         self.loc = np.append(at, column.mean())
         self.scale = np.append(np.full(K, width), 2 * sd)
+        self.weight = np.append(np.full(K, n / K), 1.0) / (n + 1)
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         """Return the log density ``(N,)``, nats."""
         from scipy.special import logsumexp
         from scipy.stats import norm
 
-        terms = (logsumexp(norm.logpdf(rows, self.loc, self.scale), axis=1) for rows in self._blocks(x))
-        return np.concatenate(list(terms)) - np.log(len(self.loc))
+        kernels = (norm.logpdf(rows, self.loc, self.scale) for rows in self._blocks(x))
+        return np.concatenate([logsumexp(each, axis=1, b=self.weight) for each in kernels])
 
     def score(self, x: np.ndarray) -> np.ndarray:
         """Return the normal scores, the standard normal quantile of the distribution function at x, ``(N,)``."""
         from scipy.special import ndtr, ndtri
 
         def tail(sign: float) -> np.ndarray:
-            tails = [ndtr(sign * (rows - self.loc) / self.scale).mean(1) for rows in self._blocks(x)]
+            tails = [ndtr(sign * (rows - self.loc) / self.scale) @ self.weight for rows in self._blocks(x)]
             return np.concatenate(tails)
 
         upper, lower = tail(-1.0), tail(1.0)

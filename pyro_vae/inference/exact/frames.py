@@ -62,19 +62,24 @@ def survey(density: CountedDensity) -> Grid:
     return Grid.over(Frame(*(part.unsqueeze(0) for part in box)), COARSE[L], density)
 
 
-def locate(density: CountedDensity, coarse: Grid) -> tuple[Frame, Peaks]:
-    """Find every datum's mass from a coarse grid: a box around it in whitened coordinates, and the peaks it holds."""
+def locate(density: CountedDensity, coarse: Grid) -> tuple[Frame, Peaks, Tensor]:
+    """Find every datum's mass from a coarse grid: a box in whitened coordinates, peaks outside, the highest density.
+
+    The highest of all grids counts, ``(N,)``: of a heavy tail the box grows so wide that its own points may miss the
+    peak.
+    """
     target = density.target
     N, L = target.num_data, target.latent_dim
     coarse = coarse.expand(N)
-    grid = coarse
+    grid, top = coarse, coarse.log_joint.amax(0)
     for _ in range(_ZOOMS):  # zoom, and move while the mass touches the edge, until the box stays as it is
-        frame, stable = _zoom(grid)
+        frame, stable = _zoom(grid, top)
         if bool(stable.all()):
             break
         grid = Grid.over(frame, FINE[L], density)
+        top = torch.maximum(top, grid.log_joint.amax(0))
     seen = grid.log_joint.double().logsumexp(0) + grid.log_cell
-    return frame, missing_peaks(target, coarse, frame, seen)
+    return frame, missing_peaks(target, coarse, frame, seen), top
 
 
 def missing_peaks(target: Target, coarse: Grid, frame: Frame, seen: Tensor) -> Peaks:
@@ -82,8 +87,10 @@ def missing_peaks(target: Target, coarse: Grid, frame: Frame, seen: Tensor) -> P
     return climb(target, coarse, frame).above(seen.to(frame.low) - DEPTH / 2)
 
 
-def _zoom(grid: Grid) -> tuple[Frame, Tensor]:
+def _zoom(grid: Grid, top: Tensor) -> tuple[Frame, Tensor]:
     """Re-frame each datum's grid around what lies within DEPTH nats of its peak; say which frames are stable."""
+    here = grid.log_joint.amax(0)
+    top = torch.where(here > top - DEPTH, top, here)
     nowhere = (grid.log_joint.amax(0) == -math.inf).nonzero().flatten()
     if len(nowhere):
         got = f"none at any point of a grid, for datum {int(nowhere[0])}"
@@ -93,7 +100,7 @@ def _zoom(grid: Grid) -> tuple[Frame, Tensor]:
     # cells wider than the mass hide its covariance: a fraction of a cell is the least that is known of it
     cell = grid.basis * grid.step.unsqueeze(-2)
     basis = torch.linalg.cholesky(covariance + 0.05 * cell @ cell.mT)
-    active = grid.log_joint > grid.log_joint.amax(0) - DEPTH  # (G, n)
+    active = grid.log_joint > top - DEPTH  # (G, n)
     t = grid.seen_from(mean, basis)
     touched = _touches(grid, active)
     reach = torch.where(touched, grid.m / 2, 1.0).to(cell).unsqueeze(-1)  # one cell; half the box where it is left

@@ -76,7 +76,7 @@ class Grid:
         """The grid of m points a dimension over a frame, where a density ``(G, n, L)`` to ``(G, n)`` is evaluated."""
         bare = cls.empty(frame, m)
         value = log_joint(bare.points())
-        unknown = value.isnan()
+        unknown = value.isnan() | (value == math.inf)  # which is what a density has where its argument underflows
         return replace(bare, log_joint=value.masked_fill(unknown, -math.inf), unknown=unknown)
 
     @property

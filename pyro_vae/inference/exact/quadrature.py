@@ -19,6 +19,8 @@ from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["QuadraturePosterior", "quadrature"]
 
+_LOST = 1.0  # nats below the highest density seen, where a grid's own highest shows that its points miss the peak
+
 MAX_LATENT_DIM = 3
 
 
@@ -138,7 +140,7 @@ def _refine(
 ) -> None:
     """Give some data grids of their own, doubled until the bound is below the tolerance and their peaks are shown."""
     L = density.target.latent_dim
-    frame, peaks = locate(density, coarse)
+    frame, peaks, top = locate(density, coarse)
     frame, missed = peaks.reached(frame, depth=DEPTH, points=_finest(m, L, max_points))
     pending = torch.arange(len(rows), device=missed.device)
     while len(pending):
@@ -146,8 +148,10 @@ def _refine(
         value, error, rounded = integral(grid)
         done = (error <= tolerance) | (error - rounded < rounded)
         done &= missed[pending] | peaks.take(pending).resolved(grid.basis, grid.step)
+        lost = grid.log_joint.amax(0) < top[pending] - _LOST
+        done &= ~lost
         done |= torch.tensor((2 * m) ** L > max_points)
-        error = error.masked_fill(missed[pending], math.inf)
+        error = error.masked_fill(missed[pending] | lost, math.inf)
         found.add(rows[pending[done]], grid.take(done), value[done], error[done])
         pending = pending[~done]
         m *= 2

@@ -60,7 +60,10 @@ def _polish(
 
 
 def _quadratic(density: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Value ``(..., N)``, gradient ``(..., N, L)`` and Hessian ``(..., N, L, L)`` at u."""
+    """Value ``(..., N)``, gradient ``(..., N, L)`` and Hessian ``(..., N, L, L)`` at u.
+
+    Where a Hessian has overflowed it is the identity, as of no maximum: a climb that starts there does not get away.
+    """
     u = u.detach().requires_grad_()
     with torch.enable_grad():
         value = density(u)
@@ -71,4 +74,7 @@ def _quadratic(density: Callable[[Tensor], Tensor], u: Tensor) -> tuple[Tensor, 
             else torch.zeros_like(u)
             for i in range(u.shape[-1])
         ]
-    return value.detach(), gradient.detach(), torch.stack(rows, -2)
+    hessian = torch.stack(rows, -2)
+    usable = (hessian.abs() < torch.finfo(u.dtype).max ** 0.5).all(-1).all(-1)  # false of NaN
+    hessian = torch.where(usable[..., None, None], hessian, torch.eye(u.shape[-1]).to(u))
+    return value.detach(), gradient.detach(), hessian

@@ -20,7 +20,7 @@ from pyro_vae.inference.target.coordinates import Coordinates
 from pyro_vae.inference.target.coupling import Coupled
 from pyro_vae.inference.target.densities import log_parts, log_prob, per_datum
 from pyro_vae.inference.target.enumeration import Enumeration
-from pyro_vae.inference.target.independence import rows_are_tied
+from pyro_vae.inference.target.independence import check_discrete_rows, rows_are_tied
 from pyro_vae.inference.target.layout import LatentSite, Layout
 from pyro_vae.inference.target.legality import (
     DEFAULT_PLATE,
@@ -69,7 +69,8 @@ class Target(Coordinates):
         x: the data; dimension 0 runs over data.
         plate: name of the data plate; None for the posterior of the whole program, which it also is where no plate
             holds every latent site and none has the default name, and, with a warning, where the latents of one row act
-            on the data of another (``z.cumsum(-1)``, ``z - z.mean()``; looked for up to 10,000 rows).
+            on the data of another (``z.cumsum(-1)``, ``z - z.mean()``; looked for by gradients at one draw, up to
+            10,000 rows).
         independent: the data are known to be independent given the latents of each; not to be looked at.
 
     Attributes:
@@ -128,6 +129,8 @@ class Target(Coordinates):
         self._arrange(runs, used_plate)
         with fork_rng(seed=0):
             tied = self.per_datum and not independent and rows_are_tied(self.log_joint, self.layout.pack(first))
+            if self.discrete and not independent:
+                check_discrete_rows(model, self.args, first, self.discrete)
         if tied:
             warnings.warn(
                 f"the latents of plate {used_plate!r} act on data of other rows: one posterior of the whole program, "
