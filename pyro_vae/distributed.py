@@ -1,22 +1,22 @@
-"""Training on several processes at once, by torch's DistributedDataParallel; ``torchrun`` starts them."""
+"""Training on several processes at once, by torch's own ``torch.distributed``; ``torchrun`` starts them."""
 
 from __future__ import annotations
 
+import math
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as group
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from pyro_vae.checks import say
+from pyro_vae.randomness import fork_rng
 
-__all__ = ["Parallel", "agree", "gathered", "joined", "own_share", "rank"]
+__all__ = ["Parallel", "agree", "gathered", "joined", "own_share", "rank", "same_random_state"]
 
 
 @contextmanager
@@ -51,6 +51,12 @@ def agree(value: Any) -> Any:
     values = [value]
     group.broadcast_object_list(values)
     return values[0]
+
+
+def same_random_state() -> None:
+    """Put torch's random state of rank 0 on every process, so that all split and order data alike."""
+    if _together():
+        torch.set_rng_state(agree(torch.get_rng_state()))
 
 
 def own_share(x: Any) -> Any:
@@ -92,75 +98,126 @@ def _together() -> bool:
 class Parallel:
     r"""This process's part of a data-parallel run.
 
-    A batch is cut into one share a process. Each takes the gradient of its share's loss over the size B of the whole
-    batch, times the number of processes P; the mean over processes, which DistributedDataParallel takes while it runs
-    backwards, is then the gradient of the whole batch: :math:`\frac1P \sum_p P \nabla \ell_p / B`.
+    A batch of size B is cut into one share a process. Each takes the gradient of its share's loss; their sum, by one
+    exchange of one flat buffer, is the gradient of the whole batch: :math:`\sum_p \nabla \ell_p`. Beside it travels
+    which parameters have a gradient, the loss, and whatever small numbers the processes have to tell each other.
 
     Args:
-        modules: model and guide.
-        loss: of one batch, summed over its data.
+        parameters: what is learnt; from here on, as the process of rank 0 has it.
+        buffers: what else the modules hold; likewise.
 
-    Raises:
-        TypeError: if model or guide are no torch modules.
+    Attributes:
+        rank: this process's number.
+        size: how many there are.
     """
 
-    def __init__(self, modules: Sequence[nn.Module], loss: Callable[..., Tensor]) -> None:
-        if len(modules) != 2:
-            expected = "a model and a guide that are torch modules, to train on several processes"
-            raise TypeError(say(expected, "Python functions", "pyro.nn.PyroModule, or one process"))
+    def __init__(self, parameters: Sequence[Tensor], buffers: Iterable[Tensor] = ()) -> None:
         self.rank, self.size = group.get_rank(), group.get_world_size()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)  # older torch has not its heir
-            self.module = DistributedDataParallel(_Loss(modules, loss), broadcast_buffers=False)
+        self.same([*parameters, *buffers])
+        self._slots = {id(parameter): i for i, parameter in enumerate(parameters)}
+        self._parameters = list(parameters)  # which keeps their ids
+        self._buffer = torch.empty(0)
+        self._views: list[Tensor] = []
 
     @classmethod
-    def of(cls, modules: Sequence[nn.Module], loss: Callable[..., Tensor]) -> Parallel | None:
+    def of(cls, parameters: Sequence[Tensor], buffers: Iterable[Tensor] = ()) -> Parallel | None:
         """Return the part of this process, or None if it is alone."""
-        return cls(modules, loss) if _together() else None
+        return cls(parameters, buffers) if _together() else None
 
-    def batches(self, data: tuple[Tensor, ...], batch_size: int) -> Iterator[tuple[tuple[Tensor, ...], int]]:
+    def same(self, tensors: Iterable[Tensor]) -> None:
+        """Give tensors the values that they have on the process of rank 0."""
+        for tensor in tensors:
+            group.broadcast(tensor.detach(), 0)
+
+    def batches(self, data: tuple[Any, ...], batch_size: int) -> Iterator[tuple[tuple[Tensor, ...], int]]:
         """This process's share of each batch of an epoch, and the size of the whole batch.
 
-        All go through the data in the order that rank 0 draws; each has noise of its own. A last batch with fewer data
-        than processes is left out.
+        All draw the same order, then noise of their own, and end in the same random state, that of one process without
+        noise: so an epoch that begins from a checkpoint is the one that would have followed. A last batch with fewer
+        data than processes is left out.
         """
-        N, device = len(data[0]), data[0].device
-        plan = torch.empty(N + 1, dtype=torch.int64, device=device)
-        if self.rank == 0:
-            plan[:N] = torch.randperm(N).to(device)
-            plan[N] = torch.randint(2**62, ())
-        group.broadcast(plan, 0)
-        if self.rank:
-            torch.manual_seed(int(plan[N]) + self.rank)
-        for rows in plan[:N].split(batch_size):
-            if len(rows) >= self.size:
-                share = rows.tensor_split(self.size)[self.rank]
-                yield tuple(part[share] for part in data), len(rows)
+        order = torch.randperm(len(data[0])) if batch_size < len(data[0]) else torch.arange(len(data[0]))
+        order = order.to(data[0].device)
+        with fork_rng():
+            torch.manual_seed(int(torch.randint(2**62, ())) + self.rank)
+            for rows in order.split(batch_size):
+                if len(rows) >= self.size:
+                    share = rows.tensor_split(self.size)[self.rank]
+                    yield tuple(part[share] for part in data), len(rows)
 
-    def share(self, data: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def share(self, data: tuple[Any, ...]) -> tuple[Any, ...]:
         """This process's rows of all data, in order."""
         return tuple(part.tensor_split(self.size)[self.rank] for part in data)
 
-    def backward(self, batch: tuple[Tensor, ...], total: int) -> float:
-        """Add the gradient of the whole batch's loss a datum; return the loss of this process's share."""
-        loss: Tensor = self.module(*batch)
-        (loss * (self.size / total)).backward()
-        return float(loss.detach())
+    @torch.no_grad()
+    def exchange(
+        self, loss: Tensor, leaves: Sequence[Tensor], grads: Sequence[Tensor | None], told: Sequence[int] = ()
+    ) -> tuple[Tensor, Tensor, list[Tensor | None], list[float]]:
+        """Add up loss and gradients over all processes, which call this together.
+
+        Args:
+            loss: of this process's share.
+            leaves: parameters of the run.
+            grads: the gradient by each; None where this share has none.
+            told: small numbers, as many on each process.
+
+        Returns:
+            The loss of this share, or that of all where it is not finite; the loss of all; the gradients of all, until
+            the next call, None where no process has one; the sums of ``told``.
+
+        Raises:
+            ValueError: if a leaf with a gradient is no parameter of the run.
+        """
+        n = len(self._parameters)
+        if self._buffer.numel() == 0 or self._buffer.device != loss.device:
+            self._make_buffer(loss.device, num_told=len(told))
+        has = [0.0] * n
+        for leaf, grad in zip(leaves, grads, strict=True):
+            if grad is not None:
+                if id(leaf) not in self._slots:
+                    got = f"one more of shape {tuple(leaf.shape)} later on"
+                    remedy = "making it in the first call of model and guide, or one process"
+                    raise ValueError(say("parameters that exist from the first step on", got, remedy))
+                has[self._slots[id(leaf)]] = 1.0
+        own = {self._slots[id(leaf)]: grad for leaf, grad in zip(leaves, grads, strict=True) if grad is not None}
+        for i, view in enumerate(self._views):
+            if i not in own:
+                view.zero_()
+        if own:
+            torch._foreach_copy_([self._views[i] for i in own], list(own.values()))
+        tail = self._buffer[-(1 + n + len(told)) :]
+        tail[0] = loss
+        tail[1:] = torch.tensor([*has, *told])
+        group.all_reduce(self._buffer)
+        total, *rest = tail.tolist()
+        slots = [self._slots.get(id(leaf)) for leaf in leaves]
+        summed = [None if i is None or not rest[i] else self._views[i].to(self._parameters[i].dtype) for i in slots]
+        return loss if math.isfinite(total) else tail[0].to(loss.dtype), tail[0], summed, rest[n:]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which losses and gradients are added up: single precision, or the widest of the parameters'."""
+        widest = torch.float32
+        for parameter in self._parameters:
+            widest = torch.promote_types(widest, parameter.dtype)
+        return widest
+
+    def _make_buffer(self, device: torch.device, *, num_told: int) -> None:
+        """One vector for all gradients side by side, the loss, and a number for each parameter and thing told."""
+        sizes = [parameter.numel() for parameter in self._parameters]
+        rest = 1 + len(sizes) + num_told
+        self._buffer = torch.empty(sum(sizes) + rest, dtype=self.dtype, device=device)
+        pieces = self._buffer.split([*sizes, rest])
+        self._views = [piece.view(parameter.shape) for piece, parameter in zip(pieces, self._parameters, strict=False)]
+
+    def everyones(self, value: Any) -> list[Any]:
+        """What each process passes, by rank; waits for all."""
+        found: list[Any] = [None] * self.size
+        group.all_gather_object(found, value)
+        return found
 
     def sum(self, value: float, like: Tensor) -> float:
         """Add a number up over all processes."""
         total = torch.tensor([value], dtype=torch.float64, device=like.device)
         group.all_reduce(total)
         return float(total)
-
-
-class _Loss(nn.Module):
-    """A loss as a module, whose parameters DistributedDataParallel watches."""
-
-    def __init__(self, modules: Sequence[nn.Module], loss: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(modules)
-        self.loss = loss
-
-    def forward(self, *batch: Tensor) -> Tensor:
-        return self.loss(*batch)

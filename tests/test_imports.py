@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "model": ["likelihoods", "priors"],
     "guides": ["flows", "model"],
     "inference.target": [],
-    "inference.compiled": [],
+    "inference.compiled": ["distributed"],
     "inference.optimum": ["inference.target"],
     "inference.exact": ["inference.optimum", "inference.target"],
     "inference.posterior": ["inference.target"],

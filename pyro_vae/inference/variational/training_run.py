@@ -79,8 +79,7 @@ class TrainingRun:
         if not found:
             raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
         self._parameters = list(found.values())
-        model, guide = map(self.kl_weight, self.programs)
-        self.parallel = Parallel.of(self.modules, lambda *data: self.loss.differentiable_loss(model, guide, *data))
+        self.parallel = Parallel.of(self._parameters, self._buffers)
         return self._parameters
 
     # -- passes over the data ------------------------------------------------------------------------------------
@@ -94,6 +93,8 @@ class TrainingRun:
         self.kl_weight.weight = 1.0
         for module in self.modules:
             module.eval()
+        if self.parallel is not None:  # running means follow each process's own share
+            self.parallel.same(self._buffers)
         if kl_weight < 1.0:  # the objective of a warm-up epoch is no ELBO: measure it
             return self.elbo(data, batch_size)
         return -self.stepper.sum(own, data[0]) / len(data[0])
@@ -103,7 +104,7 @@ class TrainingRun:
         """The mean ELBO a datum in nats, under the same noise at every call."""
         share = batches(self.stepper.share(data), _WIDER * batch_size, shuffle=False)
         with fork_rng(seed=0), pyro.validation_enabled(False):
-            losses = [self.evaluation.loss(*self.programs, *batch) for batch in share]
+            losses = [self.evaluation.loss(*self.programs, *batch) for batch in share if len(batch[0])]
         return -self.stepper.sum(float(sum(losses)), data[0]) / len(data[0])
 
     def binarise(self, data: Data) -> Data:
@@ -183,7 +184,11 @@ class TrainingRun:
 
     def _tensors(self) -> list[Tensor]:
         """Parameters and buffers: all that training moves."""
-        return [*self._parameters, *(buffer for module in self.modules for buffer in module.buffers())]
+        return [*self._parameters, *self._buffers]
+
+    @property
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for module in self.modules for buffer in module.buffers()]
 
 
 def _few_batches(data: Data, batch_size: int) -> Data:
