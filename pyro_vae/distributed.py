@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,11 +14,15 @@ import numpy as np
 import torch
 import torch.distributed as group
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from pyro_vae.checks import say
 from pyro_vae.randomness import fork_rng
 
-__all__ = ["Parallel", "agree", "gathered", "joined", "own_share", "rank", "same_random_state"]
+__all__ = ["Parallel", "agree", "everyones", "gathered", "joined", "own_share", "rank", "same_random_state"]
+
+_PATIENCE = 1800  # seconds that processes wait for each other, as torch has it
 
 
 @contextmanager
@@ -25,6 +31,9 @@ def joined(device: str = "cpu") -> Iterator[int]:
 
     Args:
         device: "cpu" talks by gloo, all else by NCCL if there is a CUDA device.
+
+    Raises:
+        RuntimeError: in here, if another process ends before its time.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield 0
@@ -32,11 +41,45 @@ def joined(device: str = "cpu") -> Iterator[int]:
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    group.init_process_group("nccl" if on_gpu else "gloo")
+    store, number, size = next(rendezvous("env://"))
+    store = _unused(store, number, size)
+    group.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=number, world_size=size)
     try:
         yield group.get_rank()
+    except RuntimeError as error:
+        if not any(name in str(error) for name in ("gloo", "NCCL")):
+            raise
+        remedy = "train --resume, or torchrun --max-restarts 3; the other's own error says why"
+        raise RuntimeError(say(f"all {size} processes to go on", "one that has ended", remedy)) from error
     finally:
         group.destroy_process_group()
+
+
+def _unused(store: Store, number: int, size: int) -> Store:
+    """A part of the launcher's store that is these processes' own.
+
+    Processes that ``torchrun`` starts again find in its store what the dead have left, their addresses too, and would
+    call them. So rank 0 answers whatever name each other has given itself, until it has heard from all that live.
+
+    Raises:
+        TimeoutError: if not all come.
+    """
+    own = uuid.uuid4().hex
+    if number:
+        store.set(f"pyro_vae/name/{number}", own)
+        chosen = store.get(f"pyro_vae/answer/{own}").decode()  # waits for it
+        store.set(f"pyro_vae/heard/{chosen}/{number}", "")
+        return PrefixStore(chosen, store)
+    missing, end = set(range(1, size)), time.monotonic() + _PATIENCE
+    while missing:
+        missing -= {other for other in missing if store.check([f"pyro_vae/heard/{own}/{other}"])}
+        for other in missing:
+            if store.check([f"pyro_vae/name/{other}"]):
+                store.set(f"pyro_vae/answer/{store.get(f'pyro_vae/name/{other}').decode()}", own)
+        if time.monotonic() > end:
+            raise TimeoutError(say(f"{size} processes", f"none of rank {sorted(missing)}", "starting all of them"))
+        time.sleep(0.005)
+    return PrefixStore(own, store)
 
 
 def rank() -> int:
@@ -51,6 +94,15 @@ def agree(value: Any) -> Any:
     values = [value]
     group.broadcast_object_list(values)
     return values[0]
+
+
+def everyones(value: Any) -> list[Any]:
+    """Return what each process passes, by rank; waits for all."""
+    if not _together():
+        return [value]
+    values: list[Any] = [None] * group.get_world_size()
+    group.all_gather_object(values, value)
+    return values
 
 
 def same_random_state() -> None:
@@ -209,12 +261,6 @@ class Parallel:
         self._buffer = torch.empty(sum(sizes) + rest, dtype=self.dtype, device=device)
         pieces = self._buffer.split([*sizes, rest])
         self._views = [piece.view(parameter.shape) for piece, parameter in zip(pieces, self._parameters, strict=False)]
-
-    def everyones(self, value: Any) -> list[Any]:
-        """What each process passes, by rank; waits for all."""
-        found: list[Any] = [None] * self.size
-        group.all_gather_object(found, value)
-        return found
 
     def sum(self, value: float, like: Tensor) -> float:
         """Add a number up over all processes."""

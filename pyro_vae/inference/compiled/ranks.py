@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from pyro_vae.distributed import Parallel
+from pyro_vae.distributed import Parallel, everyones
 from pyro_vae.inference.compiled.backend import Run, compiled, outputs
 from pyro_vae.inference.compiled.graphs import Graphs, LeftToPyro, NotCompiled, Retraced
 
@@ -53,9 +53,9 @@ class Ranks:
         if not any(self._told):
             return False
         own, self._waiting, self._told = self._waiting, [], [0.0] * len(_KINDS)
-        everyones = self.parallel.everyones([(_kind(warning), str(warning)) for warning in own])
+        told = everyones([(_kind(warning), str(warning)) for warning in own])
         heard = {_kind(warning) for warning in own}
-        for number, said in enumerate(everyones):
+        for number, said in enumerate(told):
             for kind, text in said:
                 if kind not in heard:
                     heard.add(kind)
