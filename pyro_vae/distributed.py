@@ -6,9 +6,9 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +20,21 @@ from torch.distributed.rendezvous import rendezvous
 from pyro_vae.checks import say
 from pyro_vae.randomness import fork_rng
 
-__all__ = ["Parallel", "agree", "everyones", "gathered", "joined", "own_share", "rank", "same_random_state"]
+__all__ = [
+    "Parallel",
+    "agree",
+    "by_all",
+    "everyones",
+    "gathered",
+    "joined",
+    "own_rows",
+    "own_share",
+    "rank",
+    "same_random_state",
+    "size",
+]
 
+T = TypeVar("T")
 _PATIENCE = 1800  # seconds that processes wait for each other, as torch has it
 
 
@@ -105,6 +118,26 @@ def everyones(value: Any) -> list[Any]:
     return values
 
 
+def by_all(job: Callable[[], T]) -> list[T]:
+    """Do a job on every process; return what each found, by rank. Where one fails, all raise its error."""
+    found: Any = None
+    error: Exception | None = None
+    try:
+        found = job()
+    except (ValueError, TypeError, OSError, RuntimeError) as raised:
+        error = raised
+    told = everyones((found, error))
+    for _, error in told:
+        if error is not None:
+            raise error
+    return [value for value, _ in told]
+
+
+def size() -> int:
+    """How many processes there are."""
+    return group.get_world_size() if _together() else 1
+
+
 def same_random_state() -> None:
     """Put torch's random state of rank 0 on every process, so that all split and order data alike."""
     if _together():
@@ -128,6 +161,11 @@ def own_share(x: Any) -> Any:
     if number:
         torch.manual_seed(torch.initial_seed() + number)
     return x.tensor_split(size)[number]
+
+
+def own_rows(x: Any) -> Any:
+    """Return this process's rows of data on disk, of which each looks at a part; all of them if it is alone."""
+    return x.tensor_split(size())[rank()] if _together() else x
 
 
 def gathered(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -190,12 +228,18 @@ class Parallel:
         """
         order = torch.randperm(len(data[0])) if batch_size < len(data[0]) else torch.arange(len(data[0]))
         order = order.to(data[0].device)
-        with fork_rng():
-            torch.manual_seed(int(torch.randint(2**62, ())) + self.rank)
+        with self.own_noise():
             for rows in order.split(batch_size):
                 if len(rows) >= self.size:
                     share = rows.tensor_split(self.size)[self.rank]
                     yield tuple(part[share] for part in data), len(rows)
+
+    @contextmanager
+    def own_noise(self) -> Iterator[None]:
+        """Draw from a stream of this process's own; then go on with the one that all have in common."""
+        with fork_rng():
+            torch.manual_seed(int(torch.randint(2**62, ())) + self.rank)
+            yield
 
     def share(self, data: tuple[Any, ...]) -> tuple[Any, ...]:
         """This process's rows of all data, in order."""

@@ -6,6 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from operator import itemgetter
 from typing import Any
 
@@ -15,6 +16,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
+from pyro_vae.datasets.shards import Shards
 from pyro_vae.distributed import Parallel
 from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.compiled.step import CompiledStep
@@ -28,6 +30,9 @@ Data = tuple[Tensor, ...]
 
 def batches(data: Data, batch_size: int, *, shuffle: bool) -> Iterator[Data]:
     """Go through the data once, in random order or in their own."""
+    if isinstance(data[0], Shards):
+        yield from ((data[0][i : i + batch_size],) for i in data[0].starts(batch_size))
+        return
     N = len(data[0])
     shuffle = shuffle and batch_size < N  # one batch keeps its order: a guide may have parameters of each datum's own
     order = torch.randperm(N).to(data[0].device) if shuffle else torch.arange(N, device=data[0].device)
@@ -99,9 +104,17 @@ class Stepper:
 
     def batches(self, data: Data, batch_size: int) -> Iterator[tuple[Data, int]]:
         """This process's part of each batch of an epoch, and how many data the whole batch has."""
+        if isinstance(data[0], Shards):
+            return self._of_shards(data[0], batch_size)
         if self.parallel is not None:
             return self.parallel.batches(data, batch_size)
         return ((batch, len(batch[0])) for batch in batches(data, batch_size, shuffle=True))
+
+    def _of_shards(self, shards: Shards, batch_size: int) -> Iterator[tuple[Data, int]]:
+        number, size = (0, 1) if self.parallel is None else (self.parallel.rank, self.parallel.size)
+        with nullcontext() if self.parallel is None else self.parallel.own_noise():
+            for batch, total in shards.epoch(batch_size, number, size):
+                yield (batch,), total
 
     def share(self, data: Data) -> Data:
         """This process's rows of all data."""

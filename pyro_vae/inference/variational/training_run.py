@@ -12,6 +12,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
+from pyro_vae.datasets.shards import Shards
 from pyro_vae.distributed import Parallel
 from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.target.program import Program
@@ -193,5 +194,7 @@ class TrainingRun:
 
 def _few_batches(data: Data, batch_size: int) -> Data:
     """As many rows as make a few full batches, and the smaller last one."""
+    if isinstance(data[0], Shards):
+        return (data[0].few(_BATCHES_TO_CONVERGE),)
     full, rest = divmod(len(data[0]), batch_size)
     return tuple(part[: min(full, _BATCHES_TO_CONVERGE) * batch_size + rest] for part in data)
