@@ -104,8 +104,7 @@ class Shards(Rows):
         return self._window[1] - self._window[0]
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        sliced = isinstance(rows, slice)
-        where = np.arange(len(self))[rows] if sliced else rows.cpu().numpy()  # type: ignore[union-attr]
+        where = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else rows.cpu().numpy()
         where = where + self._window[0]
         found = np.empty((len(where), *self._values.shape[1:]), self._values.dtype)
         places = np.searchsorted(self._starts, where, side="right") - 1
@@ -166,8 +165,8 @@ class Shards(Rows):
         if whole:
             edges = [int(self._starts[own.start]) for own in self.owned(sections)] + [len(self)]
         else:
-            sizes = [len(part) for part in np.array_split(np.arange(len(self)), sections)]
-            edges = [self._window[0] + int(edge) for edge in np.cumsum([0, *sizes])]
+            base, more = divmod(len(self), sections)
+            edges = [self._window[0] + i * base + min(i, more) for i in range(sections + 1)]
         return [self._like(_window=window) for window in pairwise(edges)]
 
     def few(self, most: int) -> Shards:

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from pyro_vae.runs.checkpoints import read_tensors
+from pyro_vae.runs.data import prepare
 from pyro_vae.runs.folder import Run, write_whole
 from pyro_vae.runs.launch import is_of_this_launch, launch
 from pyro_vae.runs.recipe import Recipe
+from pyro_vae.runs.training import read_recipe
 
 
 @dataclass
@@ -79,17 +81,18 @@ def test_a_rank_that_dies_ends_the_run_with_an_error(done):
     assert done.codes["resumed"] == [0, 0], done.errors
 
 
-@pytest.mark.parametrize("name", ["half", "restarted"])
-def test_the_run_goes_on_to_the_bits_of_one_whose_ranks_lived(done, name):
-    histories = [json.loads((done.folder / each / "history.json").read_text()) for each in ("whole", name)]
-    assert len(histories[0]["train_elbo"]) == 4
+@pytest.mark.parametrize(("lived", "name", "epochs"), [("whole", "half", 4), ("shards-whole", "restarted", 16)])
+def test_the_run_goes_on_to_the_bits_of_one_whose_ranks_lived(done, lived, name, epochs):
+    histories = [json.loads((done.folder / each / "history.json").read_text()) for each in (lived, name)]
+    assert len(histories[0]["train_elbo"]) == epochs
     assert histories[0]["train_elbo"] == histories[1]["train_elbo"]
     assert histories[0]["validation_elbo"] == histories[1]["validation_elbo"]
-    whole, half = (read_tensors(done.folder / each / "weights.safetensors")[0] for each in ("whole", name))
+    whole, half = (read_tensors(done.folder / each / "weights.safetensors")[0] for each in (lived, name))
     assert all(torch.equal(whole[each], half[each]) for each in whole)
 
 
 def test_torchrun_starts_again_what_it_started_and_nothing_else(done, tmp_path, monkeypatch):
+    assert done.codes["shards"] == [0, 0], done.errors
     assert done.codes["restarted"] == done.codes["again"] == "done", done.errors
     assert done.errors.count("note: torchrun has started the processes again; the run goes on") == 1
     assert "got one at " + str(done.folder / "restarted") in done.errors  # asked for with another seed
@@ -102,6 +105,14 @@ def test_torchrun_starts_again_what_it_started_and_nothing_else(done, tmp_path, 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "of --rdzv-id")
     run.write_json("about.json", {"launch": launch(asked) | {"agents": ["one that died with its machine"]}})
     assert is_of_this_launch(run, asked)
+
+
+def test_processes_join_what_they_see_of_their_shards(done):
+    run = Run(done.folder / "shards-whole")
+    about, alone = run.read_json("about.json"), prepare(read_recipe(run))  # one process looks at all
+    assert about["schema"] == json.loads(json.dumps(alone.schema.to_json()))
+    assert about["fingerprint"] == alone.digest
+    assert json.loads((run / "history.json").read_text())["engine"].startswith("one graph a step")
 
 
 def test_posteriors_and_evidence_come_back_in_the_order_of_the_data(done):
@@ -125,5 +136,5 @@ def test_fewer_data_than_processes_are_refused_by_all(done):
 
 def test_rank_zero_alone_speaks(done):
     results = [line for line in done.output.splitlines()[:-1] if line.startswith("{")]
-    assert len(results) == 2  # of the run that lived and the one that was started again
+    assert len(results) == 1
     assert "data-parallel on 2 processes" in json.loads(results[0])["engine"]

@@ -28,6 +28,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 import pyro_vae as pv
 import pyro_vae.runs.training
 from pyro_vae.cli.app import app
+from pyro_vae.datasets.shards import write_shards
 from pyro_vae.distributed import joined, rank
 from pyro_vae.runs.checkpoints import Checkpoints
 
@@ -165,9 +166,13 @@ def main():
         if state.numbers["epoch"] == 2 and rank() == 1 and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             os.kill(os.getpid(), signal.SIGKILL)
 
+    x = np.random.RandomState(1).rand(1003, 8) > 0.5
+    shards = write_shards(x.astype("u1"), FOLDER + "/shards", 5)
+    longer = ("--epochs", "16", *settings[2:], "--output")  # enough for graphs
+    codes["shards"] = together(command("train", str(shards), *longer, FOLDER + "/shards-whole"))
     Checkpoints.save = dying
-    codes["restarted"] = elastic(*start, FOLDER + "/restarted")
-    codes["again"] = elastic(*start, FOLDER + "/restarted", "--seed", "1")
+    codes["restarted"] = elastic("train", str(shards), *longer, FOLDER + "/restarted")
+    codes["again"] = elastic("train", str(shards), *longer, FOLDER + "/restarted", "--seed", "1")
     codes["half"] = together(command(*start, half))
     Checkpoints.save = save
     codes["weights"] = os.path.exists(half + "/weights.safetensors")
