@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ from pyro_vae.randomness import fork_rng
 __all__ = [
     "Parallel",
     "agree",
+    "alone",
     "by_all",
     "everyones",
     "gathered",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_ALONE = ContextVar("_ALONE", default=False)
 _PATIENCE = 1800  # seconds that processes wait for each other, as torch has it
 
 
@@ -180,9 +183,19 @@ def gathered(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return columns if found is None else {name: np.concatenate([part[name] for part in found]) for name in columns}
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Work as if there were no other processes: each on a job of its own."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
 def _together() -> bool:
     """Whether this process is one of several."""
-    return group.is_available() and group.is_initialized() and group.get_world_size() > 1
+    return not _ALONE.get() and group.is_available() and group.is_initialized() and group.get_world_size() > 1
 
 
 class Parallel:

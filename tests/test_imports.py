@@ -55,7 +55,14 @@ MAY_IMPORT = {
         *("likelihoods", "model", *ROUTES),
     ],
     "evaluation.samples": ["evaluation.tables"],
-    "evaluation.sweep": ["evaluation.posterior", "inference.posterior", "inference.variational", *PARTS, *ROUTES],
+    "evaluation.sweep": [
+        "distributed",
+        "evaluation.posterior",
+        "inference.posterior",
+        "inference.variational",
+        *PARTS,
+        *ROUTES,
+    ],
     "systems": ["evaluation.evidence", "flows", "inference.target", "inference.variational", *PARTS],
     "atlas": [
         *("datasets", "evaluation.evidence", "evaluation.posterior", "evaluation.sites"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -127,6 +128,27 @@ def test_posteriors_and_evidence_come_back_in_the_order_of_the_data(done):
     with np.load(done.folder / "evidence-one.npz") as exact, np.load(done.folder / "sampled-two.npz") as sampled:
         off = sampled["log_evidence"] - exact["log_evidence"]
         assert (np.abs(off) < 5 * sampled["standard_error"] + 1e-3).all()
+
+
+def test_rows_of_a_comparison_are_cut_and_joined(done):
+    assert done.codes["compare"] == [0, 0], done.errors
+    one, two = (pd.read_csv(done.folder / f"compare-{name}.csv") for name in ("one", "two"))
+    pd.testing.assert_frame_equal(one[["route", "row"]], two[["route", "row"]])
+    np.testing.assert_allclose(two["log_evidence"], one["log_evidence"], rtol=1e-3)
+    laplace = one["route"] == "laplace"
+    np.testing.assert_allclose(two["mean_error"][laplace], one["mean_error"][laplace], atol=1e-3)
+    for column in ("kl", "bound"):  # means over draws, of other draws
+        error = np.hypot(one[f"{column}_error"], two[f"{column}_error"])
+        assert (np.abs(two[column] - one[column]) < 5 * error + 1e-3).all()
+
+
+def test_runs_of_a_sweep_are_dealt(done):
+    assert done.codes["sweep"] == [0, 0], done.errors
+    frames = [
+        pd.read_csv(done.folder / f"sweep-{name}" / "table.csv").drop(columns="seconds") for name in ("one", "two")
+    ]
+    assert len(frames[0]) == 4
+    pd.testing.assert_frame_equal(*frames, rtol=1e-5)  # each process trains its seeds side by side
 
 
 def test_fewer_data_than_processes_are_refused_by_all(done):

@@ -181,11 +181,28 @@ def main():
         ("laplace", ("infer", run, "--route", "laplace", "--rows", "7")),
         ("evidence", ("evidence", run, "--method", "quadrature", "--rows", "5")),
         ("sampled", ("evidence", run, "--method", "importance", "--rows", "5")),
+        ("compare", ("compare", run, "--routes", "laplace,guide", "--rows", "7")),
     ):
-        codes[name] = together(command(*words, "--output", f"{FOLDER}/{name}-two.npz"))
+        kind = "csv" if name == "compare" else "npz"
+        codes[name] = together(command(*words, "--output", f"{FOLDER}/{name}-two.{kind}"))
         if name != "sampled":
             with contextlib.suppress(SystemExit):
-                command(*words, "--output", f"{FOLDER}/{name}-one.npz")()
+                command(*words, "--output", f"{FOLDER}/{name}-one.{kind}")()
+    grid = (
+        "sweep",
+        FOLDER + "/x.npy",
+        "--prior",
+        "StandardNormal",
+        "--prior",
+        "Laplace",
+        "--epochs",
+        "2",
+        "--seeds",
+        "2",
+    )
+    for name, make in (("one", lambda job: job()), ("two", together)):
+        with contextlib.suppress(SystemExit):
+            codes["sweep"] = make(command(*grid, "--hidden", "8", "--rows", "5", "--output", f"{FOLDER}/sweep-{name}"))
     codes["few"] = together(command("infer", run, "--rows", "1"))
     print(json.dumps(codes))
 
