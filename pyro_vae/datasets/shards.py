@@ -50,8 +50,8 @@ class Shards(Rows):
     An epoch takes the shards in random order, reads each as a whole, one after the other, and takes its rows in random
     order: a process holds one shard, and the order of its rows (8 bytes each). Of P processes each has whole shards of
     its own, neighbours in the order of the files, and in each of :math:`T = \lceil N / B \rceil` steps
-    takes one row in T of its :math:`n_p`: every row comes once an epoch, batches are as even as can be, and their
-    gradients add up as in :class:`~pyro_vae.distributed.Parallel`.
+    takes its part of the batch, :math:`B n_p / N` of its :math:`n_p` rows: every row comes once an epoch, and gradients
+    add up as in :class:`~pyro_vae.distributed.Parallel`.
 
     Rows of a batch come from one shard a process, or two. If shards are random parts of the data, as ``pyro-vae
     shards`` makes them, that is as good as any order. If each holds data of one kind, batches are of one kind, and
@@ -70,7 +70,7 @@ class Shards(Rows):
         >>> shards.shape, shards[2:4].tolist()
         ((6, 2), [[4.0, 5.0], [6.0, 7.0]])
         >>> [total for _, total in shards.epoch(batch_size=4)]
-        [3, 3]
+        [4, 2]
     """
 
     def __init__(
@@ -198,10 +198,21 @@ class Shards(Rows):
                 say("a row of each process in every step", got, "shards of like sizes, by pyro-vae shards")
             )
         rows = _InTurn(self, own[number])
-        for a, b in pairwise(sorted({0, T, *(n % T for n in counts)})):
-            sizes = [n // T + (a < n % T) for n in counts]
-            for _ in range(b - a if self._most is None else min(b - a, self._most)):
+        for steps, sizes in _plan(counts, batch_size, T):
+            for _ in range(steps if self._most is None else min(steps, self._most)):
                 yield self._encode(rows.take(sizes[number])).to(self.device), sum(sizes)
+
+
+def _plan(counts: Sequence[int], batch_size: int, T: int) -> Iterator[tuple[int, list[int]]]:
+    """How many steps take how many rows of each process: one size and a smaller last one, or sizes of n / T."""
+    full = [-(-n * batch_size // sum(counts)) for n in counts]
+    last = [n - (T - 1) * b for n, b in zip(counts, full, strict=True)]
+    if min(last) > 0:
+        yield T - 1, full
+        yield 1, last
+        return
+    for a, b in pairwise(sorted({0, T, *(n % T for n in counts)})):
+        yield b - a, [n // T + (a < n % T) for n in counts]
 
 
 class _InTurn:

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyro
 import pytest
 import torch
 
+import pyro_vae as pv
+from pyro_vae.distributed import Parallel
+from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.runs.checkpoints import read_tensors
 from pyro_vae.runs.data import prepare
 from pyro_vae.runs.folder import Run, write_whole
@@ -49,7 +53,6 @@ def done(tmp_path_factory):
     [
         ("pyro", "one", "Pyro, as asked"),
         ("graph", "one", "one graph a step, not compiled: the run is too short"),
-        ("inductor", "one-inductor", "one graph a step, compiled"),
     ],
 )
 def test_steps_of_two_processes_are_those_of_one(done, together, alone, engine):
@@ -60,6 +63,29 @@ def test_steps_of_two_processes_are_those_of_one(done, together, alone, engine):
     for name, value in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], value, rtol=1e-12, atol=1e-13)
         assert torch.equal(two["weights"][name], other["weights"][name])
+
+
+def test_inductor_compiles_both_sides_of_the_exchange():
+    """In a process group of one, whose exchange is there and changes nothing."""
+    store, losses = torch.distributed.HashStore(), []
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        x = (torch.rand(16, 6, generator=torch.Generator().manual_seed(0)) > 0.5).double()
+        for shared in (False, True):
+            pyro.set_rng_seed(0)
+            model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 6))).double()
+            guide = pv.guides.DiagonalGaussian(pv.networks.mlp(6, 4)).double()
+            parallel = Parallel([*model.parameters(), *guide.parameters()]) if shared else None
+            backend = "inductor" if shared else "eager"
+            step = CompiledStep(model, guide, lr=1e-2, clip_norm=0.1, backend=backend, parallel=parallel)
+            losses.append(step.run([(x,)] * 12, scale=1 / 16))
+            assert step.num_graphs == 1
+            assert step.reason is None
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0.0)
+    with pytest.raises(ValueError, match="one step a call on several processes"):
+        CompiledStep(model, guide, parallel=parallel, steps_per_call=4)
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -82,7 +108,7 @@ def test_a_rank_that_dies_ends_the_run_with_an_error(done):
     assert done.codes["resumed"] == [0, 0], done.errors
 
 
-@pytest.mark.parametrize(("lived", "name", "epochs"), [("whole", "half", 4), ("shards-whole", "restarted", 16)])
+@pytest.mark.parametrize(("lived", "name", "epochs"), [("whole", "half", 4), ("shards-whole", "restarted", 5)])
 def test_the_run_goes_on_to_the_bits_of_one_whose_ranks_lived(done, lived, name, epochs):
     histories = [json.loads((done.folder / each / "history.json").read_text()) for each in (lived, name)]
     assert len(histories[0]["train_elbo"]) == epochs
