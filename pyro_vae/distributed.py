@@ -228,9 +228,12 @@ class Parallel:
         return cls(parameters, buffers) if _together() else None
 
     def same(self, tensors: Iterable[Tensor]) -> None:
-        """Give tensors the values that they have on the process of rank 0."""
-        for tensor in tensors:
-            group.broadcast(tensor.detach(), 0)
+        """Give tensors the values that they have on the process of rank 0; those that have them are not written to."""
+        for tensor in map(Tensor.detach, tensors):
+            wanted = tensor.clone(memory_format=torch.contiguous_format)
+            group.broadcast(wanted, 0)
+            if not torch.equal(wanted, tensor):  # a graph may hold the values of a mask, and counts writes to it
+                tensor.copy_(wanted)
 
     def batches(self, data: tuple[Any, ...], batch_size: int) -> Iterator[tuple[tuple[Tensor, ...], int]]:
         """This process's share of each batch of an epoch, and the size of the whole batch.

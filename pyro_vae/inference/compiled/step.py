@@ -122,13 +122,14 @@ class CompiledStep:
             lr: the learning rate from now on.
             scale: factor of the gradient, 1 / N for a loss in nats per datum.
         """
-        losses = []
+        losses: list[float] = []  # tensors of some bytes, kept between large ones that go, would break memory up
+        loss = torch.empty(0)
         for loss, norm in self._loop.steps(batches, self.steps_per_call, kl_weight, lr, scale):
-            losses.append(loss)
+            losses.append(loss.item())
             self.grad_norm = norm
-            if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            if not (math.isfinite(losses[-1]) and math.isfinite(norm.item())):
                 break
-        return torch.stack(losses) if losses else torch.empty(0)
+        return loss.new_tensor(losses)
 
     def retrace(self) -> None:
         """Forget all graphs: model or guide have changed in what they read from Python."""
