@@ -35,7 +35,7 @@ def shards(
     """
     from pyro_vae.checks import say
     from pyro_vae.datasets.files import load
-    from pyro_vae.datasets.shards import write_shards
+    from pyro_vae.datasets.sharding import write_shards
 
     loaded = load(data, memory_map=True)
     if loaded.categories:

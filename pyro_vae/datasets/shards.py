@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import positive_integer, say
+from pyro_vae.checks import say
 from pyro_vae.datasets.files import load
-from pyro_vae.datasets.rows import Rows, pieces, read_rows
+from pyro_vae.datasets.rows import Rows, read_rows
 
-__all__ = ["Shards", "are_shards", "open_shards", "some", "write_shards"]
+__all__ = ["Shards", "are_shards", "open_shards", "some"]
 
 _Cuts = Sequence[tuple[int, int]]
 
@@ -51,7 +51,7 @@ class Shards(Rows):
     order: a process holds one shard, and the order of its rows (8 bytes each). Of P processes each has whole shards of
     its own, neighbours in the order of the files, and in each of :math:`T = \lceil N / B \rceil` steps
     takes its part of the batch, :math:`B n_p / N` of its :math:`n_p` rows: every row comes once an epoch, and gradients
-    add up as in :class:`~pyro_vae.distributed.Parallel`.
+    add up as in :class:`~pyro_vae.inference.compiled.parallel.Parallel`.
 
     Rows of a batch come from one shard a process, or two. If shards are random parts of the data, as ``pyro-vae
     shards`` makes them, that is as good as any order. If each holds data of one kind, batches are of one kind, and
@@ -65,6 +65,7 @@ class Shards(Rows):
 
     Example:
         >>> import tempfile, numpy as np, torch
+        >>> from pyro_vae.datasets.sharding import write_shards
         >>> folder = write_shards(np.arange(12.0).reshape(6, 2), tempfile.mkdtemp(), 2, shuffle=False)
         >>> shards = Shards(open_shards(folder), torch.from_numpy)
         >>> shards.shape, shards[2:4].tolist()
@@ -247,49 +248,3 @@ def some(x: Any, count: int) -> Tensor:
         found: Tensor = x[:count]
         return found
     return x[torch.arange(count) * len(x) // count]
-
-
-def write_shards(values: np.ndarray, folder: str | Path, number: int, *, shuffle: bool = True, seed: int = 0) -> Path:
-    """Cut an array into shards of like sizes, in one pass and in memory that does not grow with it.
-
-    Args:
-        values: ``(N, *shape)``, in memory or on disk.
-        folder: where they go; made if it is not there.
-        number: how many.
-        shuffle: deal rows to shards at random; False cuts the array into pieces as they lie.
-        seed: of the dealing.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ValueError: if there are fewer rows than shards, or the folder has ``.npy`` files already.
-    """
-    folder, N, K = Path(folder), len(values), positive_integer(number, "number")
-    if K > N:
-        raise ValueError(say(f"at least {K} rows for {K} shards", f"{N}", f"number={N}"))
-    if are_shards(folder):
-        raise ValueError(say("a folder without .npy files", f"some in {folder}", "another folder"))
-    folder.mkdir(parents=True, exist_ok=True)
-    sizes = [len(range(k, N, K)) if shuffle else (k + 1) * N // K - k * N // K for k in range(K)]
-    files = [_new(folder / f"{k:05d}.npy", values, size) for k, size in enumerate(sizes)]
-    rng, row = np.random.default_rng(seed), 0
-    ends = np.cumsum(sizes)
-    for piece in pieces(values):
-        where = np.arange(row, row + len(piece))
-        shard = rng.permutation(where) % K if shuffle else np.searchsorted(ends, where, side="right")
-        for k in np.unique(shard):
-            files[k].write(np.ascontiguousarray(piece[shard == k]).tobytes())
-        row += len(piece)
-    for file in files:
-        file.close()
-    return folder
-
-
-def _new(path: Path, like: np.ndarray, size: int) -> Any:
-    """An ``.npy`` file with its header, to be filled."""
-    file = path.open("xb")
-    descr = np.lib.format.dtype_to_descr(like.dtype)
-    header = {"descr": descr, "fortran_order": False, "shape": (size, *like.shape[1:])}
-    np.lib.format.write_array_header_2_0(file, header)
-    return file

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
-from pyro_vae.distributed import Parallel
+from pyro_vae.inference.compiled.parallel import Parallel
 from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.runs.checkpoints import read_tensors
 from pyro_vae.runs.data import prepare

@@ -6,7 +6,8 @@ import torch
 
 import pyro_vae as pv
 from pyro_vae.datasets.columns import Columns
-from pyro_vae.datasets.shards import Shards, open_shards, some, write_shards
+from pyro_vae.datasets.sharding import write_shards
+from pyro_vae.datasets.shards import Shards, open_shards, some
 from pyro_vae.runs.folder import Run
 from pyro_vae.runs.recipe import Recipe
 from pyro_vae.runs.training import train

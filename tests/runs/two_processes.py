@@ -28,7 +28,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 import pyro_vae as pv
 import pyro_vae.runs.training
 from pyro_vae.cli.app import app
-from pyro_vae.datasets.shards import write_shards
+from pyro_vae.datasets.sharding import write_shards
 from pyro_vae.distributed import joined, rank
 from pyro_vae.inference.variational import engine
 from pyro_vae.runs.checkpoints import Checkpoints

@@ -11,12 +11,12 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
-from pyro_vae.distributed import Parallel
 from pyro_vae.inference.compiled.adam import Adam
 from pyro_vae.inference.compiled.call import Call, Scalar
 from pyro_vae.inference.compiled.composition import Composition
 from pyro_vae.inference.compiled.graphs import Graphs
 from pyro_vae.inference.compiled.losses import advance, weight_of
+from pyro_vae.inference.compiled.parallel import Parallel
 from pyro_vae.inference.compiled.ranks import Ranks
 from pyro_vae.inference.compiled.recording import parameters_of
 from pyro_vae.inference.compiled.states import Checked

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from pyro_vae.distributed import Parallel, everyones
+from pyro_vae.distributed import everyones
 from pyro_vae.inference.compiled.backend import Run, compiled, outputs
 from pyro_vae.inference.compiled.graphs import Graphs, LeftToPyro, NotCompiled, Retraced
+from pyro_vae.inference.compiled.parallel import Parallel
 
 __all__ = ["Ranks", "SharedStep"]
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
-from pyro_vae.distributed import Parallel
 from pyro_vae.inference.compiled.adam import Adam
 from pyro_vae.inference.compiled.elbos import traceable
 from pyro_vae.inference.compiled.loop import StepLoop
+from pyro_vae.inference.compiled.parallel import Parallel
 
 __all__ = ["CompiledStep"]
 

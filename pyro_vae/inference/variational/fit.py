@@ -100,7 +100,7 @@ def fit(
         progress: show a progress bar.
 
     In a process group of torch's (``torchrun``), training is data-parallel: every process passes the same data and
-    arguments, and takes a share of each batch, see :class:`~pyro_vae.distributed.Parallel`.
+    arguments, and takes a share of each batch, see :class:`~pyro_vae.inference.compiled.parallel.Parallel`.
 
     Returns:
         The history of the run.

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import say
 from pyro_vae.datasets.shards import Shards
-from pyro_vae.distributed import Parallel
 from pyro_vae.inference.compiled.kl_weight import KLWeight
+from pyro_vae.inference.compiled.parallel import Parallel
 from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.inference.target.program import Program, sample_sites
 from pyro_vae.inference.variational.training_state import TrainingState, load_optimiser, numbered, save_optimiser

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import say
 from pyro_vae.datasets.shards import Shards
-from pyro_vae.distributed import Parallel
 from pyro_vae.inference.compiled.kl_weight import KLWeight
+from pyro_vae.inference.compiled.parallel import Parallel
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.mini_batches import imputing, of_the_batch
 from pyro_vae.inference.variational.steppers import Data, Stepper, batches
