@@ -93,6 +93,7 @@ def test_what_one_process_finds_wrong_all_leave(done, number):
     assert done.codes["agreements"] == [0, 0], done.errors
     where = "" if number else "on process 1, "
     refused, required, retraced = (done.learnt(name, number) for name in ("refused", "required", "retraced"))
+    assert refused["graphs"] == 0  # of a program that process 0 could run as one
     assert refused["engine"].startswith(f"Pyro: {where}this program is left to Pyro: ")
     assert required["engine"].startswith(f"NotTraceableError: expected a program that can be compiled; got {where}")
     assert len(retraced["said"]) == 1

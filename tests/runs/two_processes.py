@@ -98,7 +98,16 @@ def learn(name, compile, model=pv.Model, epochs=4, **more):
             done = f"{type(error).__name__}: {error}"
         weights = {str(i): p.detach() for i, p in enumerate([*model.parameters(), *guide.parameters()])}
         said = [str(w.message) for w in heard if "Retraced" in w.category.__name__]
-        torch.save({"weights": weights, "engine": done, "said": said}, f"{FOLDER}/{name}-{rank()}.pt")
+        graphs = getattr(engine.CompiledStep, "last", None) and engine.CompiledStep.last.num_graphs
+        torch.save({"graphs": graphs, "weights": weights, "engine": done, "said": said}, f"{FOLDER}/{name}-{rank()}.pt")
+
+
+class Remembered(engine.CompiledStep):
+    """The steps of the run that was made last."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        Remembered.last = self
 
 
 class Untraceable(pv.Model):
@@ -150,7 +159,7 @@ def agreements():
 def main():
     """Do all jobs."""
     torch.set_num_threads(1)
-    engine.STEPS_TO_TRACE = 30
+    engine.STEPS_TO_TRACE, engine.CompiledStep = 30, Remembered
     codes = {"steps": together(steps), "agreements": together(agreements)}
     learn("one", False)
     torch.set_default_dtype(torch.float32)

@@ -77,6 +77,7 @@ class Graphs:
         self.warn = warn
         self.compose = compose
         self.step = 0  # runs so far, by graphs or by Pyro
+        self.every_refusal = False  # whether to warn of each layout that is refused, for others to follow
         self._said: set[str] = set()
         self.retrace()
 
@@ -90,7 +91,7 @@ class Graphs:
 
     def __getstate__(self) -> dict[str, Any]:
         """Graphs stay behind: they belong to the tensors of this process."""
-        return {name: getattr(self, name) for name in ("backend", "warn", "compose", "step", "_said")}
+        return {name: getattr(self, name) for name in ("backend", "warn", "compose", "step", "every_refusal", "_said")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -161,7 +162,10 @@ class Graphs:
             entry.coming = after
         if isinstance(after, Refused):
             entry.graphs.clear()
-            self._say(LeftToPyro(f"this program is left to Pyro: {after.reason}"))
+            refused = LeftToPyro(f"this program is left to Pyro: {after.reason}")
+            if self.every_refusal:
+                self._said.discard(str(refused))
+            self._say(refused)
         return value
 
     def run(self, call: Call, graph: Checked, inputs: list[Tensor]) -> tuple[Checked, list[Tensor]]:

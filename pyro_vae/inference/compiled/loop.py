@@ -55,6 +55,7 @@ class StepLoop:
         self.ranks = None if parallel is None else Ranks(parallel, warn)
         self.composition = Composition(adam, self.ranks)
         self.graphs = Graphs(backend, warn if self.ranks is None else self.ranks.hear, self.composition.step)
+        self.graphs.every_refusal = self.ranks is not None
         self._total: tuple[float, ...] = ()  # of batches of one size on several processes, whatever their shares' sizes
         self._kl_number, self._weight = 1.0, Scalar()
 

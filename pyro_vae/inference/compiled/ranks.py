@@ -35,6 +35,7 @@ class Ranks:
         self.parallel = parallel
         self._warn = warn
         self._waiting: list[Warning] = []
+        self._passed: set[str] = set()
         self._told = [0.0] * len(_KINDS)
 
     def hear(self, warning: Warning) -> None:
@@ -63,7 +64,9 @@ class Ranks:
                     own.append(_KINDS[kind](f"on process {number}, {text}"))
                     graphs.follow(own[-1])
         for warning in own:
-            self._warn(warning)
+            if str(warning) not in self._passed:
+                self._passed.add(str(warning))
+                self._warn(warning)
         return True
 
 
