@@ -1,22 +1,40 @@
-"""Training on several processes at once, by torch's DistributedDataParallel; ``torchrun`` starts them."""
+"""Several processes that work together, by torch's own ``torch.distributed``; ``torchrun`` starts them."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as group
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from pyro_vae.checks import say
 
-__all__ = ["Parallel", "agree", "gathered", "joined", "own_share", "rank"]
+__all__ = [
+    "agree",
+    "alone",
+    "by_all",
+    "everyones",
+    "gathered",
+    "joined",
+    "own_rows",
+    "own_share",
+    "rank",
+    "same_random_state",
+    "size",
+]
+
+T = TypeVar("T")
+_ALONE = ContextVar("_ALONE", default=False)
+_PATIENCE = 1800  # seconds that processes wait for each other, as torch has it
 
 
 @contextmanager
@@ -25,6 +43,9 @@ def joined(device: str = "cpu") -> Iterator[int]:
 
     Args:
         device: "cpu" talks by gloo, all else by NCCL if there is a CUDA device.
+
+    Raises:
+        RuntimeError: in here, if another process ends before its time.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         yield 0
@@ -32,11 +53,45 @@ def joined(device: str = "cpu") -> Iterator[int]:
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    group.init_process_group("nccl" if on_gpu else "gloo")
+    store, number, size = next(rendezvous("env://"))
+    store = _unused(store, number, size)
+    group.init_process_group("nccl" if on_gpu else "gloo", store=store, rank=number, world_size=size)
     try:
         yield group.get_rank()
+    except RuntimeError as error:
+        if not any(name in str(error) for name in ("gloo", "NCCL")):
+            raise
+        remedy = "train --resume, or torchrun --max-restarts 3; the other's own error says why"
+        raise RuntimeError(say(f"all {size} processes to go on", "one that has ended", remedy)) from error
     finally:
         group.destroy_process_group()
+
+
+def _unused(store: Store, number: int, size: int) -> Store:
+    """A part of the launcher's store that is these processes' own.
+
+    Processes that ``torchrun`` starts again find in its store what the dead have left, their addresses too, and would
+    call them. So rank 0 answers whatever name each other has given itself, until it has heard from all that live.
+
+    Raises:
+        TimeoutError: if not all come.
+    """
+    own = uuid.uuid4().hex
+    if number:
+        store.set(f"pyro_vae/name/{number}", own)
+        chosen = store.get(f"pyro_vae/answer/{own}").decode()  # waits for it
+        store.set(f"pyro_vae/heard/{chosen}/{number}", "")
+        return PrefixStore(chosen, store)
+    missing, end = set(range(1, size)), time.monotonic() + _PATIENCE
+    while missing:
+        missing -= {other for other in missing if store.check([f"pyro_vae/heard/{own}/{other}"])}
+        for other in missing:
+            if store.check([f"pyro_vae/name/{other}"]):
+                store.set(f"pyro_vae/answer/{store.get(f'pyro_vae/name/{other}').decode()}", own)
+        if time.monotonic() > end:
+            raise TimeoutError(say(f"{size} processes", f"none of rank {sorted(missing)}", "starting all of them"))
+        time.sleep(0.005)
+    return PrefixStore(own, store)
 
 
 def rank() -> int:
@@ -51,6 +106,41 @@ def agree(value: Any) -> Any:
     values = [value]
     group.broadcast_object_list(values)
     return values[0]
+
+
+def everyones(value: Any) -> list[Any]:
+    """Return what each process passes, by rank; waits for all."""
+    if not _together():
+        return [value]
+    values: list[Any] = [None] * group.get_world_size()
+    group.all_gather_object(values, value)
+    return values
+
+
+def by_all(job: Callable[[], T]) -> list[T]:
+    """Do a job on every process; return what each found, by rank. Where one fails, all raise its error."""
+    found: Any = None
+    error: Exception | None = None
+    try:
+        found = job()
+    except (ValueError, TypeError, OSError, RuntimeError) as raised:
+        error = raised
+    told = everyones((found, error))
+    for _, error in told:
+        if error is not None:
+            raise error
+    return [value for value, _ in told]
+
+
+def size() -> int:
+    """How many processes there are."""
+    return group.get_world_size() if _together() else 1
+
+
+def same_random_state() -> None:
+    """Put torch's random state of rank 0 on every process, so that all split and order data alike."""
+    if _together():
+        torch.set_rng_state(agree(torch.get_rng_state()))
 
 
 def own_share(x: Any) -> Any:
@@ -72,6 +162,11 @@ def own_share(x: Any) -> Any:
     return x.tensor_split(size)[number]
 
 
+def own_rows(x: Any) -> Any:
+    """Return this process's rows of data on disk, of which each looks at a part; all of them if it is alone."""
+    return x.tensor_split(size())[rank()] if _together() else x
+
+
 def gathered(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return the columns of all processes, one after the other in the order of the shares, on the process of rank 0.
 
@@ -84,83 +179,16 @@ def gathered(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return columns if found is None else {name: np.concatenate([part[name] for part in found]) for name in columns}
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Work as if there were no other processes: each on a job of its own."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
 def _together() -> bool:
     """Whether this process is one of several."""
-    return group.is_available() and group.is_initialized() and group.get_world_size() > 1
-
-
-class Parallel:
-    r"""This process's part of a data-parallel run.
-
-    A batch is cut into one share a process. Each takes the gradient of its share's loss over the size B of the whole
-    batch, times the number of processes P; the mean over processes, which DistributedDataParallel takes while it runs
-    backwards, is then the gradient of the whole batch: :math:`\frac1P \sum_p P \nabla \ell_p / B`.
-
-    Args:
-        modules: model and guide.
-        loss: of one batch, summed over its data.
-
-    Raises:
-        TypeError: if model or guide are no torch modules.
-    """
-
-    def __init__(self, modules: Sequence[nn.Module], loss: Callable[..., Tensor]) -> None:
-        if len(modules) != 2:
-            expected = "a model and a guide that are torch modules, to train on several processes"
-            raise TypeError(say(expected, "Python functions", "pyro.nn.PyroModule, or one process"))
-        self.rank, self.size = group.get_rank(), group.get_world_size()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*broadcast_buffers", FutureWarning)  # older torch has not its heir
-            self.module = DistributedDataParallel(_Loss(modules, loss), broadcast_buffers=False)
-
-    @classmethod
-    def of(cls, modules: Sequence[nn.Module], loss: Callable[..., Tensor]) -> Parallel | None:
-        """Return the part of this process, or None if it is alone."""
-        return cls(modules, loss) if _together() else None
-
-    def batches(self, data: tuple[Tensor, ...], batch_size: int) -> Iterator[tuple[tuple[Tensor, ...], int]]:
-        """This process's share of each batch of an epoch, and the size of the whole batch.
-
-        All go through the data in the order that rank 0 draws; each has noise of its own. A last batch with fewer data
-        than processes is left out.
-        """
-        N, device = len(data[0]), data[0].device
-        plan = torch.empty(N + 1, dtype=torch.int64, device=device)
-        if self.rank == 0:
-            plan[:N] = torch.randperm(N).to(device)
-            plan[N] = torch.randint(2**62, ())
-        group.broadcast(plan, 0)
-        if self.rank:
-            torch.manual_seed(int(plan[N]) + self.rank)
-        for rows in plan[:N].split(batch_size):
-            if len(rows) >= self.size:
-                share = rows.tensor_split(self.size)[self.rank]
-                yield tuple(part[share] for part in data), len(rows)
-
-    def share(self, data: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """This process's rows of all data, in order."""
-        return tuple(part.tensor_split(self.size)[self.rank] for part in data)
-
-    def backward(self, batch: tuple[Tensor, ...], total: int) -> float:
-        """Add the gradient of the whole batch's loss a datum; return the loss of this process's share."""
-        loss: Tensor = self.module(*batch)
-        (loss * (self.size / total)).backward()
-        return float(loss.detach())
-
-    def sum(self, value: float, like: Tensor) -> float:
-        """Add a number up over all processes."""
-        total = torch.tensor([value], dtype=torch.float64, device=like.device)
-        group.all_reduce(total)
-        return float(total)
-
-
-class _Loss(nn.Module):
-    """A loss as a module, whose parameters DistributedDataParallel watches."""
-
-    def __init__(self, modules: Sequence[nn.Module], loss: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(modules)
-        self.loss = loss
-
-    def forward(self, *batch: Tensor) -> Tensor:
-        return self.loss(*batch)
+    return not _ALONE.get() and group.is_available() and group.is_initialized() and group.get_world_size() > 1

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pyro_vae.cli import atlas, evaluate, explore, impute, model, output, share, sweep, train
+from pyro_vae.cli import atlas, evaluate, explore, impute, model, output, shards, share, sweep, train
 
 __all__ = ["app"]
 
@@ -50,6 +50,7 @@ for command in (
     impute.impute,
     share.report,
     explore.explore,
+    shards.shards,
     share.parts,
     share.demo,
 ):

@@ -126,25 +126,32 @@ def compare(
 ) -> None:
     """Compare routes on the same data with the exact posterior, where up to three latent dimensions allow one.
 
+    Under torchrun each process takes a share of the data, and the first joins them.
+
     Examples:
     pyro-vae compare runs/first
 
     pyro-vae compare runs/first --routes guide,laplace,NUTS --rows 50 --output per-datum.csv
     """
-    with opened(run, trust_code=trust_code) as trained:
-        import pyro_vae as pv
-        from pyro_vae.runs.judgement import in_own_units, units
+    from pyro_vae.distributed import everyones, joined, own_share
+    from pyro_vae.runs.judgement import in_own_units, units
 
-        x = choose(trained, data, split, rows)
+    with joined() as rank, opened(run, trust_code=trust_code) as trained:
+        import pyro_vae as pv
+
+        x = own_share(choose(trained, data, split, rows))
+        show_bar = not (json or rank)
         names = dict.fromkeys(name.strip() for name in routes.split(",") if name.strip())
-        posteriors = {name: _posterior(trained, x, name, num_samples=num_samples, progress=not json) for name in names}
+        posteriors = {name: _posterior(trained, x, name, num_samples=num_samples, progress=show_bar) for name in names}
         found = pv.compare(trained.model, x, posteriors, num_samples=num_samples)
-        comparison = in_own_units(trained, x[:], found)
+        comparison = pv.Comparison.joined(everyones(in_own_units(trained, x[:], found)))
+    if rank:
+        return
     if output is not None:
         frame = comparison.to_dataframe(per_datum=True)
         write_columns(output, {name: frame[name].to_numpy() for name in frame.columns})
     result = {
-        "num_data": len(x),
+        "num_data": len(comparison.log_evidence),
         "log_evidence": float(comparison.log_evidence.mean()),
         "units": units(trained),
         "routes": comparison.to_dataframe().to_dict("index"),

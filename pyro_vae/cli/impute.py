@@ -74,13 +74,17 @@ def impute(
 
 def _own_cells(trained: Any, data: Path | None, num_rows: int) -> tuple[Any, Any]:
     """The table's own numbers ``(N, D)``, and its other columns, a pandas DataFrame or None, of the first rows."""
+    from pyro_vae.checks import say
     from pyro_vae.datasets.tables import Layout, read_cells
     from pyro_vae.runs.data import load_data
 
     recipe, schema = trained.recipe, trained.prepared.schema
     path = Path(data or recipe.data)
     layout = Layout(schema.columns, schema.words)
-    values = load_data(str(path), "" if data else recipe.key, memory_map="auto", like=layout).values[:num_rows]
+    loaded = load_data(str(path), "" if data else recipe.key, memory_map="auto", like=layout)
+    if loaded.shards:
+        raise ValueError(say("one file to fill", f"the shards of {path}", "--data with one of them"))
+    values = loaded.values[:num_rows]
     beside = read_cells(path)[:num_rows] if schema.columns else None
     if beside is not None and (more := [name for name in beside.columns if name not in schema.columns]):
         notify(f"note: written as they are, for the model does not know them: {', '.join(more)}")

@@ -39,13 +39,15 @@ def sweep(
 ) -> None:
     """Train every combination of priors, likelihoods, guides, objectives and seeds, and measure each on held-out data.
 
-    What is done is kept: the same command again goes on, also with more names or seeds.
+    What is done is kept: the same command again goes on, also with more names or seeds. Under torchrun each process
+    takes a share of the runs.
 
     Examples:
     pyro-vae sweep digits --prior StandardNormal --prior Laplace --guide DiagonalGaussian --guide Planar
 
     pyro-vae sweep --config grid.toml --output sweeps/first
     """
+    from pyro_vae.distributed import joined
     from pyro_vae.runs.folder import Run
     from pyro_vae.runs.recipe import Recipe
     from pyro_vae.runs.sweeping import Grid
@@ -61,7 +63,10 @@ def sweep(
     own["seeds"] = None if seeds is None else list(range(seeds))
     settings |= {name: value for name, value in own.items() if value}
     grid = Grid.of(settings if config is None else {**Recipe.from_toml(config), **settings})
-    result = run_sweep(Run(output), grid, progress=not json)
+    with joined(grid.recipe.device) as rank:
+        result = run_sweep(Run(output), grid, progress=not (json or rank))
+    if rank:
+        return
     text = f"{result}\n\nelbo, evidence and gap in nats per datum of the columns as models see them\nsweep: {output}"
     table = result.to_dataframe().to_dict("records")
     show({"sweep": output, "table": table, "rows": result.rows}, text, as_json=json)

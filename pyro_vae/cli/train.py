@@ -41,9 +41,12 @@ def train(
     pyro-vae train --config first.toml --seed 1
 
     pyro-vae train --output runs/first --resume
+
+    torchrun --nproc-per-node 4 --max-restarts 3 -m pyro_vae train table.csv --output runs/large
     """
     from pyro_vae.distributed import agree, joined
     from pyro_vae.runs.folder import Run
+    from pyro_vae.runs.launch import is_of_this_launch
     from pyro_vae.runs.training import read_recipe
     from pyro_vae.runs.training import train as run_training
 
@@ -52,8 +55,11 @@ def train(
     device = given.get("device", read_recipe(run).device if resume and run.exists else "auto")
     try:
         with joined(str(device)) as rank:
-            going_on = agree(resume and run.exists)
-            if going_on and given and rank == 0:
+            again = not resume and is_of_this_launch(run, Recipe.of(given))
+            going_on = agree((resume or again) and run.exists)
+            if going_on and again:
+                notify("note: torchrun has started the processes again; the run goes on") if rank == 0 else None
+            elif going_on and given and rank == 0:
                 notify("note: --resume goes on with the run's own settings; others are ignored")
             trained = run_training(
                 run,

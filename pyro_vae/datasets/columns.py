@@ -59,7 +59,21 @@ class Columns:
             some = chosen[row : row + len(flat)]
             self._merge(flat[some], there[some])
             row += len(flat)
-        self.missing = bool((self.filled < len(values)).any())
+        self._num_rows = row
+
+    def join(self, other: Columns) -> Columns:
+        """Add what another has seen of a further part; return itself."""
+        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        self.needed += other.needed
+        self.filled += other.filled
+        self._num_rows += other._num_rows
+        self._merge_moments(other._count, other.mean, other._squares)
+        return self
+
+    @property
+    def missing(self) -> bool:
+        """Whether entries are missing."""
+        return bool((self.filled < self._num_rows).any())
 
     @property
     def std(self) -> np.ndarray:
@@ -89,10 +103,14 @@ class Columns:
         count = there.sum(0)
         with np.errstate(over="ignore", invalid="ignore"):
             mean = np.where(there, flat, 0.0).sum(0) / np.maximum(count, 1)
-            squares = np.where(there, flat - mean, 0.0) ** 2
+            squares = (np.where(there, flat - mean, 0.0) ** 2).sum(0)
+        self._merge_moments(count, mean, squares)
+
+    def _merge_moments(self, count: np.ndarray, mean: np.ndarray, squares: np.ndarray) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
             share = count / np.maximum(self._count + count, 1)
             delta = np.where(count > 0, mean - self.mean, 0.0)
-            self._squares += squares.sum(0) + delta**2 * share * self._count
+            self._squares += squares + delta**2 * share * self._count
             self.mean += delta * share
         self._count += count
 

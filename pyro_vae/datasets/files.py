@@ -37,12 +37,14 @@ class Loaded:
         columns: names of the columns, if the file has them.
         categories: the names behind the codes of a column of text, by column.
         notes: what a person should know of how it was read.
+        shards: of a folder of ``.npy`` files, all of them, on disk still; ``values`` is the first.
     """
 
     values: np.ndarray
     columns: tuple[str, ...] = ()
     categories: dict[str, tuple[str, ...]] | None = None
     notes: tuple[str, ...] = ()
+    shards: tuple[np.ndarray, ...] = ()
 
 
 def read(path: str | Path, *, key: str | None = None) -> Tensor:

@@ -158,7 +158,9 @@ class Schema:
             ) from error
 
 
-def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardise: bool = True) -> Schema:
+def describe(
+    loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardise: bool = True, seen: Columns | None = None
+) -> Schema:
     """Guess what kind of data a file holds.
 
     Args:
@@ -166,13 +168,14 @@ def describe(loaded: Loaded, rows: np.ndarray, *, kind: str = "auto", standardis
         rows: the rows to learn location and scale of real columns from: the training set.
         kind: of all columns, where the guess is wrong.
         standardise: bring real columns to mean 0 and standard deviation 1.
+        seen: what a pass over all of it has said already, of a file that is one of several.
 
     Raises:
         ValueError: if a column has no value at all, or one is infinite or too large to square.
     """
     categories, names, values = loaded.categories or {}, loaded.columns, loaded.values
     label = (lambda i: repr(names[i])) if names else (lambda i: f"number {i}")
-    seen = Columns(values, rows, label)
+    seen = Columns(values, rows, label) if seen is None else seen
     D = len(seen.low)
     kinds = ["categories" if names and names[i] in categories else _guess(seen, i, label(i)) for i in range(D)]
     if kind != "auto":

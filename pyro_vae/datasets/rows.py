@@ -14,8 +14,9 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 
-__all__ = ["Rows", "pieces"]
+__all__ = ["Rows", "pieces", "read_rows"]
 
+_DENSE = 4  # rows in a row of which one is asked for: all are read
 _PIECE = 1 << 18  # numbers a piece: 2 MiB in double precision
 
 
@@ -82,18 +83,7 @@ class Rows:
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         chosen = self._chosen(rows)
         where = np.arange(*chosen.indices(len(self))) if isinstance(chosen, slice) else chosen.cpu().numpy()
-        return self._encode(self._read(where)).to(self.device)
-
-    def _read(self, where: np.ndarray) -> np.ndarray:
-        """Read rows of the file."""
-        found = np.empty((len(where), *self._values.shape[1:]), self._values.dtype)
-        raw = found.reshape(len(where), -1).view(np.uint8)
-        size = raw.shape[1]
-        with Path(str(self._values.filename)).open("rb", buffering=0) as file:
-            for row, into in zip(where.tolist(), raw, strict=True):
-                if os.preadv(file.fileno(), [into.data], self._values.offset + row * size) != size:
-                    raise OSError(say(f"{len(self._values)} rows in {file.name}", "fewer (truncated?)", "a whole file"))
-        return found
+        return self._encode(read_rows(self._values, where)).to(self.device)
 
     def _chosen(self, rows: Tensor | slice) -> Any:
         if self._index is None:
@@ -111,6 +101,29 @@ class Rows:
     def tensor_split(self, sections: int) -> list[Rows]:
         """Return the rows in so many parts, as torch splits a tensor."""
         return [self.select(part) for part in torch.arange(len(self)).tensor_split(sections)]
+
+
+def read_rows(values: Any, where: np.ndarray) -> np.ndarray:
+    """Read rows of a memory-mapped array from its file: one by one, or neighbours in order at once.
+
+    Raises:
+        OSError: if the file is shorter than it was.
+    """
+    first, last = (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 0)
+    dense = last - first <= _DENSE * len(where) and bool((np.diff(where) > 0).all())
+    starts = [first] if dense else where.tolist()
+    found = np.empty((last - first if dense else len(where), *values.shape[1:]), values.dtype)
+    raw: Any = found.reshape(len(found), -1).view(np.uint8).reshape(-1).data
+    size = len(raw) // max(1, len(starts))
+    with Path(str(values.filename)).open("rb", buffering=0) as file:
+        for i, row in enumerate(starts):
+            done, begin = 0, values.offset + row * values[:1].nbytes
+            while done < size:  # the system reads up to 2 GiB at once
+                read = os.preadv(file.fileno(), [raw[i * size + done : (i + 1) * size]], begin + done)
+                if not read:
+                    raise OSError(say(f"{len(values)} rows in {file.name}", "fewer (truncated?)", "a whole file"))
+                done += read
+    return found if len(found) == len(where) else found[where - first]
 
 
 def pieces(x: Any) -> Iterator[Any]:

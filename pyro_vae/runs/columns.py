@@ -26,6 +26,7 @@ _SHARE_OF_ZEROS = 0.1  # from which zeros beside positive numbers have a probabi
 _MANY_VALUES = 20  # different ones above which a density may describe whole numbers, and up to which all have levels
 _MOST_LEVELS = 256
 _QUARTILES = 1.349  # standard deviations of a Gaussian from the lower quartile to the upper
+_ENOUGH = 100_000  # rows to take quartiles of
 _SAME = 0.02  # nats a row, below which two families are one density: Student's t of many degrees of freedom is Gaussian
 _REPEATS = 5  # rows a value from which a density has no bound on few values
 
@@ -113,9 +114,9 @@ def column_scale(likelihood: str, values: Tensor) -> tuple[float, float]:
         return 0.0, 1.0
     if family.centred:
         loc, scale = float(values.mean()), float(values.std(correction=0))
-        lower, median, upper = np.quantile(values.numpy(), [0.25, 0.5, 0.75]).tolist()
-        if family.heavy and upper > lower:
-            loc, scale = median, (upper - lower) / _QUARTILES
+        if family.heavy:
+            lower, median, upper = np.quantile(values[:_ENOUGH].numpy(), [0.25, 0.5, 0.75]).tolist()
+            loc, scale = (median, (upper - lower) / _QUARTILES) if upper > lower else (loc, scale)
         return loc, scale if scale > 1e-12 * max(abs(loc), 1e-300) else 1.0
     return 0.0, float(values.mean()) if family.scaled else 1.0
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +16,15 @@ from torch import Tensor
 
 from pyro_vae.checks import among, say
 from pyro_vae.datasets import digits
+from pyro_vae.datasets.columns import Columns
 from pyro_vae.datasets.encoding import encode
 from pyro_vae.datasets.files import Loaded, load, outgrows_memory
 from pyro_vae.datasets.kinds import Schema, describe
 from pyro_vae.datasets.remarks import remarks
 from pyro_vae.datasets.rows import Rows, pieces
+from pyro_vae.datasets.shards import Shards, are_shards, open_shards
 from pyro_vae.datasets.tables import Layout
+from pyro_vae.distributed import by_all, rank, size
 from pyro_vae.runs.columns import Choice, with_choices
 from pyro_vae.runs.folder import fingerprint
 from pyro_vae.runs.recipe import Recipe
@@ -84,9 +90,12 @@ def load_data(
     Raises:
         FileNotFoundError, ValueError: if it cannot be used.
     """
-    mappable = Path(data).suffix == ".npy"
+    mappable = Path(data).suffix == ".npy" or are_shards(data)
     if memory_map == "yes" and not mappable:
         raise ValueError(say("an .npy file to leave on disk", repr(data), "numpy.save, or --memory-map no"))
+    if are_shards(data):
+        files = open_shards(data)
+        return Loaded(files[0], shards=files)
     if data == "digits" and not Path(data).exists():
         return Loaded(digits("all", values="intensity" if grey else "binary").numpy().reshape(-1, 8, 8))
     if memory_map == "no" or not mappable:
@@ -97,8 +106,13 @@ def load_data(
     return Loaded(np.array(loaded.values))
 
 
-def encoded(loaded: Loaded, schema: Schema, dtype: torch.dtype) -> Tensor | Rows:
-    """Return a data set as the model sees it, ``(N, D)``: a tensor, or rows on disk if it is memory-mapped."""
+def encoded(loaded: Loaded, schema: Schema, dtype: torch.dtype, *, seed: int = 0) -> Tensor | Rows:
+    """Return a data set as the model sees it, ``(N, D)``: a tensor, or rows on disk if it is memory-mapped.
+
+    Parts of shards are drawn by the seed.
+    """
+    if loaded.shards:
+        return Shards(loaded.shards, partial(encode, schema, dtype=dtype), seed=seed)
     if isinstance(loaded.values, np.memmap):
         return Rows(loaded.values, partial(encode, schema, dtype=dtype))
     return encode(schema, loaded.values, dtype=dtype)
@@ -116,6 +130,8 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     """
     grey = recipe.system.partition(":")[0] not in {"", "DRAW"}
     loaded = load_data(recipe.data, recipe.key, memory_map=recipe.memory_map, drop=recipe.dropped, grey=grey)
+    if loaded.shards:
+        return _of_shards(recipe, loaded, schema)
     digest = fingerprint(Path(recipe.data)) if Path(recipe.data).exists() else recipe.data
     rows = split_rows(recipe, len(loaded.values))
     choices: list[Choice] = []
@@ -142,6 +158,36 @@ def prepare(recipe: Recipe, schema: Schema | None = None) -> Prepared:
     if not len(rows["test"]):
         notes.append("no row is held out: nothing can be said of how good the model is")
     return Prepared(schema, dtype, x | {"all": whole}, digest, tuple(notes), tuple(choices))
+
+
+def _of_shards(recipe: Recipe, loaded: Loaded, schema: Schema | None) -> Prepared:
+    """The data of a folder of shards: each process looks at its own, and all join what they saw."""
+    shards = Shards(loaded.shards, lambda values: torch.empty(len(values)), seed=recipe.seed)
+    parts = shards.parted(recipe.validation, recipe.test)
+    if len(parts[0]) < _FEWEST_ROWS:
+        raise ValueError(say(f"at least {_FEWEST_ROWS} rows to train on", f"{len(parts[0])}", "more rows"))
+    own = shards.owned(size())[rank()]
+
+    paths = sorted(Path(recipe.data).glob("*.npy"))
+
+    def look() -> tuple[Columns | None, dict[str, str]]:
+        digests = {paths[i].name: fingerprint(paths[i]) for i in own}
+        seen: Columns | None = None
+        for i, name in zip(own, digests, strict=True) if schema is None else ():
+            of_one = Columns(loaded.shards[i], parts[0].rows_of(i), partial("{1} of {0}".format, name))
+            seen = of_one if seen is None else seen.join(of_one)
+        return seen, digests
+
+    found = by_all(look)
+    digest = hashlib.blake2b(repr(sorted(name for _, each in found for name in each.items())).encode(), digest_size=16)
+    if schema is None:
+        seen = functools.reduce(Columns.join, [columns for columns, _ in found if columns is not None])
+        schema = describe(loaded, np.empty(0), kind=recipe.kind, standardise=recipe.standardise, seen=seen)
+    dtype = getattr(torch, recipe.dtype)
+    whole: Any = encoded(loaded, schema, dtype, seed=recipe.seed)
+    x = dict(zip(("train", "validation", "test"), whole.parted(recipe.validation, recipe.test), strict=True))
+    notes = [f"{len(loaded.shards)} shards on disk, read one after the other; duplicates are not looked for"]
+    return Prepared(schema, dtype, x | {"all": whole}, digest.hexdigest(), tuple(notes))
 
 
 def split_rows(recipe: Recipe, N: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.datasets.shards import some
 from pyro_vae.inference.variational.fit import History, fit
 from pyro_vae.inference.variational.training_input import check_programs
 from pyro_vae.model import Model
@@ -178,7 +179,7 @@ def _start(recipe: Recipe, prepared: Prepared, model: Model, guide: nn.Module, s
     schema = prepared.schema
     _to_data(model, guide)
     rows = max(64, min(4_000, _START_NUMBERS // schema.data_dim))
-    x = torch.cat([prepared.x[name][:rows] for name in splits])
+    x = torch.cat([some(prepared.x[name], rows) for name in splits])
     x = torch.bernoulli(x) if recipe.dynamic_binarisation else x
     if not (schema.columns and can_start_linearly(model, guide)):
         marginal_start(model, guide, schema, x)

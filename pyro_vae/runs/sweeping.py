@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 from pyro_vae.checks import among, say
 from pyro_vae.datasets.kinds import Schema
+from pyro_vae.distributed import agree, rank
 from pyro_vae.evaluation.sweep.grid import sweep as run_grid
 from pyro_vae.evaluation.sweep.table import Sweep
 from pyro_vae.runs.build import build_guide, build_likelihood, build_prior, check_device, likelihood_name, objective
@@ -108,9 +110,8 @@ def sweep(run: Run, grid: Grid, *, progress: bool = False) -> Sweep:
         x, test = prepared.x["train"][:], prepared.x["test"][: grid.rows]
         if not len(test):
             raise ValueError(say("data to measure on", f"test = {recipe.test} of the rows", "test=0.2"))
-        run.make()
-        with run.locked():
-            _start(run, grid, prepared.digest)
+        with _written(run, grid, prepared.digest) if rank() == 0 else nullcontext():
+            agree(None)  # rank 0 has the folder
             result = run_grid(
                 x,
                 test=test,
@@ -125,8 +126,18 @@ def sweep(run: Run, grid: Grid, *, progress: bool = False) -> Sweep:
                 path=run / "rows.jsonl",
                 progress=progress,
             )
-            _finish(run, result)
+            if rank() == 0:
+                _finish(run, result)
     return result
+
+
+@contextmanager
+def _written(run: Run, grid: Grid, digest: str) -> Iterator[None]:
+    """Be the one process that has the folder; of several, each appends its rows."""
+    run.make()
+    with run.locked():
+        _start(run, grid, digest)
+        yield
 
 
 def _makers(grid: Grid, schema: Schema) -> dict[str, dict[str, Callable[..., Any]]]:

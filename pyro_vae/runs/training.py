@@ -21,6 +21,7 @@ from pyro_vae.runs.checkpoints import Checkpoints, read_tensors, write_tensors
 from pyro_vae.runs.data import Prepared, prepare
 from pyro_vae.runs.folder import Run, RunError, versions, write_whole
 from pyro_vae.runs.isolation import isolated
+from pyro_vae.runs.launch import launch
 from pyro_vae.runs.learning import learn, resolved
 from pyro_vae.runs.precision import bias, halve, must_not_bias
 from pyro_vae.runs.recipe import Recipe
@@ -122,6 +123,7 @@ def train(
         raise RunError(say("a folder without a run", f"one at {run.folder}", "--resume, or another --output"))
     check_device(recipe.device, mixed_precision=recipe.mixed_precision)
     about = run.read_json("about.json") if resume else None
+    launched = launch(recipe)
     with isolated(recipe):
         prepared = prepare(recipe) if about is None else _same_data(recipe, about)
         recipe = resolved(recipe, prepared)
@@ -132,7 +134,7 @@ def train(
             notify(_halved(recipe, prepared, model, guide))
         checkpoints = Checkpoints(run, every=every, write=rank() == 0, warn=notify)
         if rank() == 0:
-            with _written(run, recipe, prepared, checkpoints, about, notify=notify):
+            with _written(run, recipe, prepared, checkpoints, about, launched=launched, notify=notify):
                 agree(None)
                 history = learn(recipe, prepared, model, guide, checkpoints, progress=progress, notify=notify)
                 run.write_json("history.json", asdict(history))
@@ -158,13 +160,14 @@ def _written(
     checkpoints: Checkpoints,
     about: dict[str, Any] | None,
     *,
+    launched: dict[str, Any] | None,
     notify: Callable[[str], None],
 ) -> Iterator[None]:
     """Be the one process that writes the folder; a new run whose parts do not fit leaves nothing behind."""
     made = run.make()
     with run.locked():
         if about is None:
-            _start(run, recipe, prepared)
+            _start(run, recipe, prepared, launched)
         elif (before := about.get("threads")) != torch.get_num_threads():
             notify(f"note: {torch.get_num_threads()} threads, {before} before: the last bits may differ")
         try:
@@ -211,7 +214,7 @@ def _halved(recipe: Recipe, prepared: Prepared, model: Any, guide: Any) -> str:
     return must_not_bias(bias(model, guide, objective(recipe), prepared.x["train"][:2048].to(device)))
 
 
-def _start(run: Run, recipe: Recipe, prepared: Prepared) -> None:
+def _start(run: Run, recipe: Recipe, prepared: Prepared, launched: dict[str, Any] | None) -> None:
     """Write what the run is about; with the last file, the run exists."""
     about = {
         "schema": prepared.schema.to_json(),
@@ -219,7 +222,7 @@ def _start(run: Run, recipe: Recipe, prepared: Prepared) -> None:
         "rows": {name: len(x) for name, x in prepared.x.items()},
         "versions": versions(),
         "threads": torch.get_num_threads(),
-    }
+    } | ({} if launched is None else {"launch": launched})
     run.write_json("about.json", about)
     write_whole(run / "config.toml", recipe.to_toml().encode())
 

@@ -1,172 +1,189 @@
-"""Two processes train as one does: the gradient of the joint batch, one writer, the same run after one died."""
+"""Two processes train as one does: the same steps, one writer, the same run after one died."""
 
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyro
 import pytest
 import torch
 
-from pyro_vae.runs.checkpoints import read_tensors
-
-# One process imports everything that a rank will need and forks the ranks, which find each other as under torchrun.
-DRIVER = """
-import os, socket, sys, traceback
-import numpy as np
-import pyro, torch
 import pyro_vae as pv
-import pandas, scipy.optimize, scipy.stats, sklearn.covariance, sklearn.datasets, torch._dynamo
-import pyro_vae.cli.app, pyro_vae.runs.training
-from pyro_vae.cli.app import app
-from pyro_vae.distributed import joined, rank
-from pyro_vae.inference.variational.training_run import TrainingRun
-from pyro_vae.runs.checkpoints import Checkpoints
-torch.set_num_threads(1)
-folder = sys.argv[1]
+from pyro_vae.inference.compiled.parallel import Parallel
+from pyro_vae.inference.compiled.step import CompiledStep
+from pyro_vae.runs.checkpoints import read_tensors
+from pyro_vae.runs.data import prepare
+from pyro_vae.runs.folder import Run, write_whole
+from pyro_vae.runs.launch import is_of_this_launch, launch
+from pyro_vae.runs.recipe import Recipe
+from pyro_vae.runs.training import read_recipe
 
-def together(job):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = []
-    for number in range(2):
-        child = os.fork()
-        if child == 0:
-            os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": "2",
-                           "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            code = 0
-            try:
-                job()
-            except SystemExit as error:
-                code = error.code or 0
-            except BaseException:
-                traceback.print_exc()
-                code = 3
-            sys.stdout.flush()
-            os._exit(code)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
-def gradient():
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    x = (torch.rand(13, 8) > 0.5).double()
-    model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8, 8)))
-    guide = pv.guides.PointMass(pv.networks.mlp(8, 8, 2), latent_dim=2)
-    run = TrainingRun(model, guide, pyro.infer.Trace_ELBO(), binary=False)
-    with joined():
-        parameters = run.parameters((x,))
-        if run.parallel is None:
-            run.loss.loss_and_grads(model, guide, x)
-            torch.save([p.grad / len(x) for p in parameters], folder + "/one.pt")
-            return
-        (batch, total), = list(run.parallel.batches((x,), 13))
-        run.parallel.backward(batch, total)
-        if rank() == 0:
-            torch.save([p.grad for p in parameters], folder + "/two.pt")
+@dataclass
+class Done:
+    """What tests/runs/two_processes.py left, said, and ended with."""
 
-def train(*words):
-    def job():
-        app(["train", *words], standalone_mode=True)
-    return together(job)
+    folder: Path
+    output: str
+    errors: str
 
-codes = [together(gradient)]
-gradient()
-torch.set_default_dtype(torch.float32)
-np.save(folder + "/x.npy", (np.random.RandomState(0).rand(200, 8) > 0.5).astype("f4"))
-settings = (folder + "/x.npy", "--epochs", "4", "--batch-size", "32", "--hidden", "8", "--latent-dim", "2", "--json",
-            "--checkpoint-every", "1")
-codes.append(train(*settings, "--output", folder + "/whole"))
-save = Checkpoints.save
-def dying(self, state):
-    save(self, state)
-    if state.numbers["epoch"] == 2 and rank() == 1:
-        os._exit(9)
-Checkpoints.save = dying
-codes.append(train(*settings, "--output", folder + "/half"))
-Checkpoints.save = save
-codes.append(os.path.exists(folder + "/half/weights.safetensors"))
-codes.append(train("--output", folder + "/half", "--resume"))
-def ask(*words):
-    def job():
-        app([*words], standalone_mode=True)
-    return job
+    @property
+    def codes(self):
+        return json.loads(self.output.splitlines()[-1])
 
-run = folder + "/whole"
-for name, words in (
-    ("laplace", ("infer", run, "--route", "laplace", "--rows", "7")),
-    ("evidence", ("evidence", run, "--method", "quadrature", "--rows", "5")),
-    ("sampled", ("evidence", run, "--method", "importance", "--rows", "5")),
-):
-    codes.append(together(ask(*words, "--output", f"{folder}/{name}-two.npz")))
-    if name != "sampled":
-        try:
-            ask(*words, "--output", f"{folder}/{name}-one.npz")()
-        except SystemExit:
-            pass
-codes.append(together(ask("infer", run, "--rows", "1")))
-print(codes)
-"""
+    def learnt(self, name, number=0):
+        return torch.load(self.folder / f"{name}-{number}.pt", weights_only=True)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("distributed")
-    words = [sys.executable, "-c", DRIVER, str(folder)]
-    return folder, subprocess.run(words, capture_output=True, text=True, check=False)
-
-
-def test_the_gradient_of_two_processes_is_that_of_the_joint_batch(done):
-    folder, process = done
+    words = [sys.executable, "-m", "tests.runs.two_processes", str(folder)]
+    process = subprocess.run(words, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
-    one, two = (torch.load(folder / name, weights_only=True) for name in ("one.pt", "two.pt"))
-    assert len(one) == 8
-    for a, b in zip(one, two, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    return Done(folder, process.stdout, process.stderr)
+
+
+@pytest.mark.parametrize(
+    ("together", "alone", "engine"),
+    [
+        ("pyro", "one", "Pyro, as asked"),
+        ("graph", "one", "one graph a step, not compiled: the run is too short"),
+    ],
+)
+def test_steps_of_two_processes_are_those_of_one(done, together, alone, engine):
+    assert done.codes["steps"] == [0, 0], done.errors
+    one, two, other = done.learnt(alone), done.learnt(together), done.learnt(together, 1)
+    assert two["engine"] == f"{engine}; data-parallel on 2 processes"
+    assert len(one["weights"]) == 8
+    for name, value in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], value, rtol=1e-12, atol=1e-13)
+        assert torch.equal(two["weights"][name], other["weights"][name])
+
+
+def test_inductor_compiles_both_sides_of_the_exchange():
+    """In a process group of one, whose exchange is there and changes nothing."""
+    store, losses = torch.distributed.HashStore(), []
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        x = (torch.rand(16, 6, generator=torch.Generator().manual_seed(0)) > 0.5).double()
+        for shared in (False, True):
+            pyro.set_rng_seed(0)
+            model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 6))).double()
+            guide = pv.guides.DiagonalGaussian(pv.networks.mlp(6, 4)).double()
+            parallel = Parallel([*model.parameters(), *guide.parameters()]) if shared else None
+            backend = "inductor" if shared else "eager"
+            step = CompiledStep(model, guide, lr=1e-2, clip_norm=0.1, backend=backend, parallel=parallel)
+            losses.append(step.run([(x,)] * 12, scale=1 / 16))
+            assert step.num_graphs == 1
+            assert step.reason is None
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(*losses, rtol=1e-12, atol=0.0)
+    with pytest.raises(ValueError, match="one step a call on several processes"):
+        CompiledStep(model, guide, parallel=parallel, steps_per_call=4)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_one_process_finds_wrong_all_leave(done, number):
+    assert done.codes["agreements"] == [0, 0], done.errors
+    where = "" if number else "on process 1, "
+    refused, required, retraced = (done.learnt(name, number) for name in ("refused", "required", "retraced"))
+    assert refused["graphs"] == 0  # of a program that process 0 could run as one
+    assert refused["engine"].startswith(f"Pyro: {where}this program is left to Pyro: ")
+    assert required["engine"].startswith(f"NotTraceableError: expected a program that can be compiled; got {where}")
+    assert len(retraced["said"]) == 1
+    assert retraced["said"][0].startswith(f"fit: {where}step ")
+    assert retraced["engine"].startswith("one graph a step")
 
 
 def test_a_rank_that_dies_ends_the_run_with_an_error(done):
-    codes = json.loads(done[1].stdout.splitlines()[-1].replace("False", "false"))
-    assert codes[0] == codes[1] == [0, 0], done[1].stderr
-    assert codes[2] == [1, 9]
-    assert codes[3] is False  # and leaves no weights
-    assert codes[4] == [0, 0], done[1].stderr
+    assert done.codes["whole"] == [0, 0], done.errors
+    assert done.codes["half"] == [1, -9]
+    assert "expected all 2 processes to go on; got one that has ended" in done.errors
+    assert done.codes["weights"] is False
+    assert done.codes["resumed"] == [0, 0], done.errors
 
 
-def test_the_run_goes_on_to_the_bits_of_one_whose_ranks_lived(done):
-    folder = done[0]
-    histories = [json.loads((folder / name / "history.json").read_text()) for name in ("whole", "half")]
-    assert len(histories[0]["train_elbo"]) == 4
+@pytest.mark.parametrize(("lived", "name", "epochs"), [("whole", "half", 4), ("shards-whole", "restarted", 5)])
+def test_the_run_goes_on_to_the_bits_of_one_whose_ranks_lived(done, lived, name, epochs):
+    histories = [json.loads((done.folder / each / "history.json").read_text()) for each in (lived, name)]
+    assert len(histories[0]["train_elbo"]) == epochs
     assert histories[0]["train_elbo"] == histories[1]["train_elbo"]
     assert histories[0]["validation_elbo"] == histories[1]["validation_elbo"]
-    whole, half = (read_tensors(folder / name / "weights.safetensors")[0] for name in ("whole", "half"))
-    assert all(torch.equal(whole[name], half[name]) for name in whole)
+    whole, half = (read_tensors(done.folder / each / "weights.safetensors")[0] for each in (lived, name))
+    assert all(torch.equal(whole[each], half[each]) for each in whole)
+
+
+def test_torchrun_starts_again_what_it_started_and_nothing_else(done, tmp_path, monkeypatch):
+    assert done.codes["shards"] == [0, 0], done.errors
+    assert done.codes["restarted"] == done.codes["again"] == "done", done.errors
+    assert done.errors.count("note: torchrun has started the processes again; the run goes on") == 1
+    assert "got one at " + str(done.folder / "restarted") in done.errors  # asked for with another seed
+    run, asked = Run(tmp_path), Recipe("digits")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    write_whole(run / "config.toml", b"")
+    for change, same in (({}, True), ({"agents": ["another"]}, False), ({"asked": "another"}, False)):
+        run.write_json("about.json", {"launch": launch(asked) | change})
+        assert is_of_this_launch(run, asked) is same
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "of --rdzv-id")
+    run.write_json("about.json", {"launch": launch(asked) | {"agents": ["one that died with its machine"]}})
+    assert is_of_this_launch(run, asked)
+
+
+def test_processes_join_what_they_see_of_their_shards(done):
+    run = Run(done.folder / "shards-whole")
+    about, alone = run.read_json("about.json"), prepare(read_recipe(run))  # one process looks at all
+    assert about["schema"] == json.loads(json.dumps(alone.schema.to_json()))
+    assert about["fingerprint"] == alone.digest
+    assert json.loads((run / "history.json").read_text())["engine"].startswith("one graph a step")
 
 
 def test_posteriors_and_evidence_come_back_in_the_order_of_the_data(done):
-    folder, process = done
-    codes = json.loads(process.stdout.splitlines()[-1].replace("False", "false"))
-    assert codes[5:8] == [[0, 0]] * 3, process.stderr
+    assert [done.codes[name] for name in ("laplace", "evidence", "sampled")] == [[0, 0]] * 3, done.errors
     for name, count in (("laplace", 7), ("evidence", 5)):
-        with np.load(folder / f"{name}-one.npz") as one, np.load(folder / f"{name}-two.npz") as two:
+        with np.load(done.folder / f"{name}-one.npz") as one, np.load(done.folder / f"{name}-two.npz") as two:
             assert set(one) == set(two)
             for column in one:
                 assert two[column].shape == (count,)
                 if column != "standard_error":  # of a grid that the data beside refine
                     np.testing.assert_allclose(two[column], one[column], rtol=1e-3, atol=1e-4)
-    with np.load(folder / "evidence-one.npz") as exact, np.load(folder / "sampled-two.npz") as sampled:
+    with np.load(done.folder / "evidence-one.npz") as exact, np.load(done.folder / "sampled-two.npz") as sampled:
         off = sampled["log_evidence"] - exact["log_evidence"]
         assert (np.abs(off) < 5 * sampled["standard_error"] + 1e-3).all()
 
 
+def test_rows_of_a_comparison_are_cut_and_joined(done):
+    assert done.codes["compare"] == [0, 0], done.errors
+    one, two = (pd.read_csv(done.folder / f"compare-{name}.csv") for name in ("one", "two"))
+    pd.testing.assert_frame_equal(one[["route", "row"]], two[["route", "row"]])
+    np.testing.assert_allclose(two["log_evidence"], one["log_evidence"], rtol=1e-3)
+    laplace = one["route"] == "laplace"
+    np.testing.assert_allclose(two["mean_error"][laplace], one["mean_error"][laplace], atol=1e-3)
+    for column in ("kl", "bound"):  # means over draws, of other draws
+        error = np.hypot(one[f"{column}_error"], two[f"{column}_error"])
+        assert (np.abs(two[column] - one[column]) < 5 * error + 1e-3).all()
+
+
+def test_runs_of_a_sweep_are_dealt(done):
+    assert done.codes["sweep"] == [0, 0], done.errors
+    frames = [
+        pd.read_csv(done.folder / f"sweep-{name}" / "table.csv").drop(columns="seconds") for name in ("one", "two")
+    ]
+    assert len(frames[0]) == 4
+    pd.testing.assert_frame_equal(*frames, rtol=1e-5)  # each process trains its seeds side by side
+
+
 def test_fewer_data_than_processes_are_refused_by_all(done):
-    codes = json.loads(done[1].stdout.splitlines()[-1].replace("False", "false"))
-    assert codes[8] == [1, 1]
-    assert "at least one datum for each of 2 processes" in done[1].stderr
+    assert done.codes["few"] == [1, 1]
+    assert "at least one datum for each of 2 processes" in done.errors
 
 
 def test_rank_zero_alone_speaks(done):
-    results = [line for line in done[1].stdout.splitlines() if line.startswith("{")]
+    results = [line for line in done.output.splitlines()[:-1] if line.startswith("{")]
     assert len(results) == 1
     assert "data-parallel on 2 processes" in json.loads(results[0])["engine"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyro_vae.evaluation.tables import as_text
@@ -77,6 +80,22 @@ class Comparison:
     log_evidence: Tensor
     error_bound: Tensor
 
+    @classmethod
+    def joined(cls, parts: Sequence[Comparison]) -> Comparison:
+        """Return comparisons of the same routes on further and further data as one; ``seconds`` are the slowest's.
+
+        Example:
+            >>> from pyro_vae import Model, compare, laplace, likelihoods, networks, priors
+            >>> model = Model(priors.StandardNormal(2), likelihoods.Gaussian(networks.mlp(2, 5), scale=0.5))
+            >>> parts = [compare(model, x, {"Laplace": laplace(model, x)}) for x in torch.zeros(3, 5).split(2)]
+            >>> Comparison.joined(parts).scores["Laplace"].rows.tolist()
+            [0, 1, 2]
+        """
+        firsts = [sum(len(before.log_evidence) for before in parts[:i]) for i in range(len(parts))]
+        scores = {name: _joined([part.scores[name] for part in parts], firsts) for name in parts[0].scores}
+        log_evidence, error_bound = (torch.cat([getattr(part, name) for part in parts]) for name in _OF_TRUTH)
+        return cls(scores, log_evidence, error_bound)
+
     def to_dataframe(self, *, per_datum: bool = False) -> Any:
         """Return a pandas DataFrame: one row a route (means over data), or one a route and datum.
 
@@ -135,6 +154,23 @@ class Comparison:
         return f"{N} data, exact log evidence {mean:.3f} nats per datum (error at most {bound:.0e} each)"
 
 
+def _joined(parts: Sequence[RouteScore], firsts: Sequence[int]) -> RouteScore:
+    """One route's scores on further and further data, whose first rows are these."""
+
+    def cat(of: Any) -> Tensor:
+        return torch.cat([of(part) for part in parts])
+
+    own: dict[str, Any] = {name: cat(attrgetter(name)) for name in (*_PER_DATUM, "ess")}
+    own["rows"] = torch.cat([part.rows + first for part, first in zip(parts, firsts, strict=True)])
+    sites = {
+        site: SiteScore(*(cat(lambda part, at=(site, name): getattr(part.sites[at[0]], at[1])) for name in _OF_SITE))
+        for site in parts[0].sites
+    }
+    return replace(parts[0], **own, sites=sites, seconds=max(part.seconds for part in parts))
+
+
+_OF_TRUTH = ("log_evidence", "error_bound")
+_OF_SITE = ("mean_error", "std_ratio")
 _PER_DATUM = ("mean_error", "std_ratio", "kl", "kl_error", "bound", "bound_error", "gap")
 _LABELS = {
     "data": "data",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import positive_integer, say
+from pyro_vae.distributed import agree, alone, everyones, rank, size
 from pyro_vae.evaluation.sweep.runs import AT_ONCE, Trained, run, side_by_side
 from pyro_vae.evaluation.sweep.table import PARTS, Sweep
 from pyro_vae.progress import progress_bar
@@ -47,6 +49,9 @@ def sweep(
     with the weights that it would have alone, up to rounding, and its ``seconds`` are its share. Where that cannot be
     done, or one of them breaks, or with ``compile=False``, each is trained alone; so are networks too large or runs too
     short to gain by it.
+
+    In a process group of torch's (``torchrun``) each process takes a share of the runs, neighbours in the grid, and
+    trains them as if it were alone: their numbers are the same. All get all rows.
 
     With ``path``, every measured run is appended to that file, and a sweep started again with the same names takes it
     from there; runs that failed are tried again.
@@ -103,27 +108,31 @@ def sweep(
         "missing": missing,
     }
     log = _Log(path, {**options, "num_data": [len(part[0]) for part in data]})
+    log.done = agree(log.done)  # what others append meanwhile is theirs
+    rows = dict(log.done)
     combinations: list[tuple[str, ...]] = list(itertools.product(*grids.values()))
-    rows = []
-    with progress_bar(len(combinations) * len(seeds), "sweep", show=progress) as bar:
+    open_runs = [(*names, seed) for names in combinations for seed in seeds if (*names, seed) not in log.done]
+    base, more = divmod(len(open_runs), size())
+    first = rank() * base + min(rank(), more)
+    own = {*open_runs[first : first + base + (rank() < more)]}
+    with alone(), progress_bar(len(own), "sweep", show=progress) as bar:
         for names in combinations:
-            todo = [int(seed) for seed in seeds if (*names, seed) not in log.done]
+            todo = [int(seed) for seed in seeds if (*names, seed) in own]
             makers = [grids[part][name] for part, name in zip(PARTS, names, strict=True)]
             trained: dict[int, Trained] = {}
-            for seed in seeds:
+            for seed in list(todo):
                 bar.set_postfix_str(", ".join(map(str, (*names, seed))))
-                row = log.done.get((*names, seed))
-                if row is None:
-                    if compile is not False and todo and todo[0] == int(seed):
-                        group, todo = todo[:AT_ONCE], todo[AT_ONCE:]
-                        trained = side_by_side(makers, group, data, compile=compile, **options)
-                    found = trained.pop(int(seed), None)
-                    row = dict(zip((*PARTS, "seed"), (*names, seed), strict=True))
-                    row |= found.figures() if found else run(makers, int(seed), data, compile=compile, **options)
-                    log.append(row)
-                rows.append(row)
+                if compile is not False and todo and todo[0] == seed:
+                    group, todo = todo[:AT_ONCE], todo[AT_ONCE:]
+                    trained = side_by_side(makers, group, data, compile=compile, **options)
+                found = trained.pop(seed, None)
+                row = dict(zip((*PARTS, "seed"), (*names, seed), strict=True))
+                row |= found.figures() if found else run(makers, seed, data, compile=compile, **options)
+                log.append(row)
+                rows[*names, seed] = row
                 bar.update()
-    return Sweep(rows)
+    rows = {key: row for each in everyones(rows) for key, row in each.items()}
+    return Sweep([rows[*names, seed] for names in combinations for seed in seeds])
 
 
 class _Log:
@@ -154,8 +163,9 @@ class _Log:
     def append(self, row: dict[str, Any]) -> None:
         """Write a run's row, on a line of its own even if an interrupted run left the last one open."""
         if self.path is not None:
-            text = self._text()
             with self.path.open("a") as stream:
+                fcntl.flock(stream, fcntl.LOCK_EX)  # other processes append too
+                text = self._text()
                 stream.write(
                     "\n" * bool(text and text[-1] != "\n") + json.dumps({**row, "settings": self.settings}) + "\n"
                 )

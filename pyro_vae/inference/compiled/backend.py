@@ -25,6 +25,7 @@ __all__ = [
     "compile_run",
     "compiled",
     "one_by_one",
+    "outputs",
     "usable_cache",
     "why_no_compiler",
 ]
@@ -49,7 +50,7 @@ def compiled(run: Run, inputs: list[Tensor]) -> Run:
         raise NotTraceableError(missing)
     try:
         code = compile_run(run, inputs)
-        right = agree(_outputs(code, inputs), _outputs(run, inputs), inputs)
+        right = agree(outputs(code, inputs), outputs(run, inputs), inputs)
     except Exception as error:  # a compiler may raise anything, and the graph runs without it
         raise NotTraceableError(_first_line(error)) from error
     if not right:
@@ -71,9 +72,9 @@ def one_by_one(module: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) ->
             code: Callable[..., Sequence[Tensor]] = torch.jit.trace(
                 lambda *tensors: tuple(module(*tensors)), copies, check_trace=False
             )
-        wanted = _outputs(lambda tensors: list(module(*tensors)), inputs)
+        wanted = outputs(lambda tensors: list(module(*tensors)), inputs)
         for _ in range(3):
-            found = _outputs(lambda tensors: list(code(*tensors)), inputs)
+            found = outputs(lambda tensors: list(code(*tensors)), inputs)
             if not all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True)):
                 return module
     except Exception:  # noqa: BLE001  whatever the tracer raises, the graph runs without it
@@ -81,7 +82,7 @@ def one_by_one(module: Callable[..., Sequence[Tensor]], inputs: list[Tensor]) ->
     return code
 
 
-def _outputs(run: Run, inputs: list[Tensor]) -> list[Tensor]:
+def outputs(run: Run, inputs: list[Tensor]) -> list[Tensor]:
     """What ``run`` returns on copies of the inputs, without a trace left."""
     with without_effects((), inputs), torch.no_grad():
         copies = [clone_preserve_strides(tensor.detach()) for tensor in inputs]  # of an expanded one too

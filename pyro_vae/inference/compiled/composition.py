@@ -9,16 +9,23 @@ from torch import Tensor
 
 from pyro_vae.inference.compiled.adam import SCHEDULED, Adam, AdamState
 from pyro_vae.inference.compiled.backend import Run
+from pyro_vae.inference.compiled.ranks import Ranks, SharedStep
 from pyro_vae.inference.compiled.tracing import Graph
 
 __all__ = ["Composition"]
 
 
 class Composition:
-    """Composes graphs with Adam, which writes parameters and moments in place."""
+    """Composes graphs with Adam, which writes parameters and moments in place.
 
-    def __init__(self, adam: Adam) -> None:
+    Args:
+        adam: moves the parameters.
+        ranks: the processes that take steps together, if there are several.
+    """
+
+    def __init__(self, adam: Adam, ranks: Ranks | None = None) -> None:
         self.adam = adam
+        self.ranks = ranks
 
     def step(self, graph: Graph) -> Callable[..., list[Tensor]]:
         """Return one step as a function of the graph's inputs, then the rest, which gives loss and norm."""
@@ -28,14 +35,27 @@ class Composition:
         places = [place[id(graph.wanted[i])] for i in moved]
         k, num_inputs = len(moved), graph.num_inputs
 
-        def run(inputs: list[Tensor], go: Tensor | None = None) -> list[Tensor]:
+        def gradient(inputs: list[Tensor]) -> list[Tensor]:
             loss, *grads = graph.module(*inputs[:num_inputs])
-            parameters, rest = [inputs[i] for i in places], inputs[num_inputs:]
-            states = [AdamState(*s) for s in zip(parameters, rest[:k], rest[k : 2 * k], first_steps, strict=True)]
-            scheduled = dict(zip(SCHEDULED, rest[2 * k :], strict=True))
-            return [loss, self.adam.update(loss, [grads[i] for i in moved], states, scheduled, go)]
+            return [loss, *[grads[i] for i in moved]]
 
-        return run
+        def rest(inputs: list[Tensor]) -> list[Tensor]:
+            return [*[inputs[i] for i in places], *inputs[num_inputs:]]
+
+        def move(inputs: list[Tensor], go: Tensor | None = None) -> list[Tensor]:
+            loss, inputs = inputs[0], inputs[1:]
+            grads, *columns = (inputs[i * k : (i + 1) * k] for i in range(4))  # parameters and their two moments
+            states = [AdamState(*s) for s in zip(*columns, first_steps, strict=True)]
+            scheduled = dict(zip(SCHEDULED, inputs[4 * k :], strict=True))
+            return [self.adam.update(loss, grads, states, scheduled, go)]
+
+        def run(inputs: list[Tensor], go: Tensor | None = None) -> list[Tensor]:
+            found = gradient(inputs)
+            return [found[0], *move([*found, *rest(inputs)], go)]
+
+        if self.ranks is None:
+            return run
+        return SharedStep(self.ranks, [graph.wanted[i] for i in moved], gradient, move, rest)
 
     def inputs(self, graph: Graph, leaves: Sequence[Tensor]) -> list[Tensor]:
         """The graph's inputs, then the rest: moments, and the numbers that Adam reads."""

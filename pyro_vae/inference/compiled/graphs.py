@@ -77,6 +77,7 @@ class Graphs:
         self.warn = warn
         self.compose = compose
         self.step = 0  # runs so far, by graphs or by Pyro
+        self.every_refusal = False  # whether to warn of each layout that is refused, for others to follow
         self._said: set[str] = set()
         self.retrace()
 
@@ -84,12 +85,13 @@ class Graphs:
         """Forget all graphs, and what was refused."""
         self._entries: dict[Any, _Entry] = {}
         self._compiled: set[Any] = set()  # model and guide of each graph that Inductor compiled
+        self._key: Any = None  # of the latest call
         self._last: Traced | None = None
         self._in_a_row = 0  # runs of the last graph
 
     def __getstate__(self) -> dict[str, Any]:
         """Graphs stay behind: they belong to the tensors of this process."""
-        return {name: getattr(self, name) for name in ("backend", "warn", "compose", "step", "_said")}
+        return {name: getattr(self, name) for name in ("backend", "warn", "compose", "step", "every_refusal", "_said")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -102,6 +104,7 @@ class Graphs:
 
     def find(self, call: Call, *, gradient: bool, epoch: bool = False) -> Checked | None:
         """Return the graph to run for this call, checked if it is due; None if there is none yet that is right."""
+        self._key = None if call.obstacle else call.key
         entry = None if call.obstacle else self._entries.get(call.key)
         if entry is None or isinstance(entry.coming, Refused):
             return None
@@ -115,6 +118,18 @@ class Graphs:
                 self._drop(entry, graph, call, reason)
                 return None
         return graph
+
+    def follow(self, warning: Warning) -> None:
+        """Do with the graphs of the latest call what another process, which warns of it, has done with its own."""
+        self._said.add(str(warning))
+        entry = None if self._key is None else self._entries.setdefault(self._key, _Entry(used=self.step))
+        if isinstance(warning, NotCompiled):
+            self.backend = "eager"
+        elif entry is not None and isinstance(warning, Retraced):
+            self._forget(entry, self._key)
+        elif entry is not None:
+            entry.graphs.clear()
+            entry.coming = Refused(str(warning))
 
     def observe(self, call: Call, *, gradient: bool) -> Any:
         """Run Pyro's own loss for this call, and use the occasion to record, trace or check a graph for the next."""
@@ -147,7 +162,10 @@ class Graphs:
             entry.coming = after
         if isinstance(after, Refused):
             entry.graphs.clear()
-            self._say(LeftToPyro(f"this program is left to Pyro: {after.reason}"))
+            refused = LeftToPyro(f"this program is left to Pyro: {after.reason}")
+            if self.every_refusal:
+                self._said.discard(str(refused))
+            self._say(refused)
         return value
 
     def run(self, call: Call, graph: Checked, inputs: list[Tensor]) -> tuple[Checked, list[Tensor]]:
@@ -181,7 +199,7 @@ class Graphs:
         """Compile a function; where that cannot be done, warn, compile nothing any more, and return it as it is."""
         if self.backend == "inductor":
             try:
-                return compiled(run, inputs)
+                return run.compiled(inputs) if hasattr(run, "compiled") else compiled(run, inputs)
             except NotTraceableError as error:
                 self.backend = "eager"
                 self._say(NotCompiled(f"graphs run without Inductor: {error}"))
@@ -195,12 +213,15 @@ class Graphs:
         return recorded.trace(call, gradient=gradient)
 
     def _drop(self, entry: _Entry, graph: Checked, call: Call, reason: str) -> None:
+        self._forget(entry, call.key)
+        self._say(Retraced(f"step {self.step + 1}: {reason}. {_CHANGED.format(graph.right_at)}"))
+
+    def _forget(self, entry: _Entry, key: Any) -> None:
         """Forget a graph that was found wrong, and all others of the program: they hold what it held."""
-        for key, other in self._entries.items():
-            if key[:2] == call.key[:2]:
+        for other_key, other in self._entries.items():
+            if other_key[:2] == key[:2]:
                 other.graphs.clear()
         entry.dropped += 1
-        self._say(Retraced(f"step {self.step + 1}: {reason}. {_CHANGED.format(graph.right_at)}"))
 
     def _say(self, warning: Warning) -> None:
         """Warn, once for each message."""

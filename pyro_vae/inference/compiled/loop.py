@@ -16,6 +16,8 @@ from pyro_vae.inference.compiled.call import Call, Scalar
 from pyro_vae.inference.compiled.composition import Composition
 from pyro_vae.inference.compiled.graphs import Graphs
 from pyro_vae.inference.compiled.losses import advance, weight_of
+from pyro_vae.inference.compiled.parallel import Parallel
+from pyro_vae.inference.compiled.ranks import Ranks
 from pyro_vae.inference.compiled.recording import parameters_of
 from pyro_vae.inference.compiled.states import Checked
 
@@ -33,6 +35,7 @@ class StepLoop:
         backend: "inductor" or "eager".
         warn: takes each warning once.
         spared: latent sites that the KL weight leaves alone.
+        parallel: this process's part of steps that several take together.
     """
 
     def __init__(
@@ -45,16 +48,22 @@ class StepLoop:
         backend: str,
         warn: Callable[[Warning], None],
         spared: Set[str] = frozenset(),
+        parallel: Parallel | None = None,
     ) -> None:
         self.model, self.guide, self.elbo, self.spared = model, guide, elbo, spared
         self.adam = adam
-        self.composition = Composition(adam)
-        self.graphs = Graphs(backend, warn, self.composition.step)
+        self.ranks = None if parallel is None else Ranks(parallel, warn)
+        self.composition = Composition(adam, self.ranks)
+        self.graphs = Graphs(backend, warn if self.ranks is None else self.ranks.hear, self.composition.step)
+        self.graphs.every_refusal = self.ranks is not None
+        self._total: tuple[float, ...] = ()  # of batches of one size on several processes, whatever their shares' sizes
         self._kl_number, self._weight = 1.0, Scalar()
 
     def schedule(self, args: Sequence[Any], kl_weight: float, lr: float | None, scale: float) -> None:
         """Set the numbers that change from step to step: tensors, so that no graph holds them."""
         self._kl_number = float(kl_weight)
+        if self.ranks is not None:
+            self._total = (float(scale),)
         self.adam.schedule(self.kl_weight(args).device, float(scale), lr)
 
     def kl_weight(self, args: Sequence[Any]) -> Tensor:
@@ -77,6 +86,8 @@ class StepLoop:
                 if graph is not None and known and not graph.is_due():
                     inputs = self.composition.inputs(graph.graph, self._leaves(batch))
                     yield self.graphs.repeat(graph, inputs)
+                    if self.ranks is not None and self.ranks.settle(self.graphs):
+                        graph = None
                 else:
                     loss, norm, graph = self.take(tuple(batch), epoch=before is None)
                     yield loss, norm
@@ -85,13 +96,17 @@ class StepLoop:
     def take(self, args: tuple[Any, ...], *, epoch: bool = False) -> tuple[Tensor, Tensor, Checked | None]:
         """Take one step; return its loss, the gradient's norm, and the graph that may be repeated for the next."""
         weight = self.kl_weight(args)
-        call = Call.of((self.model, self.guide, self.elbo), weight, args, {}, "step", spared=self.spared)
+        further = ("step", *self._total)
+        call = Call.of((self.model, self.guide, self.elbo), weight, args, {}, *further, spared=self.spared)
         graph = self.graphs.find(call, gradient=True, epoch=epoch)
         advance(self.elbo)
         if graph is None:
-            return (*self._take_by_pyro(call), None)
-        graph, (loss, norm) = self.graphs.run(call, graph, self.composition.inputs(graph.graph, call.leaves))
-        return loss, norm, graph if self.graphs.is_final(graph) else None
+            loss, norm = self._take_by_pyro(call)
+        else:
+            graph, (loss, norm) = self.graphs.run(call, graph, self.composition.inputs(graph.graph, call.leaves))
+        if self.ranks is not None and self.ranks.settle(self.graphs):
+            graph = None
+        return loss, norm, graph if graph is not None and self.graphs.is_final(graph) else None
 
     def _leaves(self, batch: Sequence[Any]) -> list[Tensor]:
         """The tensors of a call for the next step, which is counted."""
@@ -117,13 +132,17 @@ class StepLoop:
                 leaves |= {id(p): p for p in module.parameters() if p.requires_grad}
         learns = leaves and isinstance(loss, Tensor) and loss.requires_grad
         grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True) if learns else ()
-        used = [(leaf, grad) for leaf, grad in zip(leaves.values(), grads, strict=False) if grad is not None]
+        every, total = list(leaves.values()), loss
+        found: list[Tensor | None] = list(grads)
+        if self.ranks is not None:
+            loss, total, found = self.ranks.exchange(torch.as_tensor(loss), every, found or [None] * len(every))
+        used = [(leaf, grad) for leaf, grad in zip(every, found, strict=False) if grad is not None]
         if not used:
             raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
         states = [self.adam.adopt(leaf) for leaf, _ in used]
         with torch.no_grad():
-            loss = loss.detach()
-            return loss, self.adam.update(loss, [grad for _, grad in used], states, self.adam.scheduled)
+            norm = self.adam.update(total.detach(), [grad for _, grad in used], states, self.adam.scheduled)
+            return loss.detach(), norm
 
 
 def _in_blocks(batches: Iterable[Sequence[Any]], size: int) -> Iterator[list[Sequence[Any]]]:

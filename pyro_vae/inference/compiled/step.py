@@ -12,9 +12,11 @@ from pyro.infer import ELBO, Trace_ELBO
 from torch import Tensor
 
 from pyro_vae import checks
+from pyro_vae.checks import say
 from pyro_vae.inference.compiled.adam import Adam
 from pyro_vae.inference.compiled.elbos import traceable
 from pyro_vae.inference.compiled.loop import StepLoop
+from pyro_vae.inference.compiled.parallel import Parallel
 
 __all__ = ["CompiledStep"]
 
@@ -47,6 +49,8 @@ class CompiledStep:
         steps_per_call: how many steps :meth:`run` puts into one graph. Compilation takes as many times as long, and
             results are those of single steps up to rounding; 4 saves small programs another fifth of the time.
         spared: names of latent sites that ``kl_weight`` leaves alone.
+        parallel: this process's part of steps that several processes take together, one after the other, each on its
+            share of the data: between the gradient and Adam they exchange gradients.
         warn: takes the warnings, as in ``CompiledTrace_ELBO``.
 
     Attributes:
@@ -55,7 +59,8 @@ class CompiledStep:
 
     Raises:
         NotTraceableError: if ``loss`` is of a kind that has no compiled twin.
-        ValueError: if a setting is out of its range; at a step, if model and guide have nothing to learn.
+        ValueError: if a setting is out of its range, or several processes shall take several steps a call; at a step,
+            if model and guide have nothing to learn.
 
     Example:
         >>> from pyro_vae import Model, guides, likelihoods, networks, priors
@@ -81,16 +86,20 @@ class CompiledStep:
         backend: str = "inductor",
         steps_per_call: int = 1,
         spared: Set[str] = frozenset(),
+        parallel: Parallel | None = None,
         warn: Callable[[Warning], None] | None = None,
     ) -> None:
         checks.among(backend, ["inductor", "eager"], "backend")
         self.steps_per_call = checks.positive_integer(steps_per_call, "steps_per_call")
+        if parallel is not None and steps_per_call > 1:
+            raise ValueError(say("one step a call on several processes", f"{steps_per_call}", "steps_per_call=1"))
         self.reason: str | None = None
         self.grad_norm = torch.tensor(0.0)
         self._warn = warn
         self._adam = Adam(lr, betas, eps, weight_decay, clip_norm, together=backend == "eager")
         elbo = traceable(loss if loss is not None else Trace_ELBO())
-        self._loop = StepLoop(model, guide, elbo, self._adam, backend=backend, warn=self._hear, spared=spared)
+        of_loop: Any = {"backend": backend, "warn": self._hear, "spared": spared, "parallel": parallel}
+        self._loop = StepLoop(model, guide, elbo, self._adam, **of_loop)
 
     def __call__(self, *args: Any, kl_weight: float = 1.0, lr: float | None = None, scale: float = 1.0) -> Tensor:
         """Take one step on these arguments, otherwise as :meth:`run`; return the loss before it, a scalar tensor."""
@@ -113,13 +122,14 @@ class CompiledStep:
             lr: the learning rate from now on.
             scale: factor of the gradient, 1 / N for a loss in nats per datum.
         """
-        losses = []
+        losses: list[float] = []  # tensors of some bytes, kept between large ones that go, would break memory up
+        loss = torch.empty(0)
         for loss, norm in self._loop.steps(batches, self.steps_per_call, kl_weight, lr, scale):
-            losses.append(loss)
+            losses.append(loss.item())
             self.grad_norm = norm
-            if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            if not (math.isfinite(losses[-1]) and math.isfinite(norm.item())):
                 break
-        return torch.stack(losses) if losses else torch.empty(0)
+        return loss.new_tensor(losses)
 
     def retrace(self) -> None:
         """Forget all graphs: model or guide have changed in what they read from Python."""

@@ -17,7 +17,7 @@ from pyro_vae.inference.compiled.elbos import CompiledELBO
 from pyro_vae.inference.compiled.graphs import NotCompiled, Retraced
 from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.inference.variational.settings import Settings
-from pyro_vae.inference.variational.steppers import GraphStepper, ParallelStepper, PyroStepper
+from pyro_vae.inference.variational.steppers import GraphStepper, PyroStepper
 from pyro_vae.inference.variational.training_run import TrainingRun
 
 __all__ = ["STEPS_TO_COMPILE", "STEPS_TO_TRACE", "Engine"]
@@ -40,9 +40,6 @@ class Engine:
         num_steps: how many are planned.
         warn: is given a line where a run is not compiled although ``compile`` is "auto", and why.
 
-    Attributes:
-        description: what takes the steps, and why.
-
     Raises:
         NotTraceableError: if ``compile`` is True and it cannot be done.
         ValueError: if ``compile`` is neither of the three.
@@ -64,10 +61,9 @@ class Engine:
         usable_cache()  # torch's own optimisers do not import without one
         self._required = compile is True
         self._warn = warn
-        if run.parallel is not None:
-            self.description = f"Pyro, data-parallel on {run.parallel.size} processes"
-        elif compile is False:
-            self.description = "Pyro, as asked"
+        self._together = "" if run.parallel is None else f"; data-parallel on {run.parallel.size} processes"
+        if compile is False:
+            self._engine = "Pyro, as asked"
         elif optimiser is not None:
             self._give_up("the optimiser is not Adam of this package's")
         elif compile == "auto" and num_steps < STEPS_TO_TRACE:
@@ -75,28 +71,33 @@ class Engine:
         elif self._compiled(run, settings, inductor=self._required or num_steps >= STEPS_TO_COMPILE):
             return
         make = partial(torch.optim.Adam, lr=settings.lr) if optimiser is None else optimiser
-        kind = PyroStepper if run.parallel is None else partial(ParallelStepper, run.parallel)
-        own: Any = {"optimiser": make(parameters), "clip_norm": settings.largest_norm}
-        run.stepper = kind(run.programs, run.kl_weight, run.loss, parameters, **own)
+        own: Any = {"optimiser": make(parameters), "clip_norm": settings.largest_norm, "parallel": run.parallel}
+        run.stepper = PyroStepper(run.programs, run.kl_weight, run.loss, parameters, **own)
+
+    @property
+    def description(self) -> str:
+        """What takes the steps, and why."""
+        return self._engine + self._together
 
     def _compiled(self, run: TrainingRun, settings: Settings, *, inductor: bool) -> bool:
         """Give the run graphs for its steps and its evaluation; say whether its loss has any."""
-        self.description = "one graph a step, " + ("compiled" if inductor else "not compiled: the run is too short")
+        self._engine = "one graph a step, " + ("compiled" if inductor else "not compiled: the run is too short")
         numbers: Any = {"lr": settings.lr, "clip_norm": settings.largest_norm, "spared": run.kl_weight.spared}
         backend = "inductor" if inductor else "eager"
         try:
             run.evaluation = CompiledELBO(run.loss, backend="eager", warn=_hear_retraced)
-            step = CompiledStep(*run.programs, run.loss, backend=backend, warn=self._hear, **numbers)
+            numbers |= {"warn": self._hear, "parallel": run.parallel}
+            step = CompiledStep(*run.programs, run.loss, backend=backend, **numbers)
         except NotTraceableError as error:
             self._give_up(str(error))
             return False
-        run.stepper = GraphStepper(run.programs, run.kl_weight, step)
+        run.stepper = GraphStepper(run.programs, run.kl_weight, step, run.parallel)
         return True
 
     def _hear(self, warning: Warning) -> None:
         """Act on what the steps' graphs warn of."""
         if isinstance(warning, NotCompiled) and not self._required:
-            self.description = f"one graph a step, not compiled: {warning}"
+            self._engine = f"one graph a step, not compiled: {warning}"
             self._warn(f"fit is not compiled: {warning}")
         elif isinstance(warning, Retraced):
             _hear_retraced(warning)
@@ -106,7 +107,7 @@ class Engine:
     def _give_up(self, reason: str) -> None:
         if self._required:
             raise NotTraceableError(say("a program that can be compiled", reason, "compile=False"))
-        self.description = f"Pyro: {reason}"
+        self._engine = f"Pyro: {reason}"
         self._warn(f"fit is not compiled: {reason}")
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows
+from pyro_vae.distributed import same_random_state
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.engine import Engine
 from pyro_vae.inference.variational.enumerated import fitting_loss, outside_the_kl
@@ -99,7 +100,7 @@ def fit(
         progress: show a progress bar.
 
     In a process group of torch's (``torchrun``), training is data-parallel: every process passes the same data and
-    arguments, and takes a share of each batch, see :class:`~pyro_vae.distributed.Parallel`.
+    arguments, and takes a share of each batch, see :class:`~pyro_vae.inference.compiled.parallel.Parallel`.
 
     Returns:
         The history of the run.
@@ -125,6 +126,7 @@ def fit(
     start = time.perf_counter()
     if seed is not None:
         pyro.set_rng_seed(checks.positive_integer(seed, "seed", minimum=0))
+    same_random_state()
     _check_makers(loss, optimiser, checkpoint)
     where = training_device(device)
     train, held_out = split(x, validation, where)

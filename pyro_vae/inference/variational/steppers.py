@@ -6,6 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from operator import itemgetter
 from typing import Any
 
@@ -15,19 +16,23 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
-from pyro_vae.distributed import Parallel
+from pyro_vae.datasets.shards import Shards
 from pyro_vae.inference.compiled.kl_weight import KLWeight
+from pyro_vae.inference.compiled.parallel import Parallel
 from pyro_vae.inference.compiled.step import CompiledStep
 from pyro_vae.inference.target.program import Program, sample_sites
 from pyro_vae.inference.variational.training_state import TrainingState, load_optimiser, numbered, save_optimiser
 
-__all__ = ["Data", "GraphStepper", "ParallelStepper", "PyroStepper", "Stepper", "batches"]
+__all__ = ["Data", "GraphStepper", "PyroStepper", "Stepper", "batches"]
 
 Data = tuple[Tensor, ...]
 
 
 def batches(data: Data, batch_size: int, *, shuffle: bool) -> Iterator[Data]:
     """Go through the data once, in random order or in their own."""
+    if isinstance(data[0], Shards):
+        yield from ((data[0][i : i + batch_size],) for i in data[0].starts(batch_size))
+        return
     N = len(data[0])
     shuffle = shuffle and batch_size < N  # one batch keeps its order: a guide may have parameters of each datum's own
     order = torch.randperm(N).to(data[0].device) if shuffle else torch.arange(N, device=data[0].device)
@@ -36,13 +41,14 @@ def batches(data: Data, batch_size: int, *, shuffle: bool) -> Iterator[Data]:
 
 
 class Stepper:
-    """Takes gradient steps on a loss, and says which data are this process's: as written here, all of them.
+    """Takes gradient steps on a loss, and says which data are this process's: all of them, if it is alone.
 
     To write one, define ``step``, ``set_learning_rate``, ``save`` and ``load``.
 
     Args:
         programs: model and guide.
         kl_weight: the weight of the KL term at the present step.
+        parallel: this process's part, where there are several.
 
     Attributes:
         first_steps_differ: whether its first steps may differ from later ones in the last bit.
@@ -50,9 +56,12 @@ class Stepper:
 
     first_steps_differ = False
 
-    def __init__(self, programs: tuple[Program, Program], kl_weight: KLWeight) -> None:
+    def __init__(
+        self, programs: tuple[Program, Program], kl_weight: KLWeight, parallel: Parallel | None = None
+    ) -> None:
         self.programs = programs
         self.kl_weight = kl_weight
+        self.parallel = parallel
 
     def step(self, batch: Data, total: int) -> float:
         """Take one step; return the loss of this process's part of the batch, summed over its data.
@@ -95,15 +104,25 @@ class Stepper:
 
     def batches(self, data: Data, batch_size: int) -> Iterator[tuple[Data, int]]:
         """This process's part of each batch of an epoch, and how many data the whole batch has."""
+        if isinstance(data[0], Shards):
+            return self._of_shards(data[0], batch_size)
+        if self.parallel is not None:
+            return self.parallel.batches(data, batch_size)
         return ((batch, len(batch[0])) for batch in batches(data, batch_size, shuffle=True))
+
+    def _of_shards(self, shards: Shards, batch_size: int) -> Iterator[tuple[Data, int]]:
+        number, size = (0, 1) if self.parallel is None else (self.parallel.rank, self.parallel.size)
+        with nullcontext() if self.parallel is None else self.parallel.own_noise():
+            for batch, total in shards.epoch(batch_size, number, size):
+                yield (batch,), total
 
     def share(self, data: Data) -> Data:
         """This process's rows of all data."""
-        return data
+        return data if self.parallel is None else self.parallel.share(data)
 
     def sum(self, value: float, like: Tensor) -> float:
         """Add a number up over all processes."""
-        return value
+        return value if self.parallel is None else self.parallel.sum(value, like)
 
     def must_be_finite(self, loss: float, norm: Tensor, batch: Data) -> None:
         """Check a step before it is taken.
@@ -127,8 +146,9 @@ class PyroStepper(Stepper):
         *,
         optimiser: torch.optim.Optimizer,
         clip_norm: float,
+        parallel: Parallel | None = None,
     ) -> None:
-        super().__init__(programs, kl_weight)
+        super().__init__(programs, kl_weight, parallel)
         self.model, self.guide = map(kl_weight, programs)
         self.loss = loss
         self.optimiser = optimiser
@@ -146,7 +166,7 @@ class PyroStepper(Stepper):
         return value
 
     def backward(self, batch: Data, total: int) -> float:
-        """Leave the gradient of the loss a datum with the parameters; return the loss."""
+        """Leave the gradient of the whole batch's loss a datum with the parameters; return this process's loss."""
         value = float(self.loss.loss_and_grads(self.model, self.guide, *batch))
         if all(p.grad is None for p in self.parameters) and math.isfinite(value):
             # Pyro differentiates only where a program names a parameter; modules need not be named here
@@ -154,6 +174,12 @@ class PyroStepper(Stepper):
             if isinstance(loss, Tensor) and loss.requires_grad:
                 value = float(loss.detach())
                 loss.backward()
+        if self.parallel is not None:
+            own, like = [p.grad for p in self.parameters], self.parameters[0]
+            loss, _, grads, _ = self.parallel.exchange(like.new_tensor(value), self.parameters, own)
+            for p, grad in zip(self.parameters, grads, strict=True):
+                p.grad = grad
+            value = value if math.isfinite(loss) else float(loss)
         for p in self.parameters:
             if p.grad is not None:
                 p.grad /= total
@@ -174,37 +200,19 @@ class PyroStepper(Stepper):
         load_optimiser(self.optimiser, state)
 
 
-class ParallelStepper(PyroStepper):
-    """The same on several processes, each with its share of every batch."""
-
-    def __init__(self, parallel: Parallel, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.parallel = parallel
-
-    def batches(self, data: Data, batch_size: int) -> Iterator[tuple[Data, int]]:
-        """This process's share of each batch, and how many data the whole batch has."""
-        return self.parallel.batches(data, batch_size)
-
-    def share(self, data: Data) -> Data:
-        """This process's rows of all data."""
-        return self.parallel.share(data)
-
-    def sum(self, value: float, like: Tensor) -> float:
-        """Add a number up over all processes."""
-        return self.parallel.sum(value, like)
-
-    def backward(self, batch: Data, total: int) -> float:
-        """Leave the gradient of the whole batch's loss with the parameters; return that of this share."""
-        return self.parallel.backward(batch, total)
-
-
 class GraphStepper(Stepper):
     """Loss, gradient, clipping and Adam as one graph."""
 
     first_steps_differ = True
 
-    def __init__(self, programs: tuple[Program, Program], kl_weight: KLWeight, graph: CompiledStep) -> None:
-        super().__init__(programs, kl_weight)
+    def __init__(
+        self,
+        programs: tuple[Program, Program],
+        kl_weight: KLWeight,
+        graph: CompiledStep,
+        parallel: Parallel | None = None,
+    ) -> None:
+        super().__init__(programs, kl_weight, parallel)
         self.graph = graph
         self.lr: float | None = None
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows, pieces
+from pyro_vae.datasets.shards import Shards
+from pyro_vae.distributed import by_all, own_rows
 from pyro_vae.inference.target.enumeration import is_discrete
 from pyro_vae.inference.target.legality import check_missing, without_data
 from pyro_vae.inference.target.program import Program, check_dtypes, run_once
@@ -67,6 +69,9 @@ def split(
         raise TypeError(say(share, f"{validation!r}", "validation=0.1"))
     if not 0 <= validation < 1:
         raise ValueError(say(share, f"{validation}", "validation=0.1"))
+    if isinstance(data[0], Shards):
+        train, held_out = data[0].parted(validation)
+        return (train,), (held_out,) if len(held_out) else None
     count = int(validation * len(data[0]))
     if count == 0:
         return data, None
@@ -138,9 +143,13 @@ def _observing(model: Program, data: Data, *, binary: bool) -> dict[str, Any]:
         if binary or len(data) > 1:
             raise ValueError(say("rows on disk alone, as they are", "others, or new draws of them", "data in memory"))
         found: dict[str, Any] = {}
-        for piece in pieces(data[0]):
-            found = _observing(model, (piece,), binary=False)
-        return found
+
+        def look() -> None:
+            for piece in pieces(own_rows(data[0])):
+                found.update(_observing(model, (piece,), binary=False))
+
+        by_all(look)
+        return found or _observing(model, (data[0][:1],), binary=False)
     if binary:
         low, high = float(data[0].min()), float(data[0].max())
         if low < 0 or high > 1:

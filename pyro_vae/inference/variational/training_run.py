@@ -12,8 +12,9 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
-from pyro_vae.distributed import Parallel
+from pyro_vae.datasets.shards import Shards
 from pyro_vae.inference.compiled.kl_weight import KLWeight
+from pyro_vae.inference.compiled.parallel import Parallel
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.mini_batches import imputing, of_the_batch
 from pyro_vae.inference.variational.steppers import Data, Stepper, batches
@@ -79,8 +80,7 @@ class TrainingRun:
         if not found:
             raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
         self._parameters = list(found.values())
-        model, guide = map(self.kl_weight, self.programs)
-        self.parallel = Parallel.of(self.modules, lambda *data: self.loss.differentiable_loss(model, guide, *data))
+        self.parallel = Parallel.of(self._parameters, self._buffers)
         return self._parameters
 
     # -- passes over the data ------------------------------------------------------------------------------------
@@ -94,6 +94,8 @@ class TrainingRun:
         self.kl_weight.weight = 1.0
         for module in self.modules:
             module.eval()
+        if self.parallel is not None:  # running means follow each process's own share
+            self.parallel.same(self._buffers)
         if kl_weight < 1.0:  # the objective of a warm-up epoch is no ELBO: measure it
             return self.elbo(data, batch_size)
         return -self.stepper.sum(own, data[0]) / len(data[0])
@@ -103,7 +105,7 @@ class TrainingRun:
         """The mean ELBO a datum in nats, under the same noise at every call."""
         share = batches(self.stepper.share(data), _WIDER * batch_size, shuffle=False)
         with fork_rng(seed=0), pyro.validation_enabled(False):
-            losses = [self.evaluation.loss(*self.programs, *batch) for batch in share]
+            losses = [self.evaluation.loss(*self.programs, *batch) for batch in share if len(batch[0])]
         return -self.stepper.sum(float(sum(losses)), data[0]) / len(data[0])
 
     def binarise(self, data: Data) -> Data:
@@ -183,10 +185,16 @@ class TrainingRun:
 
     def _tensors(self) -> list[Tensor]:
         """Parameters and buffers: all that training moves."""
-        return [*self._parameters, *(buffer for module in self.modules for buffer in module.buffers())]
+        return [*self._parameters, *self._buffers]
+
+    @property
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for module in self.modules for buffer in module.buffers()]
 
 
 def _few_batches(data: Data, batch_size: int) -> Data:
     """As many rows as make a few full batches, and the smaller last one."""
+    if isinstance(data[0], Shards):
+        return (data[0].few(_BATCHES_TO_CONVERGE),)
     full, rest = divmod(len(data[0]), batch_size)
     return tuple(part[: min(full, _BATCHES_TO_CONVERGE) * batch_size + rest] for part in data)
