@@ -1,7 +1,10 @@
 """How long training goes on: patience in steps, drops of the learning rate, and trials of several starts."""
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoNormal, init_to_value
 
 import pyro_vae as pv
 from pyro_vae.inference.variational.settings import Settings, StoppingRule
@@ -75,3 +78,20 @@ def test_contradictions_are_refused():
         pv.fit(model, guide, X, patience=3, patience_steps=100, progress=False)
     with pytest.raises(ValueError, match="a patience after which"):
         pv.fit(model, guide, X, lr_drops=2, progress=False)
+
+
+def test_one_lucky_draw_of_a_shared_latent_is_not_the_best_epoch():
+    """q starts as N(0, 1) and the mean is 1.5: one draw near it made an early epoch the best of all."""
+    pyro.set_rng_seed(1)
+    x = torch.randn(500) + 1.5
+
+    def program(x):
+        m = pyro.sample("m", dist.Normal(0.0, 10.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(m, 1.0), obs=x)
+
+    guide = AutoNormal(program, init_loc_fn=init_to_value(values={"m": torch.tensor(0.0)}), init_scale=1.0)
+    settings = {"epochs": 600, "batch_size": 490, "validation": 0.02, "patience": 60, "lr": 0.02, "compile": False}
+    history = pv.fit(program, guide, x, seed=0, progress=False, **settings)
+    assert history.best_epoch > 60
+    assert abs(float(guide.median()["m"]) - float(x.mean())) < 0.25  # it started 1.5 away

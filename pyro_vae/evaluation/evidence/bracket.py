@@ -52,7 +52,8 @@ class Bracket:
         return self.upper - self.lower
 
     def __str__(self) -> str:
-        width = f"{float(self.width.mean()):.3f} nats wide on average"
+        error = float((self.lower_error.square() + self.upper_error.square()).sum().sqrt()) / len(self.width)
+        width = f"{float(self.width.mean()):.3f} ± {error:.3f} nats wide on average"
         return f"bracket of log p(x): {width}, {int(self.resolved.sum())} of {len(self.resolved)} simulated resolved"
 
 

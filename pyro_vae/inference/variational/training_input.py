@@ -132,7 +132,9 @@ def check_programs(
     for name, site in sites.items() if full_size is None else ():
         inside = any(frame.name == plate for frame in site["cond_indep_stack"])
         if not site["is_observed"] and size < len(train[0]) and not inside:
-            remedy = f"batch_size={len(train[0])}, or plate= with the data plate's name"
+            N = len(train[0])
+            remedy = f"pyro.plate({plate!r}, {N}, subsample_size=len(x)) in the program, batch_size={N}, or plate= "
+            remedy += "with the data plate's name"
             raise ValueError(say(f"latent site {name!r} inside plate {plate!r}", "one outside, and batches", remedy))
     return others, full_size
 

@@ -15,7 +15,7 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.shards import Shards
 from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.compiled.parallel import Parallel
-from pyro_vae.inference.target.program import Program
+from pyro_vae.inference.target.program import Program, sample_sites
 from pyro_vae.inference.variational.mini_batches import imputing, of_the_batch
 from pyro_vae.inference.variational.steppers import Data, Stepper, batches
 from pyro_vae.inference.variational.training_state import TrainingState, load_random, numbered, save_random
@@ -25,6 +25,7 @@ __all__ = ["TrainingRun"]
 
 _EPOCHS_TO_CONVERGE = 6  # a batch size that comes once an epoch has its graph, or none, by then
 _BATCHES_TO_CONVERGE = 40  # of one size in a row: the compiler gives later graphs their turn within so many
+_SHARED_DRAWS = 16
 _WIDER = 4  # times a batch of training is one of evaluation, which keeps nothing for gradients
 
 
@@ -69,6 +70,7 @@ class TrainingRun:
         self.parallel: Parallel | None = None
         self._parameters: list[Tensor] = []
         self._good: list[Tensor] = []
+        self._num_draws: int | None = None  # to evaluate with; known from the first evaluation on
 
     def parameters(self, batch: Data) -> list[Tensor]:
         """The unconstrained parameters that the loss depends on; runs it once, so that lazy ones appear."""
@@ -102,11 +104,29 @@ class TrainingRun:
 
     @torch.no_grad()
     def elbo(self, data: Data, batch_size: int) -> float:
-        """The mean ELBO a datum in nats, under the same noise at every call."""
-        share = batches(self.stepper.share(data), _WIDER * batch_size, shuffle=False)
+        """The mean ELBO a datum in nats, under the same noise at every call.
+
+        A latent that all data share has one draw for all of them, whose luck no number of rows evens out; then several
+        draws do.
+        """
+        own = self.stepper.share(data)
+        if self._num_draws is None:
+            self._num_draws = _SHARED_DRAWS if self._shares_latents(own, batch_size) else 1
         with fork_rng(seed=0), pyro.validation_enabled(False):
-            losses = [self.evaluation.loss(*self.programs, *batch) for batch in share if len(batch[0])]
-        return -self.stepper.sum(float(sum(losses)), data[0]) / len(data[0])
+            losses = [
+                self.evaluation.loss(*self.programs, *batch)
+                for _ in range(self._num_draws)
+                for batch in batches(own, _WIDER * batch_size, shuffle=False)
+                if len(batch[0])
+            ]
+        return -self.stepper.sum(float(sum(losses)) / self._num_draws, data[0]) / len(data[0])
+
+    def _shares_latents(self, data: Data, batch_size: int) -> bool:
+        """Whether the guide draws a latent site outside every plate."""
+        with fork_rng(), pyro.validation_enabled(False), poutine.trace() as seen:
+            self.programs[1](*next(iter(batches(data, batch_size, shuffle=False))))
+        sites = sample_sites(seen.trace).values()
+        return any(not site["is_observed"] and not site["cond_indep_stack"] for site in sites)
 
     def binarise(self, data: Data) -> Data:
         """Draw binary data from the probabilities in the first tensor."""
