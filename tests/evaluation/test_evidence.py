@@ -1,6 +1,7 @@
 """The evidence by every route, against closed forms and quadrature."""
 
 import math
+from dataclasses import replace
 
 import pyro
 import pyro.distributions as dist
@@ -11,7 +12,7 @@ from torch import nn
 import pyro_vae as pv
 from pyro_vae.evaluation.evidence.bracket import bracket
 from pyro_vae.evaluation.evidence.bridge import bridge
-from pyro_vae.evaluation.evidence.evidence import evidence
+from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.evaluation.evidence.importance import importance_weights, log_mean_exp, pareto_k
 from pyro_vae.evaluation.simulation import simulate
 from pyro_vae.inference.mcmc.draws import Draws
@@ -329,3 +330,11 @@ def test_a_point_mass_cannot_be_weighed():
 def test_float64_stays_float64(float64):
     model, x = linear_gaussian(2, 3)
     assert evidence(model, x, method="ais", num_temperatures=5).u.dtype == torch.float64
+
+
+def test_an_unresolved_estimate_says_what_to_try():
+    found = Evidence(torch.zeros(2), torch.ones(2), "ais", torch.tensor([True, False]), "16 chains")
+    assert str(found).endswith(
+        "16 chains; for the rest try posterior=pv.mcmc(model, x), or method='importance' with posterior=pv.vi(model, x)"
+    )
+    assert str(replace(found, resolved=torch.ones(2, dtype=torch.bool))).endswith("16 chains")

@@ -75,6 +75,11 @@ class VIPosterior(dist.TorchDistribution):
         super().__init__(target.origin.shape[:1], target.origin.shape[1:], validate_args=False)
         self._judge(target)
 
+    def __repr__(self) -> str:
+        N, L = self.batch_shape.numel(), self.event_shape.numel()
+        told = f"ELBO {float(self.elbo.mean()):.3f} nats, Pareto k at most {float(self.pareto_k.max()):.2f}"
+        return f"VIPosterior({self.guide}, {N} posteriors of {L} numbers; {told}; {self.reason})"
+
     @torch.no_grad()
     def _judge(self, target: Target) -> None:
         u = self.sample((_CHECKS,))
