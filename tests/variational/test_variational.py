@@ -14,6 +14,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from tqdm.auto import tqdm
 
 import pyro_vae as pv
+from pyro_vae.datasets import rows
 from pyro_vae.datasets.rows import Rows
 from pyro_vae.inference.variational.settings import StoppingRule
 from tests.truth import linear_gaussian
@@ -251,8 +252,8 @@ def test_rows_on_disk_are_held_out_without_reading_the_file_whole(tmp_path, monk
     x = _binary(800)
     np.save(tmp_path / "x.npy", x.numpy())
     monkeypatch.setattr("pyro_vae.datasets.rows._PIECE", 50 * x.shape[1])
-    counts, read = [], Rows._read
-    monkeypatch.setattr(Rows, "_read", lambda self, where: counts.append(len(where)) or read(self, where))
+    counts, read = [], rows.read_rows
+    monkeypatch.setattr(rows, "read_rows", lambda values, where: counts.append(len(where)) or read(values, where))
     on_disk = Rows(np.load(tmp_path / "x.npy", mmap_mode="r"), torch.from_numpy)
     for validation in (0.5, x[:80]):
         ends = []
