@@ -57,9 +57,9 @@ def train(
         with joined(str(device)) as rank:
             again = not resume and is_of_this_launch(run, Recipe.of(given))
             going_on = agree((resume or again) and run.exists)
-            if going_on and again:
-                notify("note: torchrun has started the processes again; the run goes on") if rank == 0 else None
-            elif going_on and given and rank == 0:
+            if rank == 0 and going_on and again:
+                notify("note: torchrun has started the processes again; the run goes on")
+            elif rank == 0 and going_on and given:
                 notify("note: --resume goes on with the run's own settings; others are ignored")
             trained = run_training(
                 run,

@@ -115,7 +115,9 @@ def column_scale(likelihood: str, values: Tensor) -> tuple[float, float]:
     if family.centred:
         loc, scale = float(values.mean()), float(values.std(correction=0))
         if family.heavy:
-            lower, median, upper = np.quantile(values[:_ENOUGH].numpy(), [0.25, 0.5, 0.75]).tolist()
+            lower, median, upper = np.quantile(
+                values[:: -(-len(values) // _ENOUGH)].numpy(), [0.25, 0.5, 0.75]
+            ).tolist()
             loc, scale = (median, (upper - lower) / _QUARTILES) if upper > lower else (loc, scale)
         return loc, scale if scale > 1e-12 * max(abs(loc), 1e-300) else 1.0
     return 0.0, float(values.mean()) if family.scaled else 1.0

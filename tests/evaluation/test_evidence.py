@@ -174,6 +174,8 @@ def test_a_bracket_is_narrow_in_twenty_dimensions():
     model, x = linear_gaussian(20, 12, data_dim=25)
     found = bracket(model, x, num_temperatures=100, tolerance=0.2)
     assert found.resolved.all(), str(found)
+    error = (found.lower_error.square() + found.upper_error.square()).sum().sqrt() / len(found.width)
+    assert f"{float(found.width.mean()):.3f} ± {float(error):.3f} nats wide" in str(found)
     assert ((found.log_evidence - pv.analytic(model, found.x).log_evidence).abs() < 0.1).all()
 
 

@@ -288,3 +288,11 @@ def test_a_kernel_density_of_many_rows_is_that_of_all():
     width = found.scale[0]
     every = np.array([stats.norm.pdf(at, x, width).mean() for at in grid])
     np.testing.assert_allclose(np.exp(found.log_prob(grid)), every, atol=5e-3 * every.max())
+
+
+def test_a_column_whose_few_other_values_are_in_no_fold_is_gaussian():
+    x = np.zeros(50_000)
+    x[np.setdiff1d(np.arange(50_000), np.random.default_rng(0).permutation(50_000)[:2000])[0]] = 1.0
+    name, log_prob = density(x, np.array([0.0, np.nan]), 1e-6)
+    assert name == "Gaussian"
+    np.testing.assert_allclose(log_prob, [stats.norm(x.mean(), np.sqrt(x.var() + 1e-6)).logpdf(0.0), 0.0])

@@ -10,8 +10,10 @@ import torch
 from scipy import stats
 
 import pyro_vae as pv
+from pyro_vae.evaluation.evidence.evidence import Evidence
+from pyro_vae.evaluation.model.baselines import Baselines
 from pyro_vae.evaluation.model.replicates import as_columns
-from pyro_vae.evaluation.model.words import Finding, verdict_of
+from pyro_vae.evaluation.model.words import Finding, against_baselines, verdict_of
 from tests.truth import STANDARD_ERRORS, linear_gaussian, linear_gaussian_posterior
 
 QUICK = {"num_replicates": 60}
@@ -318,3 +320,9 @@ def test_wrong_arguments_are_refused(model):
         pv.criticise(model, x, level=0.0)
     with pytest.raises(ValueError, match="data x beside a program"):
         pv.criticise(model)
+
+
+def test_one_row_has_no_standard_error_and_no_infinite_one():
+    one = Evidence(torch.tensor([-2.0]), torch.zeros(1), "quadrature", torch.ones(1, dtype=torch.bool), "")
+    said = against_baselines(one, Baselines({"Gaussian": torch.tensor([-3.0], dtype=torch.float64)}))
+    assert "not told apart from Gaussian (+1.000, one row)" in said

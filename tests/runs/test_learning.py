@@ -99,6 +99,12 @@ def test_columns_with_heavy_tails_have_degrees_of_freedom_of_their_own():
     assert float(features.std(0).sub(1).abs().max()) < 0.1  # the far values do not squeeze the rest
 
 
+def test_the_runner_up_is_another_density():
+    """Student's t of many degrees of freedom is the Gaussian itself."""
+    (choice,) = choose_likelihoods(["real"], torch.tensor(RNG.normal(9.0, 1.0, 600)).unsqueeze(-1))
+    assert (choice.likelihood, choice.runner_up == "StudentT") == ("Gaussian", False)
+
+
 def test_whole_numbers_are_drawn_as_whole_numbers():
     table = np.stack([RNG.normal(-20.0, 9.0, 300).round(), RNG.normal(0.0, 1.0, 300).round(1)], -1)
     schema, _, _ = _prepared(table, ("a", "b"), likelihood="Gaussian:scale=learned")

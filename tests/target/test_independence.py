@@ -83,7 +83,9 @@ def test_discrete_rows_that_are_tied_are_refused(plate):
             c = pyro.sample("c", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
             pyro.sample("x", dist.Normal(c.cumsum(-1), NOISE), obs=x)
 
-    with pytest.raises(ValueError, match=r"discrete site 'c', whose rows act on 'x' in other rows; try pyro\.markov"):
+    with pytest.raises(
+        ValueError, match=r"discrete sites \['c'\], whose rows act on 'x' in other rows; try pyro\.markov"
+    ):
         pv.Target(walk, torch.zeros(4), plate=plate)
 
 
@@ -97,3 +99,28 @@ def test_discrete_rows_of_nested_plates_are_not_called_tied():
                 pyro.sample("x", dist.Normal(Vindex(loc)[..., c], 1.0), obs=x)
 
     assert pv.Target(model, torch.randn(2, 5)).discrete.keys() == {"c"}
+
+
+def test_dropout_ties_no_rows_and_the_looks_do_not_grow_with_the_length_of_a_chain():
+    """Looked at in evaluation mode, and once a plate, however many sites it holds."""
+    runs = []
+
+    class Sequences(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.dropout = torch.nn.Dropout(0.5)
+
+        def forward(self, x):
+            runs.append(self.training)
+            with pyro.plate("sequences", len(x)):
+                c = torch.zeros(len(x), dtype=torch.long)
+                for t in pyro.markov(range(x.shape[1])):
+                    c = pyro.sample(f"c{t}", dist.Bernoulli(0.2 + 0.5 * c), infer={"enumerate": "parallel"}).long()
+                    pyro.sample(f"x{t}", dist.Normal(self.dropout(c.float() + 1), 1.0), obs=x[:, t])
+
+    model = Sequences()
+    pv.Target(model, torch.randn(6, 3), plate=None)
+    few = len(runs)
+    pv.Target(model, torch.randn(6, 30), plate=None)
+    assert len(runs) == 2 * few
+    assert not any(runs)

@@ -74,8 +74,11 @@ class Evidence:
         N, good = len(self.resolved), int(self.resolved.sum())
         mean = f"{float(self.log_evidence[self.resolved].mean()):.3f} nats" if good else "unresolved"
         count = f" per datum on average over the {good} of {N} data resolved" if N > 1 else ""
-        remedy = "; for the rest try posterior=pv.mcmc(model, x), or method='importance' with posterior=pv.vi(model, x)"
-        return f"log p(x) by {self.method}: {mean}{count}; {self.reason}{remedy * (self.method == 'ais' and good < N)}"
+        text = f"log p(x) by {self.method}: {mean}{count}; {self.reason}"
+        if self.method == "ais" and good < N:
+            text += "; for the rest try posterior=pv.mcmc(model, x), or method='importance' with "
+            text += "posterior=pv.vi(model, x)"
+        return text
 
     def to_dataframe(self) -> Any:
         """Return a pandas DataFrame, one row a datum; an unresolved estimate is NaN there."""

@@ -98,16 +98,23 @@ def density(column: np.ndarray, test: np.ndarray, floor: float) -> tuple[str, np
     column = column[~np.isnan(column)]
     there = ~np.isnan(test)
     names = [name for name in _FITS if name != "log-normal" or min(column.min(), test[there].min(initial=1.0)) > 0]
-    name, some = names[0], column[np.random.default_rng(0).permutation(len(column))[:_MOST_ROWS]]
-    if len(some) >= 2 * _FOLDS:
-        folds = np.arange(len(some)) % _FOLDS
-        parts = [(some[folds != k], some[folds == k]) for k in range(_FOLDS) if np.ptp(some[folds != k]) > 0]
-        scores = {n: np.concatenate([_FITS[n](rest, held, floor) for rest, held in parts]) for n in names}
-        lead = {n: scores[max(names, key=lambda m: scores[m].mean())] - scores[n] for n in names}
-        name = next(n for n in names if lead[n].mean() <= lead[n].std() / len(lead[n]) ** 0.5)
+    name = _best(names, column[np.random.default_rng(0).permutation(len(column))[:_MOST_ROWS]], floor)
     found = np.zeros(len(test))
     found[there] = _FITS[name](column, test[there], floor)
     return name, found
+
+
+def _best(names: list[str], column: np.ndarray, floor: float) -> str:
+    """The first density that held-out rows do not call worse than the best; the first where none can be asked."""
+    folds = np.arange(len(column)) % _FOLDS
+    parts = [(column[folds != k], column[folds == k]) for k in range(_FOLDS)] if len(column) >= 2 * _FOLDS else []
+    parts = [(rest, held) for rest, held in parts if np.ptp(rest) > 0]
+    if not parts:
+        return names[0]
+    scores = {name: np.concatenate([_FITS[name](*part, floor) for part in parts]) for name in names}
+    best = max(names, key=lambda name: scores[name].mean())
+    behind = {name: scores[best] - scores[name] for name in names}
+    return next(name for name in names if behind[name].mean() <= behind[name].std() / len(behind[name]) ** 0.5)
 
 
 def _normal(column: np.ndarray, x: np.ndarray, floor: float) -> np.ndarray:

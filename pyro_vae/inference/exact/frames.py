@@ -91,7 +91,7 @@ def _zoom(grid: Grid, top: Tensor) -> tuple[Frame, Tensor]:
     """Re-frame each datum's grid around what lies within DEPTH nats of its peak; say which frames are stable."""
     here = grid.log_joint.amax(0)
     top = torch.where(here > top - DEPTH, top, here)
-    nowhere = (grid.log_joint.amax(0) == -math.inf).nonzero().flatten()
+    nowhere = (here == -math.inf).nonzero().flatten()
     if len(nowhere):
         got = f"none at any point of a grid, for datum {int(nowhere[0])}"
         remedy = 'evidence(model, x, guide, method="importance") with a guide of the program'

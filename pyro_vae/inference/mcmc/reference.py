@@ -132,10 +132,18 @@ def _data_axes(model: Any, arguments: tuple[Any, ...], plate: str | None) -> tup
     known = sorted({f.name for s in trace.nodes.values() for f in s.get("cond_indep_stack", ())})
     if plate is not None and known and plate not in known:
         raise ValueError(say(f"a plate named {plate!r}", f"plates {known}", f"plate={known[0]!r}"))
-    if not all(frames.values()) or not Target(model, arguments, plate=plate).per_datum:
+    if not all(frames.values()) or _are_tied(model, arguments, plate):
         return {}, 1
     axes = {name: frame[0].dim - len(latent[name]["fn"].event_shape) for name, frame in frames.items()}
     return axes, int(next(iter(frames.values()))[0].size)
+
+
+def _are_tied(model: Any, arguments: tuple[Any, ...], plate: str | None) -> bool:
+    """Whether rows act on each other; not known of programs that a target refuses, which Pyro may yet sample."""
+    try:
+        return not Target(model, arguments, plate=plate).per_datum
+    except (TypeError, ValueError):
+        return False
 
 
 def _row(arguments: tuple[Any, ...], n: int, N: int) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.densities import log_prob
-from pyro_vae.inference.target.program import Program, Trace
+from pyro_vae.inference.target.program import Program, Trace, evaluating, frame_of
 from pyro_vae.inference.target.substitution import run_prior
 
 __all__ = ["check_discrete_rows", "rows_are_tied"]
@@ -48,38 +48,55 @@ def rows_are_tied(log_joint: Callable[[Tensor], Tensor], u: Tensor) -> bool:
 
 
 @torch.no_grad()
-def check_discrete_rows(model: Program, args: tuple[Any, ...], trace: Trace, discrete: Iterable[str]) -> None:
+def check_discrete_rows(model: Program, args: tuple[Any, ...], trace: Trace, discrete: Collection[str]) -> None:
     """Check that discrete sites act on their own rows alone, as the plates around them declare: sums rely on it.
 
-    Every other row of a plate gets the next value of its support; then no density of the rows between may move.
+    Every other row of a plate gets the next values of their supports; then no density of the rows between may move.
 
     Raises:
         ValueError: if one does.
     """
-    latent = {name: site["value"] for name, site in trace.items() if not site["is_observed"]}
-    before: Trace | None = None
-    for name in discrete:
-        frames = [frame for frame in trace[name]["cond_indep_stack"] if frame.vectorized and frame.size > 1]
-        for frame in frames if trace[name]["value"].numel() <= _MOST_ROWS else ():
-            before = before or run_prior(poutine.condition(model, data=latent), args)
-            site = before[name]
-            rest = len(site["fn"].event_shape)
-            even = torch.arange(frame.size, device=site["value"].device) % 2 == 0
-            even = even.reshape(-1, *(1,) * (-frame.dim - 1 + rest))
-            changed = {**latent, name: torch.where(even, _next_value(site), site["value"])}
-            after = run_prior(poutine.condition(model, data=changed), args)
-            for other, own in after.items():
-                if other in before and any(f.name == frame.name for f in own["cond_indep_stack"]):
-                    old, new = (log_prob(run[other]) for run in (before, after))
-                    if old.shape != new.shape or old.dim() < -frame.dim or old.shape[frame.dim] != frame.size:
-                        continue
-                    between = torch.arange(1, frame.size, 2, device=old.device)
-                    old, new = (value.index_select(frame.dim, between) for value in (old, new))
-                    if bool(((new - old).abs() > 1e-3 * (1 + old.abs())).any()):
-                        expected = f"rows of plate {frame.name!r} that are independent, as a plate declares"
-                        got = f"discrete site {name!r}, whose rows act on {other!r} in other rows"
-                        remedy = "pyro.markov in place of the plate, or a site a row, without it"
-                        raise ValueError(say(expected, got, remedy))
+    values = {name: site["value"] for name, site in trace.items() if not site["is_observed"]}
+    frames = {
+        frame.name: frame
+        for name in discrete
+        for frame in trace[name]["cond_indep_stack"]
+        if frame.vectorized and 1 < frame.size <= _MOST_ROWS
+    }
+    for frame in frames.values():
+        inside = [name for name in discrete if frame_of(trace[name], frame.name) is not None]
+        moved = {name: _every_other_row(trace[name], frame) for name in inside}
+        before, after = (_run_with(model, args, values | changes) for changes in ({}, moved))
+        for name in before.keys() & after.keys():
+            if _moves_between(before[name], after[name], frame):
+                expected = f"rows of plate {frame.name!r} that are independent, as a plate declares"
+                got = f"discrete sites {inside}, whose rows act on {name!r} in other rows"
+                remedy = "pyro.markov in place of the plate, or a site a row, without it"
+                raise ValueError(say(expected, got, remedy))
+
+
+def _run_with(model: Program, args: tuple[Any, ...], values: dict[str, Tensor]) -> Trace:
+    """The sites of one run in evaluation mode at these values."""
+    with evaluating(model):
+        return run_prior(poutine.condition(model, data=values), args)
+
+
+def _every_other_row(site: dict[str, Any], frame: Any) -> Tensor:
+    """A discrete site's value with the next one in the even rows of a plate."""
+    even = torch.arange(frame.size, device=site["value"].device) % 2 == 0
+    even = even.reshape(-1, *(1,) * (-frame.dim - 1 + len(site["fn"].event_shape)))
+    return torch.where(even, _next_value(site), site["value"])
+
+
+def _moves_between(before: dict[str, Any], after: dict[str, Any], frame: Any) -> bool:
+    """Whether a site's density has moved in the odd rows of a plate, if it lies in the plate."""
+    old, new = log_prob(before), log_prob(after)
+    apart = frame_of(before, frame.name) is None or old.shape != new.shape or old.dim() < -frame.dim
+    if apart or old.shape[frame.dim] != frame.size:
+        return False
+    odd = torch.arange(1, frame.size, 2, device=old.device)
+    old, new = (value.index_select(frame.dim, odd) for value in (old, new))
+    return bool(((new - old).abs() > 1e-3 * (1 + old.abs())).any())
 
 
 def _next_value(site: dict[str, Any]) -> Tensor:
