@@ -584,15 +584,18 @@ def test_heavy_tails_do_not_hide_the_peak(df, float64):
     assert found.error_bound.max() < 1e-3
 
 
-def test_a_peak_that_no_allowed_grid_shows_has_no_bound(float64):
+@pytest.mark.parametrize(("L", "max_points"), [(1, 256), (2, 2**14)])
+def test_a_peak_that_no_allowed_grid_shows_has_no_bound(L, max_points, float64):
     def program(x):
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Cauchy(torch.zeros(2), 1.0).to_event(1))
+            z = pyro.sample("z", dist.Cauchy(torch.zeros(L), 1.0).to_event(1))
             pyro.sample("x", dist.Cauchy(z, 1.0).to_event(1), obs=x)
 
-    found = pv.quadrature(program, torch.zeros(1, 2), max_points=2**12)
-    truth = 2 * math.log(1 / (2 * math.pi))
-    assert float((found.log_evidence - truth).abs()) <= float(found.error_bound)
+    x = torch.linspace(0.0, 9.0, 40).unsqueeze(-1).expand(-1, L)
+    found = pv.quadrature(program, x.contiguous(), max_points=max_points)
+    truth = (2 / (math.pi * (x.square() + 4))).log().sum(-1)
+    assert ((found.log_evidence - truth).abs() <= found.error_bound).all()
+    assert found.error_bound.isinf().any()
 
 
 def test_where_a_value_underflows_there_is_no_bound_and_elsewhere_the_answer(float64):

@@ -72,6 +72,7 @@ def test_full_rank_is_exact_on_a_gaussian():
     torch.testing.assert_close(q.base_dist.covariance_matrix[0], covariance, rtol=1e-3, atol=1e-3 * 1e4)
     assert abs(float(q.elbo) - LOG_EVIDENCE) < 1e-3
     assert float(q.pareto_k) < 0.2
+    assert f"1 posteriors of 6 numbers; ELBO {float(q.elbo):.3f} nats" in repr(q)
 
 
 def test_low_rank_is_exact_on_a_diagonal_with_two_directions():

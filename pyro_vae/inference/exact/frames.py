@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.exact.grids import Frame, Grid
-from pyro_vae.inference.exact.peaks import Peaks, climb
+from pyro_vae.inference.exact.peaks import Peaks, climb, summits
 from pyro_vae.inference.target.blocks import log_joint_in_blocks
 from pyro_vae.inference.target.substitution import NaNWithoutFactor
 from pyro_vae.inference.target.target import Target
@@ -65,13 +65,16 @@ def survey(density: CountedDensity) -> Grid:
 def locate(density: CountedDensity, coarse: Grid) -> tuple[Frame, Peaks, Tensor]:
     """Find every datum's mass from a coarse grid: a box in whitened coordinates, peaks outside, the highest density.
 
-    The highest of all grids counts, ``(N,)``: of a heavy tail the box grows so wide that its own points may miss the
-    peak.
+    The highest of all grids counts, and of climbs where the mass touches the coarse grid's edge, ``(N,)``: of a heavy
+    tail the box grows so wide that its own points may miss the peak.
     """
     target = density.target
     N, L = target.num_data, target.latent_dim
     coarse = coarse.expand(N)
     grid, top = coarse, coarse.log_joint.amax(0)
+    far = _touches(coarse, coarse.log_joint > top - DEPTH).nonzero().flatten()
+    if len(far):  # as heavy tails do: then a cell may be wider than the peak from the start
+        top = top.index_copy(0, far, summits(target, coarse, far))
     for _ in range(_ZOOMS):  # zoom, and move while the mass touches the edge, until the box stays as it is
         frame, stable = _zoom(grid, top)
         if bool(stable.all()):

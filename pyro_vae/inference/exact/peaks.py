@@ -13,7 +13,7 @@ from pyro_vae.inference.optimum.climb import ascend, decrement, flat
 from pyro_vae.inference.target.substitution import NaNWithoutFactor
 from pyro_vae.inference.target.target import Target
 
-__all__ = ["Peaks", "climb"]
+__all__ = ["Peaks", "climb", "summits"]
 
 _MOST = 6  # peaks climbed to, a datum
 _STEPS = 30  # of Newton's method, from within a cell of the top
@@ -106,6 +106,25 @@ def climb(target: Target, coarse: Grid, frame: Frame) -> Peaks:
     peaks.u[:most, rows], peaks.precision[:most, rows] = u, -hessian
     peaks.log_mass[:most, rows] = log_mass.masked_fill(~usable, -math.inf)
     return peaks
+
+
+def summits(target: Target, coarse: Grid, rows: Tensor) -> Tensor:
+    """The heights that climbs from a grid's highest points reach, for some data, ``(n,)``: no lower than those points.
+
+    Args:
+        target: of all data.
+        coarse: a grid of all data.
+        rows: which data, ``(n,)``.
+    """
+    height, place = coarse.log_joint[:, rows].max(0)
+    start = coarse.points()[place, rows if coarse.centre.shape[0] > 1 else 0]
+    some = target.rows(rows) if target.per_datum else target
+    try:
+        with NaNWithoutFactor():
+            _, value, _, _ = ascend(some.log_joint, start, _STEPS)
+    except (RuntimeError, NotImplementedError):  # without two derivatives
+        return height
+    return torch.where(value.isfinite() & (value > height), value, height)
 
 
 def _local_maxima(grid: Grid) -> Tensor:
