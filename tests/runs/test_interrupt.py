@@ -35,14 +35,20 @@ def start(*words):
             os._exit(code)
     return child
 
+def written():
+    try:  # a checkpoint is absent for a moment, while the last one becomes the previous one
+        return os.stat(kept).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
 codes, moments = [], random.Random(3)
 data = folder + "/x.npy"
 np.save(data, (np.random.RandomState(0).rand(90, 6) > 0.5).astype("f4"))
 settings = (data, "--epochs", "100000", "--hidden", "8", "--compile", "no", "--checkpoint-every", "1")
 for i in range(6):
+    before = written()
     child = start(*(settings if not os.path.exists(folder + "/run/config.toml") else ("--resume",)))
-    before = os.stat(kept).st_mtime_ns if os.path.exists(kept) else 0
-    while i >= 3 and not (os.path.exists(kept) and os.stat(kept).st_mtime_ns > before):
+    while i >= 3 and written() <= before:
         time.sleep(0.001)  # from the fourth on: while it trains
     time.sleep(0.02 + moments.uniform(0, 0.3))
     os.kill(child, signal.SIGINT)

@@ -27,6 +27,12 @@ np.save(data, (np.random.RandomState(0).rand(90, 6) > 0.5).astype("f4"))
 recipe = Recipe.of({"data": data, "epochs": 160, "batch_size": 32, "hidden": "8", "patience": 150,
                     "compile": "no"})
 
+def written(path):
+    try:  # a checkpoint is absent for a moment, while the last one becomes the previous one
+        return os.stat(path).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
 def go(name, every):
     run = Run(os.path.join(folder, name))
     train(run, read_recipe(run) if run.exists else recipe, resume=run.exists, every=every)
@@ -35,12 +41,12 @@ go("whole", None)
 killed, moments = 0, random.Random(1)
 kept = os.path.join(folder, "killed", "checkpoint.safetensors")
 while killed < 10:
+    before = written(kept)
     child = os.fork()
     if child == 0:
         go("killed", 1)
         os._exit(0)
-    before = os.stat(kept).st_mtime_ns if os.path.exists(kept) else 0
-    while killed % 4 and not (os.path.exists(kept) and os.stat(kept).st_mtime_ns > before):
+    while killed % 4 and written(kept) <= before:
         if os.waitpid(child, os.WNOHANG) != (0, 0):
             sys.exit(f"the run ended after {killed} kills")
         time.sleep(0.001)
