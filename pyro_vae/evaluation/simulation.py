@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target.program import Program, evaluating, sample_sites
+from pyro_vae.inference.target.modules import evaluating
+from pyro_vae.inference.target.program import Program, sample_sites
 from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["applied", "simulate", "simulated"]

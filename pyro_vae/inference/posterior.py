@@ -21,7 +21,8 @@ from torch.distributions import Distribution
 from pyro_vae.checks import say
 from pyro_vae.inference.target.densities import per_datum
 from pyro_vae.inference.target.discrete import must_have_continuous
-from pyro_vae.inference.target.program import Trace, beside, evaluating, run_once
+from pyro_vae.inference.target.modules import beside, evaluating
+from pyro_vae.inference.target.program import Trace, run_once
 from pyro_vae.inference.target.substitution import each
 from pyro_vae.inference.target.supports import bijection, underlying
 from pyro_vae.inference.target.target import Target

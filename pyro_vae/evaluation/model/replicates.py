@@ -13,7 +13,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target.program import evaluating, frame_of, sample_sites
+from pyro_vae.inference.target.modules import evaluating
+from pyro_vae.inference.target.program import frame_of, sample_sites
 from pyro_vae.inference.target.supports import underlying
 from pyro_vae.inference.target.target import Target
 

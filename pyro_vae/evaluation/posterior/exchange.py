@@ -14,7 +14,8 @@ from pyro_vae.checks import positive_integer
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
 from pyro_vae.inference.target.blocks import block_size, log_joint_in_blocks
-from pyro_vae.inference.target.program import Program, evaluating, run_once
+from pyro_vae.inference.target.modules import evaluating
+from pyro_vae.inference.target.program import Program, run_once
 from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["to_arviz"]

@@ -10,7 +10,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.inference.target.layout import LatentSite, Layout, data_first
-from pyro_vae.inference.target.program import Program, Trace, deterministic_sites, evaluating, run_once
+from pyro_vae.inference.target.modules import evaluating
+from pyro_vae.inference.target.program import Program, Trace, deterministic_sites, run_once
 from pyro_vae.inference.target.substitution import each, run_at, run_prior, vectorised
 
 __all__ = ["Coordinates"]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.target.densities import log_prob
-from pyro_vae.inference.target.program import Program, Trace, evaluating, frame_of
+from pyro_vae.inference.target.modules import evaluating
+from pyro_vae.inference.target.program import Program, Trace, frame_of
 from pyro_vae.inference.target.substitution import run_prior
 
 __all__ = ["check_discrete_rows", "rows_are_tied"]

@@ -12,7 +12,8 @@ from torch import Tensor
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.inference.target.densities import log_prob
-from pyro_vae.inference.target.program import Program, Trace, argument_name, check_dtypes, frame_of, may_miss
+from pyro_vae.inference.target.modules import check_dtypes
+from pyro_vae.inference.target.program import Program, Trace, argument_name, frame_of, may_miss
 from pyro_vae.inference.target.supports import check_shape, check_support, is_bounded, layers, same_support, underlying
 
 __all__ = [

@@ -1,18 +1,15 @@
-"""What a Pyro program is made of: its sites, its plates, its modules."""
+"""What a Pyro program is made of: its sites and its plates."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
 
-from pyro_vae.checks import say
 from pyro_vae.inference.target.supports import layers
 
 __all__ = [
@@ -20,10 +17,7 @@ __all__ = [
     "Program",
     "Trace",
     "argument_name",
-    "beside",
-    "check_dtypes",
     "deterministic_sites",
-    "evaluating",
     "frame_of",
     "may_miss",
     "run_once",
@@ -105,51 +99,6 @@ class Imputing(Messenger):
 def argument_name(position: int) -> str:
     """Return how an argument of the program is called in an error."""
     return "x" if position == 0 else f"argument {position} of the model"
-
-
-def _module_of(program: Any) -> nn.Module | None:
-    """The module that a program is, or is a method of."""
-    owner = getattr(program, "__self__", program)
-    return owner if isinstance(owner, nn.Module) else None
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Put the module that a program is, or is a method of, into evaluation mode meanwhile."""
-    module = _module_of(model)
-    training = [] if module is None else [m for m in module.modules() if m.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def beside(model: Program, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The arguments on the device of a module's parameters: ``fit`` may have moved it."""
-    module = _module_of(model)
-    first = None if module is None else next(module.parameters(), None)
-    if first is None:
-        return args
-    return tuple(arg.to(first.device) if isinstance(arg, Tensor) else arg for arg in args)
-
-
-def check_dtypes(program: Any, args: tuple[Any, ...]) -> None:
-    """Check that real data are of the precision of a module's parameters.
-
-    Raises:
-        ValueError: if they are of another: torch would refuse them in words of its own, or promote them in silence.
-    """
-    own = {p.dtype for p in program.parameters() if p.is_floating_point()} if isinstance(program, nn.Module) else set()
-    for position, arg in enumerate(args):
-        if own and isinstance(arg, Tensor) and arg.is_floating_point() and arg.dtype not in own:
-            want, name = min(own, key=str), argument_name(position)
-            remedy = f"{name}.to({want}), or .to({arg.dtype}) of {type(program).__name__}"
-            raise ValueError(
-                say(f"{name} of {want}, as the parameters of {type(program).__name__}", f"{arg.dtype}", remedy)
-            )
 
 
 def may_miss(model: Any, position: int) -> bool:

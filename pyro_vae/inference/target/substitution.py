@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from pyro_vae.checks import say
 from pyro_vae.inference.target.enumeration import Enumeration, is_discrete
 from pyro_vae.inference.target.layout import Layout
-from pyro_vae.inference.target.program import Imputing, Program, Trace, evaluating, run_once, run_to
+from pyro_vae.inference.target.modules import evaluating
+from pyro_vae.inference.target.program import Imputing, Program, Trace, run_once, run_to
 from pyro_vae.inference.target.supports import bijection, underlying
 
 __all__ = ["DrawImproper", "NaNWithoutFactor", "each", "run_at", "run_prior", "vectorised"]

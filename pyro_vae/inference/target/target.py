@@ -33,8 +33,9 @@ from pyro_vae.inference.target.legality import (
     improper_sites,
     without_data,
 )
+from pyro_vae.inference.target.modules import beside
 from pyro_vae.inference.target.products import SharedPoints
-from pyro_vae.inference.target.program import Program, Trace, beside
+from pyro_vae.inference.target.program import Program, Trace
 from pyro_vae.inference.target.rows import arguments_over_data
 from pyro_vae.inference.target.substitution import each, run_at, run_prior, vectorised
 from pyro_vae.inference.target.supports import is_real, same_support

@@ -13,12 +13,13 @@ from typing import Any
 import pyro
 import torch
 from pyro.infer import ELBO
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae import checks
 from pyro_vae.checks import say
 from pyro_vae.datasets.rows import Rows
 from pyro_vae.distributed import same_random_state
+from pyro_vae.inference.target.modules import TrainingModes, owner_of
 from pyro_vae.inference.target.program import Program
 from pyro_vae.inference.variational.engine import Engine
 from pyro_vae.inference.variational.enumerated import fitting_loss, outside_the_kl
@@ -63,7 +64,8 @@ def fit(
 
     Maximises :math:`\mathrm{ELBO}(x) = E_{q(z|x)}[\log p(x, z) - \log q(z|x)] = \log p(x) - KL(q(z|x) \| p(z|x))`
     over mini-batches with Adam. Parameters are updated in place; model and guide end in evaluation mode. So they do
-    when training is interrupted or breaks: then the weights are those of the last whole epoch.
+    when training is interrupted or breaks: then the weights are those of the last whole epoch. Modules that functions
+    call are measured in evaluation mode and end in the mode they came in; one that came in evaluation mode stays in it.
 
     Source: Kingma & Welling 2014, algorithm 1.
 
@@ -130,9 +132,9 @@ def fit(
     _check_makers(loss, optimiser, checkpoint)
     where = training_device(device)
     train, held_out = split(x, validation, where)
-    for program in (model, guide):
-        if where is not None and isinstance(program, nn.Module):
-            program.to(where)
+    for owner in filter(None, map(owner_of, (model, guide))):
+        if where is not None:
+            owner.to(where)
     num_data = len(train[0])
     size = min(64, num_data) if batch_size is None else batch_size
     patience = _in_epochs(patience, patience_steps, steps_per_epoch=-(-num_data // max(1, size)))
@@ -176,7 +178,7 @@ def _take_best_start(
     programs: tuple[Any, Any], starts: Sequence[Callable[[], None]], trial: Callable[[], History]
 ) -> None:
     """Put the modules where the best of the starts has come after a trial; a single one needs none."""
-    modules = [program for program in programs if isinstance(program, nn.Module)]
+    modules = TrainingModes(programs).modules
     best, weights = -math.inf, [module.state_dict() for module in modules]
     for start in starts:
         start()

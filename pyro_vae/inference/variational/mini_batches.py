@@ -9,7 +9,8 @@ import torch
 from pyro import poutine
 
 from pyro_vae.checks import say
-from pyro_vae.inference.target.program import Imputing, Program, evaluating, frame_of
+from pyro_vae.inference.target.modules import evaluating
+from pyro_vae.inference.target.program import Imputing, Program, frame_of
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.randomness import fork_rng
 

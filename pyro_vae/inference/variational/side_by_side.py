@@ -74,14 +74,13 @@ def fit_side_by_side(
         runs.append(run)
     worth = compile is True or len(runs) * num_steps >= STEPS_TO_COMPILE
     backend = "inductor" if worth and why_no_compiler(x) is None else "eager"
-    modules = [module for run in runs for module in run.modules]
     made: Any = {"lr": settings.lr, "backend": backend}
     stacked = StackedSteps([(*run.programs, run.loss) for run in runs], parameters, generators, **made)
     try:
         with pyro.validation_enabled(False):
             for epoch in range(epochs):
-                for module in modules:
-                    module.train()
+                for run in runs:
+                    run.modes.train()
                 stacked.must_be_as_traced()
                 check = epoch & (epoch - 1) == 0  # at epochs 0, 1, 2, 4, 8, ...
                 for rows in _orders(N, batch_size, generators):
@@ -89,8 +88,8 @@ def fit_side_by_side(
                     check = False
     finally:
         stacked.release()
-        for module in modules:
-            module.eval()
+        for run in runs:
+            run.modes.end()
 
 
 def _orders(N: int, batch_size: int, generators: Sequence[torch.Generator]) -> tuple[Tensor, ...]:

@@ -16,7 +16,8 @@ from pyro_vae.datasets.shards import Shards
 from pyro_vae.distributed import by_all, own_rows
 from pyro_vae.inference.target.enumeration import is_discrete
 from pyro_vae.inference.target.legality import check_missing, without_data
-from pyro_vae.inference.target.program import Program, check_dtypes, run_once
+from pyro_vae.inference.target.modules import check_dtypes, evaluating
+from pyro_vae.inference.target.program import Program, run_once
 from pyro_vae.inference.target.substitution import DrawImproper
 from pyro_vae.inference.target.supports import check_shape, check_support, in_words, is_real, same_support, underlying
 from pyro_vae.inference.variational.mini_batches import check_batches
@@ -219,7 +220,7 @@ def check_guide(model: Program, guide: Program, *args: Any) -> dict[str, Any]:
 def _sites(program: Program, args: tuple[Any, ...], *, seed: int | None = None) -> dict[str, Any]:
     """Run a program without a trace in the random state; return its sites. An error about dtypes says what to do."""
     try:
-        with torch.no_grad(), fork_rng(seed=seed), DrawImproper():
+        with evaluating(program), torch.no_grad(), fork_rng(seed=seed), DrawImproper():
             return run_once(program, *args)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]

@@ -15,6 +15,7 @@ from pyro_vae.checks import say
 from pyro_vae.datasets.shards import Shards
 from pyro_vae.inference.compiled.kl_weight import KLWeight
 from pyro_vae.inference.compiled.parallel import Parallel
+from pyro_vae.inference.target.modules import TrainingModes
 from pyro_vae.inference.target.program import Program, sample_sites
 from pyro_vae.inference.variational.mini_batches import imputing, of_the_batch
 from pyro_vae.inference.variational.steppers import Data, Stepper, batches
@@ -42,6 +43,7 @@ class TrainingRun:
         spared: latent sites that the KL weight leaves alone.
 
     Attributes:
+        modes: training and evaluation mode of the modules.
         parallel: this process's part, where there are several; known once the parameters are.
         stepper: takes the steps; to be set before the first.
         evaluation: the loss to evaluate with.
@@ -65,7 +67,8 @@ class TrainingRun:
         self.evaluation = loss
         self.binary = binary
         self.programs = of_the_batch(imputing(model, observed), full_size), of_the_batch(guide, full_size)
-        self.modules = [part for part in (model, guide) if isinstance(part, nn.Module)]
+        self.modes = TrainingModes((model, guide))
+        self._learnt_whole = [part for part in (model, guide) if isinstance(part, nn.Module)]
         self.kl_weight = KLWeight(1.0, spared)
         self.parallel: Parallel | None = None
         self._parameters: list[Tensor] = []
@@ -74,11 +77,11 @@ class TrainingRun:
 
     def parameters(self, batch: Data) -> list[Tensor]:
         """The unconstrained parameters that the loss depends on; runs it once, so that lazy ones appear."""
-        with pyro.validation_enabled(False), fork_rng(), poutine.trace(param_only=True) as seen:
+        with self.modes.measuring(), pyro.validation_enabled(False), fork_rng(), poutine.trace(param_only=True) as seen:
             self.loss.loss(*self.programs, *(self.binarise(batch) if self.binary else batch))
         values: list[Any] = [site["value"] for site in seen.trace.nodes.values()]
         found = {id(p): p for p in (value.unconstrained() for value in values if value is not None)}
-        found |= {id(p): p for module in self.modules for p in module.parameters() if p.requires_grad}
+        found |= {id(p): p for module in self._learnt_whole for p in module.parameters() if p.requires_grad}
         if not found:
             raise ValueError(say("a model or guide with parameters to learn", "none", "torch.nn.Parameter, pyro.param"))
         self._parameters = list(found.values())
@@ -89,13 +92,11 @@ class TrainingRun:
 
     def epoch(self, data: Data, batch_size: int, *, kl_weight: float = 1.0) -> float:
         """One pass over the data with a weight on the KL term; return the mean ELBO a datum at full weight, nats."""
-        for module in self.modules:
-            module.train()
+        self.modes.train()
         self.kl_weight.weight = kl_weight
         own = self.stepper.steps(self.stepper.batches(data, batch_size))
         self.kl_weight.weight = 1.0
-        for module in self.modules:
-            module.eval()
+        self.modes.eval()
         if self.parallel is not None:  # running means follow each process's own share
             self.parallel.same(self._buffers)
         if kl_weight < 1.0:  # the objective of a warm-up epoch is no ELBO: measure it
@@ -149,16 +150,15 @@ class TrainingRun:
 
     @contextmanager
     def whole_epochs(self) -> Iterator[None]:
-        """However training inside ends, leave evaluation mode and no gradient; on an error the last good weights."""
+        """However training inside ends, leave no gradient and modules in their last mode; on an error, good weights."""
         self.keep()
         try:
-            yield
+            with self.modes.measuring():
+                yield
         except BaseException:  # an interrupt too may come between two parameters' steps
             self.restore(self._good)
             raise
         finally:
-            for module in self.modules:
-                module.eval()
             for parameter in self._parameters:
                 parameter.grad = None  # a gradient left behind would add to the user's next one
 
@@ -209,7 +209,7 @@ class TrainingRun:
 
     @property
     def _buffers(self) -> list[Tensor]:
-        return [buffer for module in self.modules for buffer in module.buffers()]
+        return self.modes.buffers()
 
 
 def _few_batches(data: Data, batch_size: int) -> Data:

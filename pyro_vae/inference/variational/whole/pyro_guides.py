@@ -14,7 +14,7 @@ from torch.distributions import constraints
 
 from pyro_vae.checks import say
 from pyro_vae.inference.posterior import GuideSampler
-from pyro_vae.inference.target.program import evaluating
+from pyro_vae.inference.target.modules import evaluating
 from pyro_vae.inference.target.supports import underlying
 from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.whole.objective import Objective
