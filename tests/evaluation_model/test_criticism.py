@@ -1,6 +1,7 @@
 """What criticise finds, and what it leaves alone."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pyro
@@ -12,6 +13,7 @@ from scipy import stats
 import pyro_vae as pv
 from pyro_vae.evaluation.evidence.evidence import Evidence
 from pyro_vae.evaluation.model.baselines import Baselines
+from pyro_vae.evaluation.model.paired import told_apart
 from pyro_vae.evaluation.model.replicates import as_columns
 from pyro_vae.evaluation.model.words import Finding, against_baselines, verdict_of
 from tests.truth import STANDARD_ERRORS, linear_gaussian, linear_gaussian_posterior
@@ -326,3 +328,22 @@ def test_one_row_has_no_standard_error_and_no_infinite_one():
     one = Evidence(torch.tensor([-2.0]), torch.zeros(1), "quadrature", torch.ones(1, dtype=torch.bool), "")
     said = against_baselines(one, Baselines({"Gaussian": torch.tensor([-3.0], dtype=torch.float64)}))
     assert "not told apart from Gaussian (+1.000, one row)" in said
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 10, 200])
+def test_noise_is_told_apart_from_nothing_five_times_in_a_hundred(num_rows):
+    rng = np.random.default_rng(num_rows)
+    trials = 4_000
+    away = rng.normal(size=(trials, num_rows))
+    errors = away.std(1, ddof=1) / num_rows**0.5
+    share = np.mean([told_apart(m, e, num_rows) for m, e in zip(away.mean(1), errors, strict=True)])
+    assert abs(share - 0.05) < 4.5 * (0.05 * 0.95 / trials) ** 0.5
+
+
+def test_what_a_baseline_is_known_to_counts_too():
+    value = torch.linspace(-3.0, -2.9, 20, dtype=torch.float64)
+    found = Evidence(value + 1.0, torch.zeros(20), "quadrature", torch.ones(20, dtype=bool), "")
+    sure = Baselines({"Gaussian copula": value})
+    assert "better than Gaussian copula" in against_baselines(found, sure)
+    vague = replace(sure, estimate_error={"Gaussian copula": torch.full((20,), 3.0, dtype=torch.float64)})
+    assert "not told apart" in against_baselines(found, vague)

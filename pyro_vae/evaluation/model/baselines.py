@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,12 @@ class Baselines:
         log_prob: by baseline, ``(N,)``, nats, in x's own units: a density of real columns, a probability of discrete
             ones; of the observed entries.
         notes: what was chosen, and what a reader should know.
+        estimate_error: by baseline whose values are estimates, their standard errors, ``(N,)``.
     """
 
     log_prob: dict[str, Tensor]
     notes: tuple[str, ...] = ()
+    estimate_error: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def best(self) -> str:
@@ -119,6 +121,7 @@ def baselines(
     train, test, kind = train[:, use], test[:, use], kind[use]
     rng = np.random.default_rng(seed)
     floor = np.array([0.0 if d else resolution(column) for d, column in zip(kind, train.T, strict=True)])
+    errors: dict[str, np.ndarray] = {}
     found = {_independent_name(train, kind): _independent(train, test, kind, floor, notes)}
     factors = min(L, train.shape[1] - 1, len(train) - 1)
     if not joint:
@@ -126,10 +129,12 @@ def baselines(
     if factors < L:
         notes.append(f"{factors} factors rather than {L}: of {len(train)} rows and {train.shape[1]} columns that vary")
     if kind.any():
-        found |= _mixed(train, test, kind, floor, latent_dim=factors, rng=rng, notes=notes)
+        copula, errors = _mixed(train, test, kind, floor, latent_dim=factors, rng=rng, notes=notes)
+        found |= copula
     elif factors:
         found |= _joint(train, test, floor, latent_dim=factors, rng=rng, notes=notes)
-    return Baselines({name: torch.from_numpy(value) for name, value in found.items()}, tuple(notes))
+    values, known = ({name: torch.from_numpy(row) for name, row in rows.items()} for rows in (found, errors))
+    return Baselines(values, tuple(notes), known)
 
 
 def _without_atoms(x: np.ndarray, atom: np.ndarray) -> np.ndarray:
@@ -243,21 +248,21 @@ def _mixed(
     latent_dim: int,
     rng: np.random.Generator,
     notes: list[str],
-) -> dict[str, np.ndarray]:
-    """The copula, where the columns are not too many."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The copula, where the columns are not too many: log p of each row, and its standard error."""
     if latent_dim < 1:
-        return {}
+        return {}, {}
     if train.shape[1] > _MAX_COPULA:
         notes.append(f"no copula of more than {_MAX_COPULA} columns")
-        return {}
+        return {}, {}
     try:
         copula = Copula(train, test, discrete=kind, floor=floor, latent_dim=latent_dim, rng=rng)
     except MemoryError:
         notes.append("too many patterns of missing entries in too many columns: no copula was fitted")
-        return {}
+        return {}, {}
     value, error = copula.log_prob(test)
     if (error > _MAX_ERROR).any():
         notes.append(
             f"Gaussian copula: the Monte Carlo error is above {_MAX_ERROR} nats in {int((error > 0.1).sum())} rows"
         )
-    return {"Gaussian copula": value}
+    return {"Gaussian copula": value}, {"Gaussian copula": error}

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_vae.checks import say
 from pyro_vae.evaluation.evidence.evidence import Evidence
 from pyro_vae.evaluation.model.density import held_out
+from pyro_vae.evaluation.model.paired import told_apart
 from pyro_vae.inference.target.target import Target, as_target
 
 __all__ = ["Difference", "ModelComparison", "compare_models"]
@@ -71,9 +72,10 @@ class ModelComparison:
         if not self.differences:
             return f"{self.best!r} is alone"
         first = next(d for d in self.differences if d.better == self.best)
+        N = len(self.evidence[self.best].log_evidence)
         if math.isnan(first.sampling_error):
             head = f"{first.better!r} has {first.mean:.3f} nats more evidence than {first.worse!r}"
-        elif first.mean > 2 * math.hypot(first.sampling_error, first.estimate_error):
+        elif told_apart(first.mean, first.sampling_error, N, estimate_error=first.estimate_error):
             head = f"{first.better!r} predicts better than {first.worse!r}, by {first.mean:.3f} nats a row"
         else:
             head = f"{first.better!r} and {first.worse!r} are not told apart: {first.mean:.3f} nats a row"

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
+
 from pyro_vae.evaluation.evidence.evidence import Evidence
 from pyro_vae.evaluation.model.baselines import Baselines
+from pyro_vae.evaluation.model.paired import told_apart
 from pyro_vae.evaluation.model.two_sample import TwoSample
 
 __all__ = ["Finding", "against_baselines", "verdict_of"]
@@ -212,7 +215,10 @@ def against_baselines(found: Evidence, baselines: Baselines) -> str:
     for name, value in sorted(baselines.log_prob.items(), key=lambda item: -float(item[1].mean())):
         away = found.log_evidence.double().cpu() - value
         mean, error = float(away.mean()), float(away.std() / len(away) ** 0.5) if len(away) > 1 else float("inf")
-        key = "not told apart from" if abs(mean) <= 2 * error else "better than" if mean > 0 else "worse than"
+        unsure = [found.standard_error.double().cpu(), baselines.estimate_error.get(name, torch.zeros(1))]
+        square = sum(float(part[part.isfinite()].square().sum()) for part in unsure)  # where it is not, a note says so
+        apart = told_apart(mean, error, len(away), estimate_error=square**0.5 / len(away))
+        key = "not told apart from" if not apart else "better than" if mean > 0 else "worse than"
         parts[key].append(f"{name} ({mean:+.3f}{f' ± {error:.3f}' if len(away) > 1 else ', one row'})")
     said = "; ".join(f"{key} {', '.join(names)}" for key, names in parts.items() if names)
     mean = float(found.log_evidence.double().mean())
