@@ -115,7 +115,7 @@ class Adam:
             go: whether to move at all; None for yes.
         """
         (beta1, beta2), t = self.betas, scheduled["num_steps"]
-        groups = self._groups(grads, states)
+        groups = _side_by_side(grads, states) if self.together else _each(grads, states)
         norm = scheduled["scale"] * torch.stack([g.pow(2).sum() for g, *_ in groups]).sum().sqrt()
         factor = scheduled["scale"] * (self.clip_norm / (norm + 1e-6)).clamp(max=1.0)
         fine = torch.isfinite(loss) & torch.isfinite(norm)
@@ -137,25 +137,6 @@ class Adam:
                 _put(torch.where(fine, new, old), own)
         t.copy_(after)
         return norm
-
-    def _groups(
-        self, grads: list[Tensor], states: list[AdamState]
-    ) -> list[tuple[Tensor, tuple[Tensor, ...], list[AdamState]]]:
-        """Gradient, parameters and moments that move alike: each parameter's, or ``together`` side by side."""
-        if not self.together:
-            pairs = zip(grads, states, strict=True)
-            return [(grad, (s.parameter, s.m, s.v), [s]) for grad, s in pairs]
-        alike: dict[Any, list[tuple[Tensor, AdamState]]] = {}
-        for grad, s in zip(grads, states, strict=True):
-            alike.setdefault((s.first_step, s.parameter.dtype, s.parameter.device), []).append((grad, s))
-        return [
-            (
-                torch.cat([grad.flatten() for grad, _ in group]),
-                tuple(torch.cat([getattr(s, name).flatten() for _, s in group]) for name in ("parameter", "m", "v")),
-                [s for _, s in group],
-            )
-            for group in alike.values()
-        ]
 
     def state_dict(self) -> dict[str, Any]:
         """Return steps taken, learning rate, and of each parameter its moments and the steps before its first."""
@@ -191,6 +172,28 @@ class Adam:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._states = {id(each.parameter): each for each in state["_states"]}
+
+
+_Group = tuple[Tensor, tuple[Tensor, ...], list[AdamState]]  # gradient, parameters and moments that move alike
+
+
+def _each(grads: list[Tensor], states: list[AdamState]) -> list[_Group]:
+    return [(grad, (s.parameter, s.m, s.v), [s]) for grad, s in zip(grads, states, strict=True)]
+
+
+def _side_by_side(grads: list[Tensor], states: list[AdamState]) -> list[_Group]:
+    """Those of a kind and of as many steps in one vector."""
+    alike: dict[Any, list[tuple[Tensor, AdamState]]] = {}
+    for grad, s in zip(grads, states, strict=True):
+        alike.setdefault((s.first_step, s.parameter.dtype, s.parameter.device), []).append((grad, s))
+    return [
+        (
+            torch.cat([grad.flatten() for grad, _ in group]),
+            tuple(torch.cat([getattr(s, name).flatten() for _, s in group]) for name in ("parameter", "m", "v")),
+            [s for _, s in group],
+        )
+        for group in alike.values()
+    ]
 
 
 def _put(values: Tensor, places: Sequence[Tensor]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.inference.compiled.adam import SCHEDULED, Adam, AdamState
-from pyro_vae.inference.compiled.backend import Run
+from pyro_vae.inference.compiled.backend import Run, compiled
 from pyro_vae.inference.compiled.ranks import Ranks, SharedStep
 from pyro_vae.inference.compiled.tracing import Graph
 
@@ -56,6 +56,10 @@ class Composition:
         if self.ranks is None:
             return run
         return SharedStep(self.ranks, [graph.wanted[i] for i in moved], gradient, move, rest)
+
+    def compiled(self, run: Run, inputs: list[Tensor]) -> Run:
+        """Compile a function of this composition; raises NotTraceableError."""
+        return run.compiled(inputs) if isinstance(run, SharedStep) else compiled(run, inputs)
 
     def inputs(self, graph: Graph, leaves: Sequence[Tensor]) -> list[Tensor]:
         """The graph's inputs, then the rest: moments, and the numbers that Adam reads."""

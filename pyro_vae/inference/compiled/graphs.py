@@ -6,20 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from pyro_vae.inference.compiled.backend import Run, compiled, one_by_one, usable_cache
+from pyro_vae.inference.compiled.backend import Run, compiled, usable_cache
 from pyro_vae.inference.compiled.call import Call
 from pyro_vae.inference.compiled.recording import record
-from pyro_vae.inference.compiled.states import CHANGES, Checked, Compiled, Recorded, Refused, Traced
-from pyro_vae.inference.compiled.tracing import Graph, NotTraceableError
+from pyro_vae.inference.compiled.running import Runner
+from pyro_vae.inference.compiled.states import CHANGES, Checked, Recorded, Refused, Traced
+from pyro_vae.inference.compiled.tracing import Graph
 
 __all__ = ["Graphs", "LeftToPyro", "NotCompiled", "Retraced"]
 
 _GRAPHS = 8  # of one key; a program that needs more changes its Python state all the time
 _ENTRIES = 64  # of one cache; the one longest out of use goes for a new one
-_PATIENCE = 32  # runs in a row after which a further graph is worth an Inductor compilation
 _CHANGED = (
     "What it reads from Python has changed since step {}, and steps since then may have used the old values; it is "
     "traced anew. Call retrace() after such changes, or pass them as tensors"
@@ -65,6 +64,12 @@ class Graphs:
         backend: "inductor", or "eager" to run graphs operation by operation.
         warn: takes each warning once.
         compose: makes, of a graph, the function to run.
+        compile: compiles such a function.
+
+    Attributes:
+        runner: runs them.
+        step: runs so far, by graphs or by Pyro.
+        every_refusal: whether to warn of each layout that is refused, for others to follow.
     """
 
     def __init__(
@@ -72,26 +77,24 @@ class Graphs:
         backend: str,
         warn: Callable[[Warning], None],
         compose: Callable[[Graph], Run],
+        compile: Callable[[Run, list[Tensor]], Run] = compiled,
     ) -> None:
-        self.backend = backend
+        self.runner = Runner(backend, compose, compile, self._not_compiled)
         self.warn = warn
-        self.compose = compose
-        self.step = 0  # runs so far, by graphs or by Pyro
-        self.every_refusal = False  # whether to warn of each layout that is refused, for others to follow
+        self.step = 0
+        self.every_refusal = False
         self._said: set[str] = set()
         self.retrace()
 
     def retrace(self) -> None:
         """Forget all graphs, and what was refused."""
         self._entries: dict[Any, _Entry] = {}
-        self._compiled: set[Any] = set()  # model and guide of each graph that Inductor compiled
         self._key: Any = None  # of the latest call
-        self._last: Traced | None = None
-        self._in_a_row = 0  # runs of the last graph
+        self.runner.forget()
 
     def __getstate__(self) -> dict[str, Any]:
         """Graphs stay behind: they belong to the tensors of this process."""
-        return {name: getattr(self, name) for name in ("backend", "warn", "compose", "step", "every_refusal", "_said")}
+        return {name: getattr(self, name) for name in ("runner", "warn", "step", "every_refusal", "_said")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -124,7 +127,7 @@ class Graphs:
         self._said.add(str(warning))
         entry = None if self._key is None else self._entries.setdefault(self._key, _Entry(used=self.step))
         if isinstance(warning, NotCompiled):
-            self.backend = "eager"
+            self.runner.backend = "eager"
         elif entry is not None and isinstance(warning, Retraced):
             self._forget(entry, self._key)
         elif entry is not None:
@@ -170,40 +173,17 @@ class Graphs:
 
     def run(self, call: Call, graph: Checked, inputs: list[Tensor]) -> tuple[Checked, list[Tensor]]:
         """Run a graph that :meth:`find` returned, compiled once that pays; return it and its results."""
-        self._in_a_row = self._in_a_row + 1 if graph is self._last else 1
-        if graph.function is None:
-            if self.backend == "eager":
-                graph.graph.module = one_by_one(graph.graph.module, inputs[: graph.graph.num_inputs])
-            graph.function = self.compose(graph.graph)
-        program = (call.model, call.guide)
-        if not self.is_final(graph) and (program not in self._compiled or self._in_a_row > _PATIENCE):
-            self._compiled.add(program)
-            code, graphs = self.compiled_or_not(graph.function, inputs), self._entries[call.key].graphs
-            if self.backend == "inductor":
-                graphs[graphs.index(graph)] = graph = graph.compile(code)
-        self._last = graph
-        return graph, self.repeat(graph, inputs)
-
-    def is_final(self, graph: Checked) -> bool:
-        """Whether the graph runs as it will go on to run: no compilation is still to come."""
-        return graph.function is not None and (isinstance(graph, Compiled) or self.backend == "eager")
+        self.step += 1
+        after, results = self.runner.run(call, graph, inputs)
+        if after is not graph:
+            graphs = self._entries[call.key].graphs
+            graphs[graphs.index(graph)] = after
+        return after, results
 
     def repeat(self, graph: Checked, inputs: list[Tensor], *, steps: int = 1) -> list[Tensor]:
         """Run a graph, or its block of steps, that is final and not due for a check, with nothing looked at."""
         self.step += steps
-        graph.runs += steps
-        with torch.no_grad():
-            return (graph.function if steps == 1 else graph.block)(inputs)  # type: ignore[misc]
-
-    def compiled_or_not(self, run: Run, inputs: list[Tensor]) -> Run:
-        """Compile a function; where that cannot be done, warn, compile nothing any more, and return it as it is."""
-        if self.backend == "inductor":
-            try:
-                return run.compiled(inputs) if hasattr(run, "compiled") else compiled(run, inputs)
-            except NotTraceableError as error:
-                self.backend = "eager"
-                self._say(NotCompiled(f"graphs run without Inductor: {error}"))
-        return run
+        return self.runner.repeat(graph, inputs, steps=steps)
 
     def _trace(self, entry: _Entry, recorded: Recorded, call: Call, *, gradient: bool) -> Traced | Refused:
         entry.coming = None
@@ -222,6 +202,9 @@ class Graphs:
             if other_key[:2] == key[:2]:
                 other.graphs.clear()
         entry.dropped += 1
+
+    def _not_compiled(self, reason: str) -> None:
+        self._say(NotCompiled(f"graphs run without Inductor: {reason}"))
 
     def _say(self, warning: Warning) -> None:
         """Warn, once for each message."""

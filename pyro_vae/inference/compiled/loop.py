@@ -54,7 +54,8 @@ class StepLoop:
         self.adam = adam
         self.ranks = None if parallel is None else Ranks(parallel, warn)
         self.composition = Composition(adam, self.ranks)
-        self.graphs = Graphs(backend, warn if self.ranks is None else self.ranks.hear, self.composition.step)
+        tell = warn if self.ranks is None else self.ranks.hear
+        self.graphs = Graphs(backend, tell, self.composition.step, self.composition.compiled)
         self.graphs.every_refusal = self.ranks is not None
         self._total: tuple[float, ...] = ()  # of batches of one size on several processes, whatever their shares' sizes
         self._kl_number, self._weight = 1.0, Scalar()
@@ -106,7 +107,7 @@ class StepLoop:
             graph, (loss, norm) = self.graphs.run(call, graph, self.composition.inputs(graph.graph, call.leaves))
         if self.ranks is not None and self.ranks.settle(self.graphs):
             graph = None
-        return loss, norm, graph if graph is not None and self.graphs.is_final(graph) else None
+        return loss, norm, graph if graph is not None and self.graphs.runner.is_final(graph) else None
 
     def _leaves(self, batch: Sequence[Any]) -> list[Tensor]:
         """The tensors of a call for the next step, which is counted."""
@@ -118,7 +119,7 @@ class StepLoop:
         """Take several steps in one graph; give their losses and norms. After one not finite nothing moves."""
         inputs = self.composition.block_inputs(graph.graph, [self._leaves(batch) for batch in block])
         if graph.block is None:
-            graph.block = self.graphs.compiled_or_not(self.composition.block(graph.graph, len(block)), inputs)
+            graph.block = self.graphs.runner.compiled_or_not(self.composition.block(graph.graph, len(block)), inputs)
         found = self.graphs.repeat(graph, inputs, steps=len(block))
         return zip(found[::2], found[1::2], strict=True)
 

@@ -15,7 +15,7 @@ from pyro_vae.inference.compiled.backend import NotTraceableError, Run, agree, c
 from pyro_vae.inference.compiled.call import Call, Scalar
 from pyro_vae.inference.compiled.composition import Composition
 from pyro_vae.inference.compiled.losses import advance, must_be_traceable, weight_of
-from pyro_vae.inference.compiled.recording import Recording
+from pyro_vae.inference.compiled.stacked_tensors import StackedTensors
 from pyro_vae.inference.compiled.states import CHANGES
 from pyro_vae.inference.compiled.tracing import Graph, trace
 from pyro_vae.inference.compiled.vectorising import draws_noise, recorded, vectorised
@@ -56,20 +56,15 @@ class StackedSteps:
     ) -> None:
         for _, _, loss in programs:
             must_be_traceable(loss)
+        self._tensors = StackedTensors(parameters)
         if len({id(loss) for _, _, loss in programs if hasattr(loss, "advance")}) not in (0, len(programs)):
             raise NotTraceableError("runs share an objective that counts its steps")
         self.programs = programs
-        self._learnt = [{id(p) for p in own} for own in parameters]
-        places = [p.untyped_storage().data_ptr() for own in parameters for p in own if p.numel()]
-        if len({*places}) < len(places):
-            raise NotTraceableError("runs share a parameter, or parameters of one share memory")
         self.generators = generators
         self.backend = backend
         self._adam = Adam(lr, (0.9, 0.999), 1e-8, 0.0, None)
         self._composition = Composition(self._adam)
         self._weight = Scalar()
-        self._stacked: dict[int, Tensor] = {}  # by the id of the first run's tensor
-        self._own: dict[int, Sequence[Tensor]] = {}  # by the id of the stacked tensor
         self._watches: list[Watch] = []
         self._graphs: dict[torch.Size, tuple[Graph, Run]] = {}
 
@@ -106,9 +101,7 @@ class StackedSteps:
 
     def release(self) -> None:
         """Give every run's parameters memory of their own."""
-        for own in self._own.values():
-            for view in own:
-                view.data = view.detach().clone()
+        self._tensors.release()
 
     def must_be_as_traced(self) -> None:
         """See that what the runs read from Python is what it was.
@@ -131,13 +124,14 @@ class StackedSteps:
         graph = trace(calls[0].traceable, calls[0].leaves, recordings[0], gradient=True)
         if any(map(draws_noise, graph.module.graph.nodes)) or graph.written:  # type: ignore[attr-defined]
             raise NotTraceableError("it draws noise that depends on values, or writes to tensors from outside")
-        tensors, dims = self._stack(graph, recordings)
+        frozen = {id(tensor) for tensor in graph.frozen}
+        tensors, dims = self._tensors.stack([recording.tensors for recording in recordings], frozen)
         noise = [self._draw(draw) for draw in graph.draws]
         in_dims = (None, *[0] * (len(leaves) - 1), *dims, *[0] * len(noise))
         states = [generator.get_state() for generator in self.generators]
         module = vectorised(graph.module, in_dims, [*leaves, *tensors, *[draw() for draw in noise]])
         self._put_back(states)
-        wanted = [self._stacked[id(leaf)] for leaf in graph.wanted]
+        wanted = [self._tensors.of(leaf) for leaf in graph.wanted]
         for leaf in wanted:
             self._adam.adopt(leaf)
         return replace(graph, module=module, num_arguments=len(leaves), tensors=tensors, wanted=wanted, draws=noise)
@@ -148,44 +142,6 @@ class StackedSteps:
         if call.obstacle:
             raise NotTraceableError(call.obstacle)
         return call
-
-    def _stack(self, graph: Graph, recordings: Sequence[Recording]) -> tuple[list[Tensor], list[int | None]]:
-        """The tensors that the runs read from outside, stacked where they differ, and which are."""
-        found: list[Tensor] = []
-        dims: list[int | None] = []
-        frozen = {id(tensor) for tensor in graph.frozen}
-        if len({len(recording.tensors) for recording in recordings}) > 1:
-            raise NotTraceableError("the runs read different numbers of tensors")
-        for each in zip(*(recording.tensors for recording in recordings), strict=True):
-            first = each[0]
-            if any(
-                (t.shape, t.dtype, t.requires_grad) != (first.shape, first.dtype, first.requires_grad) for t in each
-            ):
-                raise NotTraceableError("the runs' tensors differ in shape or kind")
-            if not first.requires_grad and all(t is first or torch.equal(t, first) for t in each):
-                found.append(first)
-                dims.append(None)
-                continue
-            if id(first) in frozen:
-                raise NotTraceableError("the runs have masks of their own")
-            if id(first) not in self._stacked:
-                if first.requires_grad and any(id(t) not in own for t, own in zip(each, self._learnt, strict=True)):
-                    raise NotTraceableError("it reads parameters that are not its own")
-                self._stacked[id(first)] = self._joined(each)
-            found.append(self._stacked[id(first)])
-            dims.append(0)
-        return found, dims
-
-    def _joined(self, each: Sequence[Tensor]) -> Tensor:
-        """The runs' tensors as one, of which they become views if they are learnt."""
-        with torch.no_grad():
-            stacked = torch.stack([t.detach() for t in each])
-        if each[0].requires_grad:
-            stacked.requires_grad_()
-            self._own[id(stacked)] = each
-            for run, tensor in enumerate(each):
-                tensor.data = stacked.data[run]
-        return stacked
 
     def _put_back(self, states: Sequence[Tensor]) -> None:
         for generator, state in zip(self.generators, states, strict=True):
@@ -209,7 +165,7 @@ class StackedSteps:
             total, *grads = graph.module(*inputs)
         values = []
         for run, (before, generator) in enumerate(zip(states, self.generators, strict=True)):
-            own = [self._own[id(leaf)][run] for leaf in graph.wanted]
+            own = [self._tensors.of_run(run, leaf) for leaf in graph.wanted]
             with fork_rng():
                 torch.set_rng_state(before)
                 value = self._call(run, leaves).reference()
