@@ -8,6 +8,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
+from torch.distributions.utils import lazy_property
 from torch.nn.functional import logsigmoid, softplus
 
 from pyro_vae.checks import positive_integer, positive_number, say
@@ -112,11 +113,64 @@ class OrderedLogistic(Likelihood):
             raise ValueError(say(f"a network that gives {D} numbers", f"{f.shape[-1]}", f"a last layer of {D}"))
         gaps = to_scale(self.raw_gaps, floor=_LEAST_GAP)
         cutpoints = torch.cat([self.first_cutpoint.unsqueeze(-1), gaps], -1).cumsum(-1)
-        away = cutpoints - f.unsqueeze(-1)
+        between = torch.nn.functional.pad(torch.log(-torch.expm1(-gaps)), (1, 1))
+        return OrderedLogisticDistribution(f, cutpoints, between).to_event(1)
+
+
+class OrderedLogisticDistribution(dist.Categorical):
+    r"""Levels 0 to K - 1 with :math:`P(x_d \le k) = \sigma(c_{dk} - f_d)`.
+
+    A density looks at the level's own two cutpoints; all K logits are made when they are asked for.
+
+    Args:
+        f: ``(..., D)``.
+        cutpoints: c, ``(D, K - 1)``, increasing in k.
+        between: :math:`\log(1 - e^{c_{k - 1} - c_k})` for the levels between two cutpoints, 0 at the ends, ``(D, K)``.
+
+    Example:
+        >>> cutpoints = torch.tensor([[-1.0, 1.0]])
+        >>> between = torch.tensor([[0.0, -0.1454, 0.0]])
+        >>> OrderedLogisticDistribution(torch.zeros(7, 1), cutpoints, between).log_prob(torch.tensor([1])).shape
+        torch.Size([7, 1])
+    """
+
+    def __init__(self, f: Tensor, cutpoints: Tensor, between: Tensor, validate_args: bool | None = None) -> None:
+        self.f, self.cutpoints, self.between = f, cutpoints, between
+        self._num_events = between.shape[-1]
+        super(torch.distributions.Categorical, self).__init__(f.shape, validate_args=validate_args)
+
+    @lazy_property
+    def logits(self) -> Tensor:
+        """Log P(x = k), ``(..., D, K)``."""
+        away = self.cutpoints - self.f.unsqueeze(-1)
         below = torch.nn.functional.pad(logsigmoid(away), (0, 1))  # log P(x <= k)
         above = torch.nn.functional.pad(logsigmoid(-away), (1, 0))  # log P(x >= k)
-        between = torch.nn.functional.pad(torch.log(-torch.expm1(-gaps)), (1, 1))
-        return dist.Categorical(logits=below + above + between).to_event(1)
+        return below + above + self.between
+
+    @lazy_property
+    def probs(self) -> Tensor:
+        """P(x = k), ``(..., D, K)``."""
+        return self.logits.softmax(-1)
+
+    @property
+    def _param(self) -> Tensor:  # type: ignore[override]
+        return self.logits
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> OrderedLogisticDistribution:
+        """Return the same distribution with a larger ``batch_shape``."""
+        f = self.f.expand(torch.Size(batch_shape))
+        return OrderedLogisticDistribution(f, self.cutpoints, self.between, validate_args=self._validate_args)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log P(x), in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        k, column = value.long(), torch.arange(len(self.between), device=value.device)
+        last = self._num_events - 1
+        upper = logsigmoid(self.cutpoints[column, k.clamp_max(last - 1)] - self.f)
+        lower = logsigmoid(self.f - self.cutpoints[column, (k - 1).clamp_min(0)])
+        ends = upper.new_zeros(())
+        return torch.where(k < last, upper, ends) + torch.where(k > 0, lower, ends) + self.between[column, k]
 
 
 class DiscretisedLogisticDistribution(dist.TorchDistribution):

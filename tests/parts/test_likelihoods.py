@@ -237,6 +237,24 @@ def test_ordered_levels_are_pyros_and_move_with_z(f):
         np.testing.assert_allclose(got[:, 1:3], tail, rtol=1e-12)
 
 
+@pytest.mark.parametrize("levels", [2, 3, 17])
+def test_the_density_of_one_level_is_that_of_all_normalised(levels, float64):
+    network = torch.nn.Linear(3, 4)
+    ordered = likelihoods.OrderedLogistic(network, levels=levels, data_dim=4)
+    torch.nn.init.normal_(ordered.first_cutpoint)
+    z, x = torch.randn(50, 3), torch.randint(levels, (50, 4))
+    found = []
+    for p in (ordered(z).base_dist, pyro.distributions.Categorical(logits=ordered(z).base_dist.logits)):
+        value = p.log_prob(x)
+        found.append((value.detach(), *torch.autograd.grad(value.sum(), list(ordered.parameters()), allow_unused=True)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    p = ordered(z).base_dist
+    assert p.expand((2, 50, 4)).log_prob(x).shape == (2, 50, 4)
+    support = p.enumerate_support(expand=False)
+    torch.testing.assert_close(p.log_prob(support).exp().sum(0), torch.ones(50, 4))
+
+
 def test_a_level_above_a_columns_highest_is_not_drawn():
     p = _ordered(0.0, [[50, 49, 0, 0], [0, 20, 30, 49]])
     drawn = p.sample((100_000,))
