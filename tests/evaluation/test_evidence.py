@@ -289,7 +289,7 @@ def test_auto_says_what_it_chose():
     draws = draws_of(pv.laplace(bent, binary).sample((4, 100)))
     found = evidence(bent, binary, draws)
     assert found.method == "bridge"
-    assert "did not converge" in str(found)
+    assert "good enough" in str(found)
     assert set(found.to_dataframe()) == {"log_evidence", "standard_error", "resolved", "method"}
 
 

@@ -80,3 +80,12 @@ def test_a_centred_hierarchy_is_told_to_be_reparametrised():
     assert "where 'tau' is small: reparametrise" in draws.verdict
     assert draws.energy.shape == (8, 300, 1)
     assert draws.max_tree_depth is None
+
+
+def test_a_scale_is_named_before_one_of_many_columns_that_is_as_far_off_by_chance():
+    sigma = torch.randn(4, 1000, 1).exp()
+    diverging = (sigma < 0.2) & (torch.rand(4, 1000, 1) < 0.1)
+    alpha = torch.randn(4, 1000, 1, 12)
+    alpha[..., 6] = torch.where(diverging, 2.0 + 0.2 * torch.randn(4, 1000, 1), alpha[..., 6])
+    said = pv.Draws({"sigma": sigma, "alpha": alpha}, diverging=diverging, **WHOLE).verdict
+    assert "where 'sigma' is small: reparametrise" in said

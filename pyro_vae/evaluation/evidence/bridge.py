@@ -25,17 +25,20 @@ __all__ = ["Bridge", "bridge"]
 
 
 class Bridge(EvidenceMethod):
-    """Bridge sampling from the draws of chains; unresolved where these did not converge."""
+    """Bridge sampling from the draws of chains; unresolved where these are far from having converged."""
 
     name = "bridge"
 
     def estimate(self, target: Target, posterior: Any, settings: Settings) -> Estimate:
-        """Return the bridge's estimate with its error, infinite where chains did not converge."""
+        """Return the bridge's estimate with its error, infinite where chains are not good enough."""
         if not isinstance(posterior, Draws):
             raise TypeError(say("Draws for bridge sampling", type(posterior).__name__, "posterior=pv.mcmc(model, x)"))
         value, error = bridge(target, answer(target, posterior).u.unflatten(0, (posterior.num_chains, -1)))
         doubtful = ~posterior.converged(max_rhat=1.05, min_ess=100.0)
-        reason = f"{int(doubtful.sum())} of {len(doubtful)} posteriors have chains that did not converge"
+        limits = "R-hat below 1.05, effective draws above 100"
+        reason = f"their chains are good enough for it ({limits})"
+        if bool(doubtful.any()):
+            reason = f"chains of {int(doubtful.sum())} of {len(doubtful)} posteriors are not good enough ({limits})"
         return Estimate(value, error.masked_fill(doubtful, math.inf), f"from draws of {posterior.kernel}; {reason}")
 
     def attempt(self, target: Target, posterior: Any, settings: Settings) -> Estimate | None:

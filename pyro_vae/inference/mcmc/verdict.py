@@ -72,14 +72,15 @@ def _of_divergences(draws: Draws) -> Iterator[str]:
 def _where_divergent(draws: Draws, row: int) -> tuple[str, str] | None:
     """The site whose value tells one posterior's divergent draws best from the others, and whether it is low or high.
 
-    It is the one of the largest Kolmogorov-Smirnov distance; None where there are too few, or none tells them.
+    It is the one of the largest Kolmogorov-Smirnov distance; None where there are too few, or none tells them. Of
+    several as large within a standard error, and of many columns some are so by chance, it is a low one: a scale.
     """
     if draws.diverging is None:
         return None
     diverging = draws.diverging[:, :, row].flatten()
     if not _LEAST_DIVERGENT <= int(diverging.sum()) < len(diverging) - _LEAST_DIVERGENT:
         return None
-    best, found = _APART, None
+    found: list[tuple[float, str]] = []
     for name, value in draws.samples.items():
         if name in draws.marginals:
             continue
@@ -87,10 +88,12 @@ def _where_divergent(draws: Draws, row: int) -> tuple[str, str] | None:
         for column in columns.unbind(-1):
             order = diverging[column.argsort()].double()
             gap = (order / order.sum()).cumsum(0) - ((1 - order) / (1 - order).sum()).cumsum(0)
-            at = int(gap.abs().argmax())
-            if float(gap[at].abs()) > best:
-                best, found = float(gap[at].abs()), (name, "small" if float(gap[at]) > 0 else "large")
-    return found
+            found.append((float(gap[gap.abs().argmax()]), name))
+    low, high = max(found), min(found)
+    if max(low[0], -high[0]) <= _APART:
+        return None
+    standard_error = 0.5 / float(diverging.sum()) ** 0.5
+    return (low[1], "small") if low[0] >= -high[0] - standard_error else (high[1], "large")
 
 
 def _of_energies(draws: Draws) -> Iterator[str]:
