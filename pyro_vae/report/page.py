@@ -98,7 +98,7 @@ def _number(value: float) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if value == round(value) and abs(value) < 1e6:
-        return f"{value:,.0f}"
+        return f"{value + 0.0:,.0f}"  # of -0.0 too
     if not 5e-4 <= abs(value) < 1e6:
         return f"{value:.3g}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"

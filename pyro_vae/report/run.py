@@ -133,14 +133,14 @@ def _plain(summary: str) -> str:
 
 def _learning(history: History) -> str:
     best = (history.validation_elbo or history.train_elbo)[history.best_epoch]
-    kind = "held-out" if history.validation_elbo else "training"
+    kind = "validation" if history.validation_elbo else "training"
     text = (
         f"{history.num_steps} steps in {history.seconds:.1f} seconds ({history.engine}). The best {kind} ELBO, "
         f"{best:.3f} nats per datum, is that of epoch {history.best_epoch + 1} of {len(history.train_elbo)}."
     )
     if _fell(history.validation_elbo):
         text += (
-            "\n\nThe held-out ELBO has fallen since: the model began to learn the training data by heart (--patience)."
+            "\n\nThe validation ELBO has fallen since: the model began to learn the training data by heart (--patience)."
         )
     return text
 

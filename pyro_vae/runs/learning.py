@@ -89,7 +89,7 @@ def learn(
     progress: bool,
     notify: Callable[[str], None],
 ) -> History:
-    """Train as the recipe says; with ``epochs = 0`` until the held-out ELBO stays, and keep what is better for it.
+    """Train as the recipe says; with ``epochs = 0`` until the validation ELBO stays, and keep what is better for it.
 
     Args:
         recipe: of the run.
@@ -139,7 +139,7 @@ def learn(
         **length,
     )
     if not recipe.epochs and not history.stopped_early:
-        notify("note: the held-out ELBO was still rising at the end: --epochs with a larger number goes on")
+        notify("note: the validation ELBO was still rising at the end: --epochs with a larger number goes on")
     if first is not None:
         num_rows = _keep_better(recipe, prepared, model, guide, first, notify=notify)
         widen_scales(model, prepared.schema, x[:_VALIDATION_ROWS], num_rows)

@@ -46,7 +46,7 @@ class Recipe:
     ] = ""
     latent_dim: Annotated[str, 'Dimension of z, L; "auto" chooses it by held-out evidence, 2 for images.'] = "auto"
     hidden: Annotated[str, 'Widths of the hidden layers of both networks, as in "128" or "256,128".'] = "128"
-    epochs: Annotated[int, "At most so many passes over the data; 0 goes on until the held-out ELBO stays."] = 0
+    epochs: Annotated[int, "At most so many passes over the data; 0 goes on until the validation ELBO stays."] = 0
     batch_size: Annotated[int, "Data a step."] = 64
     lr: Annotated[float, "Learning rate of Adam."] = 1e-3
     validation: Annotated[float, "Share of the data to hold out for learning curves and patience."] = 0.1
