@@ -139,9 +139,7 @@ def _learning(history: History) -> str:
         f"{best:.3f} nats per datum, is that of epoch {history.best_epoch + 1} of {len(history.train_elbo)}."
     )
     if _fell(history.validation_elbo):
-        text += (
-            "\n\nThe validation ELBO has fallen since: the model began to learn the training data by heart (--patience)."
-        )
+        text += "\n\nThe validation ELBO has fallen since: the model learns the training data by heart (--patience)."
     return text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -123,12 +124,33 @@ def mcmc(
     if kept is None:
         long_enough = "auto" if plan.steps >= _COMPILE_FROM else False
         density = LogDensity(target, compile=long_enough if compile in (None, "auto") else compile)
-        informed = sampler if kernel.adapt_mass_matrix else None
-        metric = guide_metric(informed, dense=kernel.full_mass) if informed else Metric(torch.ones_like(u[:1]))
-        state = kernel.start(u, density, sampler, given=initial is not None)
-        tuning = kernel.first_tuning(u, metric)
         with watching(target, callback, show=progress) as told:
-            kept = sample(kernel, density, state, tuning, plan, progress=progress is True, callback=told)
+            given: Any = {"given": initial is not None, "callback": told, "progress": progress is True}
+            kept = _sampled_as_tensors(kernel, density, u, plan, sampler, **given)
+    kept = replace(kept, engine=kept.engine + tried)
+    return _draws(kernel, target, plan, kept, started)
+
+
+def _sampled_as_tensors(
+    kernel: Kernel,
+    density: LogDensity,
+    u: Tensor,
+    plan: Plan,
+    sampler: GuideSampler | None,
+    *,
+    given: bool,
+    callback: Callable[[str, int, Tensor], None],
+    progress: bool,
+) -> Kept:
+    """Run all chains as one tensor, from u ``(C, N, L)``; from a guide they have its scale too."""
+    informed = sampler if kernel.adapt_mass_matrix else None
+    metric = guide_metric(informed, dense=kernel.full_mass) if informed else Metric(torch.ones_like(u[:1]))
+    state = kernel.start(u, density, sampler, given=given)
+    return sample(kernel, density, state, kernel.first_tuning(u, metric), plan, progress=progress, callback=callback)
+
+
+def _draws(kernel: Kernel, target: Target, plan: Plan, kept: Kept, started: float) -> Draws:
+    """What was kept, on the scale of the sites, with what the target knows beside: discrete and determined sites."""
     discrete, marginals = _summed_out(target, kept.u)
     return Draws(
         _constrained(target, kept.u, target.constrain) | discrete,
@@ -149,7 +171,7 @@ def mcmc(
         complete=kept.u.shape[1] == plan.num_samples,
         plate=target.plate if target.per_datum else None,
         kernel=type(kernel).__name__,
-        engine=kept.engine + tried,
+        engine=kept.engine,
     )
 
 
