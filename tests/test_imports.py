@@ -14,7 +14,7 @@ ROOT = Path(pyro_vae.__file__).parent
 PARTS = ["networks", "priors", "likelihoods", "guides", "model"]
 ROUTES = ["inference.target", "inference.optimum", "inference.exact", "inference.mcmc"]
 # under every room; they import nothing of ours
-BASE = ["arviz_import", "checks", "memory", "progress", "randomness", "scales"]
+BASE = ["arviz_import", "checks", "closures", "memory", "progress", "randomness", "scales"]
 MAY_IMPORT = {
     "distributed": [],
     "datasets": [],

@@ -10,7 +10,7 @@ import functools
 import random
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyro_vae.closures import cell_content, names_in_code
 from pyro_vae.inference.compiled.call import SCALARS
 
 __all__ = ["Watch"]
@@ -96,11 +97,11 @@ class Watch:
         elif isinstance(item, types.MethodType):
             return [item.__func__, *([item.__self__] if isinstance(item.__self__, _PARTS) else [])]
         elif isinstance(item, types.FunctionType):
-            cells = [cell for cell in item.__closure__ or () if self._is_watched(_content(cell))]
-            self._looks += [(_content, cell) for cell in cells]
-            names = () if _of_library(item) else {*_names(item.__code__)} & item.__globals__.keys()
+            cells = [cell for cell in item.__closure__ or () if self._is_watched(cell_content(cell))]
+            self._looks += [(cell_content, cell) for cell in cells]
+            names = () if _of_library(item) else {*names_in_code(item.__code__)} & item.__globals__.keys()
             defaults = [*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()]
-            return [*defaults, *map(_content, item.__closure__ or ()), *self._slots(item.__globals__, names)]
+            return [*defaults, *map(cell_content, item.__closure__ or ()), *self._slots(item.__globals__, names)]
         elif isinstance(item, nn.Module):
             self._slots(item._parameters), self._slots(item._buffers)
             own = self._slots(vars(item), vars(item).keys() if _of_library(type(item)) else None)
@@ -147,26 +148,11 @@ def _writes(tensor: Tensor) -> int:
     return tensor._version
 
 
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # an empty cell: the name is not bound yet
-        return ...
-
-
 def _function(member: Any) -> Any:
     """The function behind a method, a static or class method, or a property."""
     for name in ("__func__", "fget", "func"):
         member = getattr(member, name, member) if not isinstance(member, types.FunctionType) else member
     return member
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    """The names that code looks up, with those of the functions defined in it."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
 
 
 def _of_library(item: Any) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyro_vae.checks import say
+from pyro_vae.closures import cell_content, names_in_code
 from pyro_vae.inference.target.program import Program, argument_name
 
 __all__ = ["TrainingModes", "beside", "check_dtypes", "evaluating", "modules_of", "owner_of"]
@@ -54,9 +55,9 @@ def _parts(item: Any) -> Iterable[Any]:
         return [item.__func__, owner] if isinstance(owner, nn.Module) else [item.__func__, *_held(owner)]
     if isinstance(item, types.FunctionType):
         library = (item.__module__ or "").partition(".")[0] in _LIBRARIES
-        names = () if library else {*_names(item.__code__)} & item.__globals__.keys()
+        names = () if library else {*names_in_code(item.__code__)} & item.__globals__.keys()
         given = [*(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()]
-        inside = [*map(_content, item.__closure__ or ()), *(item.__globals__[name] for name in names)]
+        inside = [*map(cell_content, item.__closure__ or ()), *(item.__globals__[name] for name in names)]
         return [*given, *inside]
     is_program = callable(item) and not isinstance(item, type | types.BuiltinFunctionType)
     return _held(item) if is_program and type(item).__module__.partition(".")[0] not in _LIBRARIES else ()
@@ -66,21 +67,6 @@ def _held(owner: Any) -> list[Any]:
     """The attributes of an object that may hold modules."""
     kinds = (nn.Module, types.FunctionType, types.MethodType, functools.partial)
     return [value for value in getattr(owner, "__dict__", {}).values() if isinstance(value, kinds)]
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # an empty cell: the name is not bound yet
-        return None
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    """The names that code looks up, with those of the functions defined in it."""
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
 
 
 @contextmanager
