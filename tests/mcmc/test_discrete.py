@@ -124,9 +124,9 @@ def _bernoulli_by_hand(x, y_prob):
 def _zero_inflated_by_hand(x, rate, gate):
     """log p(x, rate, gate) likewise: of each datum the sum over its switch."""
     count = (x > 0).double() * 2
-    open, closed = (dist.Poisson(mean + 1e-6).log_prob(count) for mean in (rate, torch.zeros(1)))
+    lit, dark = (dist.Poisson(mean + 1e-6).log_prob(count) for mean in (rate, torch.zeros(1)))
     prior = dist.Gamma(2.0, 1.0).log_prob(rate) + dist.Beta(1.0, 2.0).log_prob(gate)
-    return prior.squeeze(-1) + torch.logaddexp((1 - gate).log() + open, gate.log() + closed).sum(-1)
+    return prior.squeeze(-1) + torch.logaddexp((1 - gate).log() + lit, gate.log() + dark).sum(-1)
 
 
 TO_ONE = (torch.arange(400, dtype=torch.float64) + 0.5) / 400  # midpoints
