@@ -1,5 +1,6 @@
 """Every test starts from the same state and leaves none behind."""
 
+import gc
 import random
 import shutil
 
@@ -10,12 +11,33 @@ import torch
 from torch.distributions import Distribution
 
 
+def pytest_sessionstart():
+    """While a thousand modules are imported there is little to collect, and each look at all of it takes longer."""
+    gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()  # modules and tests stay to the end
+    gc.enable()
+
+
+def _seed():
+    """What ``pyro.set_rng_seed(0)`` does on the CPU.
+
+    For each kind of accelerator that is not there yet ``torch.manual_seed`` keeps a stack trace, for good.
+    """
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  Pyro seeds numpy's global state too
+    if torch.accelerator.is_available():
+        torch.manual_seed(0)
+    else:
+        torch.default_generator.manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _clean_state():
     dtype, threads, validate = torch.get_default_dtype(), torch.get_num_threads(), Distribution._validate_args
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002  Pyro seeds numpy's global state too
-    pyro.set_rng_seed(0)
+    _seed()
     pyro.clear_param_store()
     yield
     torch.set_default_dtype(dtype)

@@ -18,7 +18,7 @@ def _write(app: Sphinx, error: Exception | None) -> None:
         x, x_test = pv.datasets.digits("train"), pv.datasets.digits("test")
         model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 128, 64)))
         guide = pv.guides.DiagonalGaussian(pv.networks.mlp(64, 128, 4))
-        pv.fit(model, guide, x, epochs=60, batch_size=128, lr=5e-3, compile=False, progress=False)
+        pv.fit(model, guide, x, epochs=40, batch_size=128, lr=5e-3, progress=False)
         labels = pv.datasets.digit_labels("test")
         pv.explore(model, guide, x_test, path=Path(app.outdir, "explore.html"), title="A VAE on digits", labels=labels)
 

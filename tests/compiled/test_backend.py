@@ -61,7 +61,9 @@ def test_the_cpu_is_called_from_python_where_cpp_cannot(calls):
     assert torch.equal(run([torch.ones(3)])[0], torch.full((3,), 2.0))
 
 
-@torch._inductor.config.patch(force_disable_caches=True)  # pytest's monkeypatch would take it away for good
+# pytest's monkeypatch would take these away for good; headers are worth their time for more than one piece of code
+@torch._inductor.config.patch(force_disable_caches=True)
+@torch._inductor.config.patch({"cpp_cache_precompile_headers": False})
 def test_inductor_says_nothing_of_lapack():
     log = logging.getLogger("torch._inductor.ir")
     heard = []

@@ -128,3 +128,18 @@ def test_draws_have_a_verdict_of_their_own(problem):
     chains = pv.Draws({"z": exact.sample((4, 50))}, acceptance=torch.ones(4, N), plate="data")
     with pytest.raises(TypeError, match=r"draws\.verdict"):
         verdict(model, x, chains)
+
+
+def test_moments_that_are_known_are_read_and_not_drawn(monkeypatch):
+    """Draws of a grid's posterior cost evaluations of the program; a network that bends has no closed form."""
+    network = pv.networks.mlp(2, 8, 4, activation=nn.Tanh)
+    model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Gaussian(network, scale=1.0))
+    x = model.sample(5)["x"]
+    truth, shapes = pv.quadrature(model, x), []
+    sample = type(truth).sample
+    monkeypatch.setattr(type(truth), "sample", lambda self, shape: shapes.append(shape) or sample(self, shape))
+    q = pv.laplace(model, x)
+    found = verdict(model, x, q, reference=truth)
+    assert all(torch.Size(shape).numel() <= 2 for shape in shapes)
+    std = truth.variance.sqrt()
+    torch.testing.assert_close(found.mean_shift, ((found.weights.own_mean - truth.mean).abs() / std).amax(-1))

@@ -50,7 +50,7 @@ def test_there_is_no_density_where_there_is_no_factor(target, compile):
 @pytest.mark.parametrize("kernel", [pv.HMC()], ids=lambda kernel: type(kernel).__name__)
 def test_chains_stay_inside_and_have_the_right_mean(target, kernel):
     pyro.set_rng_seed(0)
-    settings = {"num_samples": 150, "warmup_steps": 60, "num_chains": 4, "compile": False, "progress": False}
+    settings = {"num_samples": 60, "warmup_steps": 40, "num_chains": 4, "compile": False, "progress": False}
     draws = pv.mcmc(target, kernel=kernel, **settings)
     z = torch.linspace(-1.19, 1.19, 20001)
     z = z[(1.2 * torch.tanh(z)).abs() < 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -150,11 +151,13 @@ class KernelDensity:
 
     def log_prob(self, x: np.ndarray) -> np.ndarray:
         """Return the log density ``(N,)``, nats."""
-        from scipy.special import logsumexp
-        from scipy.stats import norm
-
-        kernels = (norm.logpdf(rows, self.loc, self.scale) for rows in self._blocks(x))
-        return np.concatenate([logsumexp(each, axis=1, b=self.weight) for each in kernels])
+        constant = np.log(self.weight) - np.log(self.scale) - 0.5 * math.log(2 * math.pi)
+        found = []
+        for rows in self._blocks(x):
+            terms = constant - 0.5 * np.square((rows - self.loc) / self.scale)  # (n, K + 1)
+            top = terms.max(1, keepdims=True)
+            found.append(np.log(np.exp(terms - top).sum(1)) + top[:, 0])
+        return np.concatenate(found)
 
     def score(self, x: np.ndarray) -> np.ndarray:
         """Return the normal scores, the standard normal quantile of the distribution function at x, ``(N,)``."""

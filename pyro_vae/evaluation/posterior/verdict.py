@@ -16,6 +16,8 @@ from pyro_vae.checks import positive_number, say
 from pyro_vae.evaluation.evidence.importance import Weights, importance_weights
 from pyro_vae.evaluation.posterior.reference import Reference, independent_reference
 from pyro_vae.evaluation.sites import furthest, joined_moments
+from pyro_vae.inference.exact.analytic import AnalyticPosterior
+from pyro_vae.inference.exact.quadrature import QuadraturePosterior
 from pyro_vae.inference.mcmc.draws import Draws
 from pyro_vae.inference.posterior import answer
 from pyro_vae.inference.target.program import Program
@@ -219,6 +221,8 @@ def _facts(target: Target, w: Weights, reference: Reference) -> _Facts:
         rows, good = reference.rows, reference.converged
         part = target.rows(rows) if len(rows) < target.num_data else target
         S = max(100, min(4000, _NUMBERS // (len(rows) * target.latent_dim)))
+        if target.plain and isinstance(reference.posterior, AnalyticPosterior | QuadraturePosterior):
+            S = 2  # it knows its moments; each of its draws would cost evaluations of the program
         seen = answer(part, reference.posterior, num_samples=S)
         taken = rows[good]
         mean[taken], std[taken] = (moment[good].to(mean) for moment in joined_moments(part, seen))

@@ -106,7 +106,8 @@ class LogDensity:
         except NotTraceableError:
             raise
         except (RuntimeError, ValueError) as error:  # of compiled code a RuntimeError without more
-            values = _where_defined(function, u.reshape(-1, *u.shape[-2:]), _WIDTHS[name], error)
+            halve = _by_halves if _is_singular(error) else _where_defined
+            values = halve(function, u.reshape(-1, *u.shape[-2:]), _WIDTHS[name], error)
         shaped = [value.reshape(u.shape[: value.dim() - 3 + u.dim()]) for value in values]
         return shaped[0] if name == "value" else tuple(shaped)
 
@@ -145,8 +146,17 @@ def _where_defined(function: Callable[..., Any], u: Tensor, width: int, error: E
     try:
         return _tensors(function(u))
     except (RuntimeError, ValueError) as own:
-        if not isinstance(own, _SINGULAR) and not isinstance(own.__cause__, _SINGULAR):
+        if not _is_singular(own):
             raise error from None
+        return _by_halves(function, u, width, error)
+
+
+def _is_singular(error: Exception) -> bool:
+    return isinstance(error, _SINGULAR) or isinstance(error.__cause__, _SINGULAR)
+
+
+def _by_halves(function: Callable[..., Any], u: Tensor, width: int, error: Exception) -> list[Tensor]:
+    """As ``_where_defined``, where the whole is known to be singular somewhere."""
     if len(u) == 1:
         nowhere, zero = torch.full(u.shape[:-1], -torch.inf, dtype=u.dtype, device=u.device), torch.zeros_like(u)
         values = [nowhere, torch.zeros_like(nowhere)][: max(1, width // 2)]  # the prior's -inf says enough

@@ -84,13 +84,15 @@ def vectorised(function: Callable[[Tensor], Any], u: Tensor) -> Any:
     try:
         flat = _vmap(function, rows)
     except RuntimeError as error:
-        with suppress(RuntimeError):
-            flat = _vmap(lambda row: _writing(function, row), rows)
-            return tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
+        singular = isinstance(error, torch.linalg.LinAlgError)  # type: ignore[attr-defined]  # at some u
+        if not singular:
+            with suppress(RuntimeError):
+                flat = _vmap(lambda row: _writing(function, row), rows)
+                return tree_map(lambda out: out.reshape(*lead, *out.shape[1:]), flat)
         function(rows[0])  # an error of the program itself comes as it is
         said = str(error).splitlines()[0].partition(" We don't support that yet")[0][:200]
         where = "; ".join([said, *getattr(error, "__notes__", [])])
-        if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]  # at some u
+        if singular:
             remedy = "more on the diagonal of the covariance, float64, or a prior that keeps away from there"
             raise ValueError(say("a program that has a density at every u", where, remedy)) from error
         remedy = "removing .item(), Python branches on values, dropout and sub-sampling"
