@@ -143,7 +143,7 @@ class Product:
             value = torch.where(missing, fn._filler.to(value), value)
         parts = _parts(fn)
         pieces = value.split([part.event_shape[0] for part in parts], -1) if len(parts) > 1 else (value,)
-        families = [_FAMILIES[type(part.base_dist)] for part in parts]
+        families = list(map(_family_of, parts))
         self._own_dtype = families[0].parameters(parts[0].base_dist)[0].dtype
         self.dtype = torch.float64 if any(family.exact for family in families) else self._own_dtype
         self._families = families
@@ -176,15 +176,13 @@ class Product:
             return None
         try:
             parts = _parts(fn)
-            if any(type(part.base_dist) not in _FAMILIES for part in parts):
-                return None
-            rows = [(_FAMILIES[type(part.base_dist)], _Row(part, torch.float64)) for part in parts]
+            rows = [(_family_of(part), _Row(part, torch.float64)) for part in parts]
             numbers = sum(eta.numel() for family, row in rows for eta in family.parameters(row))
             if len(value) * numbers > _MOST_NUMBERS:
                 return None
             made = cls(fn, value)
             found, direct = made(fn), fn.log_prob(value)
-        except (AttributeError, RuntimeError, ValueError, IndexError):  # a distribution put together otherwise
+        except (AttributeError, LookupError, RuntimeError, ValueError):  # a distribution of another kind
             return None
         return made if found.isfinite().all() and torch.allclose(found, direct, rtol=1e-4, atol=1e-3) else None
 
@@ -203,6 +201,12 @@ class Product:
                 constant = constant - log_normaliser.sum()
         ends = torch.stack([torch.ones_like(constant), constant])
         return (self.statistics @ torch.cat([*natural, ends])).to(self._own_dtype)
+
+
+def _family_of(part: Any) -> _Family:
+    """The family of a vector's entries, or of what they are a kind of; KeyError if there is none."""
+    kinds = type(part.base_dist).__mro__
+    return _FAMILIES[next((kind for kind in kinds if kind in _FAMILIES), kinds[0])]
 
 
 def _parts(fn: Any) -> list[Any]:
