@@ -21,6 +21,7 @@ from pyro_vae.runs.folder import Run, RunError, write_whole
 __all__ = ["Checkpoints", "read_tensors", "write_tensors"]
 
 _SHARE = 100  # time between two checkpoints, in times that writing one took: they cost at most one percent
+_LONGEST = 600.0  # seconds without one, however long the last took: a disk may have stalled once
 
 
 class Checkpoints:
@@ -30,7 +31,7 @@ class Checkpoints:
 
     Args:
         run: the folder.
-        every: keep a state every so many epochs; None as often as costs one percent of the time.
+        every: keep a state every so many epochs; None as often as costs one percent of the time, and every ten minutes.
         write: False on the ranks of a distributed run that only read.
         warn: called with a line if the newest state is damaged and the one before is used.
     """
@@ -51,7 +52,7 @@ class Checkpoints:
         self._epochs += 1
         if self.every is not None:
             return self._epochs % self.every == 0
-        return time.perf_counter() - self._last >= _SHARE * self._cost
+        return time.perf_counter() - self._last >= min(_SHARE * self._cost, _LONGEST)
 
     def save(self, state: TrainingState) -> None:
         """Write a state; the one before is kept.

@@ -216,3 +216,21 @@ def test_checkpoints_take_at_most_one_percent_of_the_time(run, monkeypatch):
             keeper.save(TrainingState())
             spent += 0.5
     assert 0 < spent <= 0.0101 * clock[0]
+
+
+def test_after_a_write_that_stalled_the_next_comes_within_ten_minutes(run, monkeypatch):
+    import time
+
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def stalled(*args, **kwargs):
+        clock[0] += 60.0
+
+    monkeypatch.setattr("pyro_vae.runs.checkpoints.write_tensors", stalled)
+    keeper = Checkpoints(run)
+    keeper.save(TrainingState())
+    clock[0] += 599.0
+    assert not keeper.due()
+    clock[0] += 2.0
+    assert keeper.due()
