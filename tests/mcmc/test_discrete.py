@@ -4,7 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer import Predictive, config_enumerate
+from pyro.infer import MCMC, NUTS, Predictive, config_enumerate
 from pyro.infer.mcmc.util import initialize_model
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -112,6 +112,18 @@ def test_the_density_of_a_chain_is_one_graph_of_tensor_operations(float64):
     other = target.sample_prior(2)
     for found, expected in zip(graph(other), target.value_and_grad(other), strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_means_are_those_of_pyros_own_nuts(float64):
+    """On a test model of Pyro's; what sums over a grid by hand say is below."""
+    program, x = config_enumerate(_bernoulli), torch.tensor([0.3, -1.0, 2.2, 0.9, 2.6, 0.1])
+    found = pv.mcmc(program, x, plate=None, kernel=pv.NUTS(), num_samples=300, warmup_steps=150, compile=False)
+    own = MCMC(NUTS(program, max_plate_nesting=1), num_samples=400, warmup_steps=100, disable_progbar=True)
+    own.run(x)
+    draws = own.get_samples(group_by_chain=True)["y_prob"].unsqueeze(2)
+    error = (diagnostics.mcse_mean(draws).square() + found.mcse["y_prob"].square()).sqrt()
+    assert bool(((draws.mean((0, 1)) - found.mean()["y_prob"]).abs() < STANDARD_ERRORS * error).all())
+    assert bool((error < 0.2 * found.std()["y_prob"]).all())  # and they say something
 
 
 def _bernoulli_by_hand(x, y_prob):
