@@ -35,10 +35,11 @@ def gaussian(L, S, condition, *, rotated):
     return covariance, u, -u @ torch.linalg.inv(covariance)
 
 
-@pytest.mark.parametrize("condition", [1e2, 1e8])
-def test_a_gaussian_is_known_from_few_draws(float64, condition):
+@pytest.mark.parametrize(("condition", "dense"), [(1e2, True), (1e3, False), (1e8, False)])
+def test_a_gaussian_is_known_from_few_draws(float64, condition, dense):
+    """From 1e3 on every rotation shows in the draws; at 1e2 a dense metric is asked for."""
     covariance, u, g = gaussian(5, 40, condition, rotated=True)
-    metric = fisher_metric(u, g)
+    metric = fisher_metric(u, g, dense=dense)
     assert metric.dense
     white = torch.linalg.solve_triangular(metric.factor[0, 0], torch.linalg.cholesky(covariance), upper=False)
     assert float(torch.linalg.cond(white)) < 1.1
