@@ -296,3 +296,15 @@ def test_a_column_whose_few_other_values_are_in_no_fold_is_gaussian():
     name, log_prob = density(x, np.array([0.0, np.nan]), 1e-6)
     assert name == "Gaussian"
     np.testing.assert_allclose(log_prob, [stats.norm(x.mean(), np.sqrt(x.var() + 1e-6)).logpdf(0.0), 0.0])
+
+
+def test_of_a_copula_it_is_known_how_well_it_is_known():
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(300, 2))
+    x = np.column_stack([real, rng.binomial(4, 1 / (1 + np.exp(-real[:, :1])))])
+    found = pv.baselines(x[:200], x[200:], latent_dim=1, discrete=[2])
+    (name,) = found.estimate_error
+    assert name == "Gaussian copula"
+    assert found.estimate_error[name].shape == found.log_prob[name].shape == (100,)
+    assert bool((found.estimate_error[name] >= 0).all())
+    assert bool(found.estimate_error[name].max() > 0)

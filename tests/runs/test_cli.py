@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from pyro_vae.cli.app import app
 from pyro_vae.cli.options import opened
+from pyro_vae.report.page import _number
 from pyro_vae.report.worth import worth
 from pyro_vae.runs.folder import Run
 from pyro_vae.runs.judgement import criticise_run
@@ -507,3 +508,10 @@ def test_a_run_whose_data_are_gone_or_changed_says_so(tmp_path):
     done = go("infer", tmp_path / "run")
     assert done.exit_code == 1
     assert "the data that the run was trained on" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-0.0, "0"), (3.0, "3"), (0.1234, "0.123"), (-1e-5, "-1e-05"), (1234.5, "1,234")]
+)
+def test_a_number_of_the_report(value, text):
+    assert _number(value) == text

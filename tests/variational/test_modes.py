@@ -38,22 +38,15 @@ class VAE(nn.Module):
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
 
-class Model(nn.Module):
-    def __init__(self, vae):
+class Program(nn.Module):
+    """A method as a module of the networks that it calls."""
+
+    def __init__(self, network, run):
         super().__init__()
-        self.decoder, self._vae = vae.decoder, [vae]
+        self.network, self._run = network, run
 
     def forward(self, x):
-        self._vae[0].model(x)
-
-
-class Guide(nn.Module):
-    def __init__(self, vae):
-        super().__init__()
-        self.encoder, self._vae = vae.encoder, [vae]
-
-    def forward(self, x):
-        self._vae[0].guide(x)
+        self._run(x)
 
 
 def _functions(vae):
@@ -81,7 +74,9 @@ def _fitted(vae, programs, **settings):
 @pytest.mark.parametrize("way", WAYS)
 def test_as_a_module(way, compile):
     vae, same = VAE(), VAE()
-    wanted, weights = _fitted(vae, (Model(vae), Guide(vae)), compile=compile, patience=3)
+    wanted, weights = _fitted(
+        vae, (Program(vae.decoder, vae.model), Program(vae.encoder, vae.guide)), compile=compile, patience=3
+    )
     history, found = _fitted(same, WAYS[way](same), compile=compile, patience=3)
     assert history.validation_elbo == wanted.validation_elbo
     assert all(torch.equal(found[name], weights[name]) for name in weights)
