@@ -77,8 +77,10 @@ _MAKERS = {  # name: L, D -> likelihood
     "discretised logistic": lambda L, D: likelihoods.DiscretisedLogistic(mlp(L, 2 * D), levels=16),
     "Poisson": lambda L, D: likelihoods.Poisson(mlp(L, D)),
     "negative binomial": lambda L, D: likelihoods.NegativeBinomial(mlp(L, 2 * D)),
-    "zero-inflated Poisson": lambda L, D: likelihoods.ZeroInflatedPoisson(mlp(L, 2 * D)),
-    "zero-inflated negative binomial": lambda L, D: likelihoods.ZeroInflatedNegativeBinomial(mlp(L, 3 * D)),
+    "zero-inflated Poisson": lambda L, D: likelihoods.ZeroInflatedPoisson(mlp(L, 2 * D), max_mean=20.0),
+    "zero-inflated negative binomial": lambda L, D: likelihoods.ZeroInflatedNegativeBinomial(
+        mlp(L, 2 * D), dispersion="learned", data_dim=D
+    ),
     "mixed": _mixed_likelihood,
 }
 

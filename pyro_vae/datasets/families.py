@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 __all__ = ["FAMILIES", "Family", "family_of"]
 
@@ -21,7 +21,8 @@ class Family:
         seen: the scale on which an encoder sees it, one of :class:`~pyro_vae.networks.ColumnFeatures`.
         sized: it is over 0 to K - 1.
         levelled: numbers are seen as their places among the column's values.
-        own_scale: it has an option ``scale``.
+        own_spread: the option by which its spread is learnt a column.
+        unbounded: its mean may run away; the option by which the data bound it.
     """
 
     discrete: bool = False
@@ -32,22 +33,25 @@ class Family:
     seen: str = "real"
     sized: bool = False
     levelled: bool = False
-    own_scale: bool = False
+    own_spread: str = ""
+    unbounded: str = ""
 
 
-_COUNTS = Family(discrete=True, seen="log1p")
+_COUNTS = Family(discrete=True, seen="log1p", unbounded="max_mean=data")
+_DISPERSED = replace(_COUNTS, own_spread="dispersion=learned")
 
 FAMILIES: Mapping[str, Family] = {
     "Bernoulli": Family(discrete=True),
     "Categorical": Family(discrete=True, seen="category", sized=True, levelled=True),
     "OrderedLogistic": Family(discrete=True, seen="level", sized=True, levelled=True),
     "DiscretisedLogistic": Family(discrete=True, sized=True),
-    **dict.fromkeys(("Poisson", "NegativeBinomial", "ZeroInflatedPoisson", "ZeroInflatedNegativeBinomial"), _COUNTS),
-    **dict.fromkeys(("Gaussian", "Laplace"), Family(centred=True, own_scale=True)),
-    "StudentT": Family(centred=True, heavy=True, seen="asinh", own_scale=True),
-    "LogNormal": Family(scaled=True, seen="log", own_scale=True),
+    **dict.fromkeys(("Poisson", "ZeroInflatedPoisson"), _COUNTS),
+    **dict.fromkeys(("NegativeBinomial", "ZeroInflatedNegativeBinomial"), _DISPERSED),
+    **dict.fromkeys(("Gaussian", "Laplace"), Family(centred=True, own_spread="scale=learned")),
+    "StudentT": Family(centred=True, heavy=True, seen="asinh", own_spread="scale=learned"),
+    "LogNormal": Family(scaled=True, seen="log", own_spread="scale=learned"),
     **dict.fromkeys(("Gamma", "Exponential"), Family(scaled=True, seen="log")),
-    "HurdleLogNormal": Family(atom=True, scaled=True, seen="hurdle", own_scale=True),
+    "HurdleLogNormal": Family(atom=True, scaled=True, seen="hurdle", own_spread="scale=learned"),
     "HurdleGamma": Family(atom=True, scaled=True, seen="hurdle"),
     **dict.fromkeys(("Beta", "ContinuousBernoulli"), Family()),
 }

@@ -10,6 +10,7 @@ from torch.distributions import Independent
 
 from pyro_vae.checks import say
 from pyro_vae.likelihoods.base import Likelihood
+from pyro_vae.likelihoods.counts import Counts
 from pyro_vae.likelihoods.discrete import OrderedLogistic
 
 __all__ = ["Marginal", "fit_marginal"]
@@ -82,6 +83,8 @@ def fit_marginal(make: Callable[[Callable[[int], nn.Module]], Likelihood], x: Te
         likelihood.start_at(values)
         likelihood.to(x.dtype)
         return marginal
+    if isinstance(likelihood, Counts):
+        likelihood.bound_by(values)
     count = (~x.isnan()).sum(0).clamp_min(1)
 
     def loss() -> Tensor:

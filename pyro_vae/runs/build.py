@@ -122,7 +122,8 @@ def make_likelihood(text: str, D: int, K: int, network: Callable[[int], nn.Modul
         options = {"levels": max(K, 2), **options}
     if part is LIKELIHOODS["StudentT"]:
         options = {"df": None, **options}
-    needed = {"data_dim": D} if ordered or options.get("scale") == "learned" or "df" in options else {}
+    per_column = {"learned", "data"} & {options.get(name) for name in ("scale", "dispersion", "max_mean")}
+    needed = {"data_dim": D} if ordered or per_column or "df" in options else {}
     if part.width is None:
         raise ValueError(say("a likelihood of columns of one kind", repr(text), "likelihood=auto"))
     made: Likelihood = part.load()(network(part.width(D, **options)), **options, **needed)

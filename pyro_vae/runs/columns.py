@@ -101,6 +101,13 @@ def candidates(kind: str, values: Tensor, every: Tensor | None = None, *, guesse
     return [*density, "Beta"] if kind == "unit" and low > 0 and high < 1 else density
 
 
+def _with_options(name: str, *, few: bool) -> str:
+    """A likelihood with the options that a table gives it."""
+    family = family_of(name)
+    options = ",".join(filter(None, [family.own_spread if few else "", family.unbounded]))
+    return f"{name}:{options}" if options else name
+
+
 def _levelled(levels: tuple[float, ...]) -> str:
     """The likelihood of numbers that take these values: of two, an order says nothing."""
     return "OrderedLogistic" if len(levels) > 2 else "Categorical"
@@ -250,8 +257,8 @@ def with_choices(
         for i in constant:
             choices[i] = Choice("Categorical", 2, 0.0, "", 0.0, 0.0)
         names, K = [one.likelihood for one in choices], [one.num_values for one in choices]
-        if len(table) < _FEW_ROWS:  # a spread of its own for every z is learnt from many rows only
-            names = [f"{name}:scale=learned" if family_of(name).own_scale else name for name in names]
+        few = len(table) < _FEW_ROWS  # a spread of its own for every z is learnt from many rows only
+        names = [_with_options(name, few=few) for name in names]
     for i in constant:  # nothing to learn: one category, of probability 1
         names[i], K[i], levels[i] = "Categorical", 2, levels[i] or (float(every[:, i].nan_to_num(-math.inf).max()),)
     coded = {i for i, name in enumerate(names) if family_of(name).levelled}

@@ -74,9 +74,14 @@ LIKELIHOODS: Mapping[str, Part] = {
     "HurdleGamma": Part(f"{_L}:HurdleGamma", lambda D, **_: 3 * D),
     "Exponential": Part(f"{_L}:Exponential", lambda D, **_: D),
     "Poisson": Part(f"{_L}:Poisson", lambda D, **_: D),
-    "NegativeBinomial": Part(f"{_L}:NegativeBinomial", lambda D, **_: 2 * D),
+    "NegativeBinomial": Part(
+        f"{_L}:NegativeBinomial", lambda D, dispersion="network", **_: 2 * D if dispersion == "network" else D
+    ),
     "ZeroInflatedPoisson": Part(f"{_L}:ZeroInflatedPoisson", lambda D, **_: 2 * D),
-    "ZeroInflatedNegativeBinomial": Part(f"{_L}:ZeroInflatedNegativeBinomial", lambda D, **_: 3 * D),
+    "ZeroInflatedNegativeBinomial": Part(
+        f"{_L}:ZeroInflatedNegativeBinomial",
+        lambda D, dispersion="network", **_: 3 * D if dispersion == "network" else 2 * D,
+    ),
     "DiscretisedLogistic": Part(f"{_L}:DiscretisedLogistic", lambda D, **_: 2 * D),
     "OrderedLogistic": Part(f"{_L}:OrderedLogistic", lambda D, **_: D),
     "Categorical": Part(f"{_L}:Categorical", lambda D, num_categories=2, **_: D * num_categories),

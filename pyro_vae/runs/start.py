@@ -57,9 +57,10 @@ def marginal_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor) ->
         D = columns.stop - columns.start
         marginal = fit_marginal(partial(make_likelihood, text, D, K), x[:, columns])
         with torch.no_grad():
-            for name, value in marginal.likelihood.named_parameters():
+            own = part.state_dict()
+            for name, value in marginal.likelihood.state_dict().items():
                 if not name.startswith("network."):
-                    part.get_parameter(name).copy_(value)
+                    own[name].copy_(value)
             head = _head(part)
             head.linear.weight.zero_()
             head.linear.bias.copy_(marginal.output)

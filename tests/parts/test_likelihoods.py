@@ -1,5 +1,6 @@
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pyro
@@ -132,7 +133,7 @@ def test_named_families_agree_with_scipy():
 
     r, mean, library = 2.3, 1.7, 3.0
     nb = scipy.stats.nbinom(r, r / (r + library * mean))
-    g = 1 / (1 + math.exp(0.4))
+    g, bounded = 1 / (1 + math.exp(0.4)), 4 * mean / (4 + mean)
     real, counts, unit = torch.tensor([-1.3, 0.0, 2.2]), torch.tensor([0.0, 1.0, 9.0]), torch.tensor([0.1, 0.5, 0.93])
     positive = torch.tensor([0.1, 1.3, 7.0])
     many = torch.full((3,), library)
@@ -179,6 +180,18 @@ def test_named_families_agree_with_scipy():
             counts,
             lambda x: np.log(g * (x == 0) + (1 - g) * nb.pmf(x)),
             (many,),
+        ),
+        (
+            likelihoods.Poisson(constant(math.log(mean)), max_mean=4.0),
+            counts,
+            scipy.stats.poisson(library * bounded).logpmf,
+            (many,),
+        ),
+        (
+            likelihoods.NegativeBinomial(constant(math.log(mean)), dispersion="learned", max_mean="data", data_dim=1),
+            counts,
+            scipy.stats.nbinom(0.01 + math.log(2), 1 - mean / (mean + 0.01 + math.log(2))).logpmf,
+            (),
         ),
         (
             likelihoods.Beta(constant(0.4, raw(5.0 - 1.0))),
@@ -350,6 +363,12 @@ def test_data_outside_the_support_are_a_sentence(likelihood, x, says):
         (lambda: likelihoods.Categorical(mlp(1, 4), num_categories=3)(torch.zeros(1)), ValueError, "logits"),
         (lambda: likelihoods.Categorical(mlp(1, 4), num_categories=1), ValueError, "at least 2"),
         (lambda: likelihoods.ZeroInflatedNegativeBinomial(mlp(1, 4))(torch.zeros(1)), ValueError, "gate"),
+        (lambda: likelihoods.Poisson(mlp(1, 4), max_mean="training"), ValueError, "data"),
+        (lambda: likelihoods.Poisson(mlp(1, 4), max_mean="data"), ValueError, "data_dim"),
+        (lambda: likelihoods.Poisson(mlp(1, 4), max_mean=-1.0), ValueError, "max_mean"),
+        (lambda: likelihoods.Poisson(mlp(1, 2), max_mean=torch.tensor([1.0, 0.0])), ValueError, "positive ceilings"),
+        (lambda: likelihoods.NegativeBinomial(mlp(1, 4), dispersion="shared"), ValueError, "learned"),
+        (lambda: likelihoods.NegativeBinomial(mlp(1, 4), dispersion="learned"), ValueError, "data_dim"),
         (lambda: likelihoods.HurdleGamma(mlp(1, 4))(torch.zeros(1)), ValueError, "gate"),
         (lambda: likelihoods.HurdleLogNormal(mlp(1, 4))(torch.zeros(1)), ValueError, "gate"),
         (lambda: likelihoods.HurdleLogNormal(mlp(1, 4), scale="learned"), ValueError, "data_dim"),
@@ -380,6 +399,45 @@ def test_a_library_size_below_zero_is_a_sentence():
         ValueError, match=r"^expected the likelihood.*parameter rate; try.*library size above 0.*weights$"
     ):
         pv.fit(model, pv.guides.DiagonalGaussian(mlp(2, 2)), x, validation=None, progress=False)
+
+
+COUNTS = pytest.mark.parametrize(
+    ("family", "width"),
+    [
+        (likelihoods.Poisson, 2),
+        (likelihoods.ZeroInflatedPoisson, 4),
+        (partial(likelihoods.NegativeBinomial, dispersion="learned"), 2),
+        (partial(likelihoods.ZeroInflatedNegativeBinomial, dispersion="learned"), 4),
+    ],
+    ids=["Poisson", "zero-inflated Poisson", "negative binomial", "zero-inflated negative binomial"],
+)
+
+
+@COUNTS
+def test_no_mean_of_counts_runs_away_from_the_data(family, width):
+    """Twice the largest count is the ceiling, wherever z is, of each column; far below it the mean is e^f."""
+    x = torch.tensor([[3.0, 0.0], [torch.nan, 1.0], [50.0, 0.0]])
+    network = torch.nn.Linear(1, width)
+    likelihood = family(network, max_mean="data", data_dim=2)
+    free = family(copy.deepcopy(network), **({"data_dim": 2} if isinstance(family, partial) else {}))
+    torch.nn.init.ones_(network.weight)
+    torch.nn.init.zeros_(network.bias)
+    free.network.load_state_dict(network.state_dict())
+    z = torch.tensor([[-12.0], [40.0]])
+    unbounded = likelihood(z).log_prob(x[2])
+    torch.testing.assert_close(unbounded, free(z).log_prob(x[2]))  # until the data have been seen
+    likelihood.bound_by(x)
+    low, high = _mean_of_counts(likelihood(z))
+    torch.testing.assert_close(high, torch.tensor([100.0, 2.0]), rtol=1e-6, atol=0)
+    torch.testing.assert_close(low, _mean_of_counts(free(z))[0], rtol=1e-5, atol=0)
+    (gradient,) = torch.autograd.grad(likelihood(z).log_prob(x[2]).sum(), network.weight)
+    assert bool(gradient.isfinite().all())
+
+
+def _mean_of_counts(p):
+    """Of the counts, or of the part beside extra zeros."""
+    base = p.base_dist
+    return getattr(base, "base_dist", base).mean.detach()
 
 
 @pytest.mark.parametrize("raw", [1e3, 1e5, 1e8])

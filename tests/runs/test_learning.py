@@ -3,6 +3,7 @@
 import copy
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -111,6 +112,21 @@ def test_whole_numbers_are_drawn_as_whole_numbers():
     drawn = named(schema, as_written(schema, table + 0.3, dtype=torch.float32))
     assert drawn["a"].dtype == np.int64
     assert drawn["b"].dtype == np.float64
+
+
+def test_no_count_runs_away_from_its_column():
+    """An exponential of z has no ceiling; the start is the column's marginal with one as without."""
+    table = RNG.negative_binomial(1.5, 0.2, (600, 1)).astype(float)
+    schema, _, x = _prepared(table, ("a",))
+    assert schema.likelihoods == ("NegativeBinomial:dispersion=learned,max_mean=data",)
+    model, guide = build(Recipe.of({"data": "t.csv", "latent_dim": 1}), schema, x)
+    marginal_start(model, guide, schema, x)
+    free = fit_marginal(partial(make_likelihood, "NegativeBinomial", 1, 0), x).log_prob(x)
+    torch.testing.assert_close(model.likelihood(torch.zeros(1)).log_prob(x), free.sum(-1), rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        model.likelihood.network.linear.weight.fill_(1.0)
+    far = model.likelihood(torch.tensor([[100.0]])).mean
+    torch.testing.assert_close(far.detach(), torch.tensor([[2.0 * table.max()]]).float())
 
 
 def test_a_column_of_codes_is_no_count():
@@ -284,9 +300,9 @@ def test_every_likelihood_of_columns_has_its_facts():
     assert set(FAMILIES) == set(LIKELIHOODS) - {"Mixed"}
     zero = torch.zeros(3, 1)
     for name, family in FAMILIES.items():
-        part = LIKELIHOODS[name]
         likelihood = make_likelihood(name, 1, 3, lambda width: torch.nn.Linear(1, width))
-        assert "scale" in part.options() or not family.own_scale, name
+        for option in filter(None, (family.own_spread, family.unbounded)):
+            make_likelihood(f"{name}:{option}", 1, 3, lambda width: torch.nn.Linear(1, width))
         support = likelihood(zero).base_dist.support
         assert support.is_discrete == family.discrete, name
         assert hasattr(support, "atom") == family.atom, name
