@@ -104,28 +104,13 @@ def learn(
         return learn_generator(recipe, prepared, model, guide, checkpoints, progress=progress, notify=notify)
     if isinstance(model, ConditionalGenerator):
         return learn_conditional(recipe, prepared, model, checkpoints, progress=progress, notify=notify)
-    x, validation = prepared.x["train"], prepared.x["validation"]
-    size = min(recipe.batch_size, len(x))
-    first = None
-    if recipe.system:
-        _to_data(model, guide)
-        start_from_data(model, guide, x[:])
-    elif not recipe.model:
-        _to_data(model, guide)
-        data: Any = (x,)  # rows on disk read like a tensor
-        check_programs(model, guide, data, None, batch_size=size, plate="data", binary=recipe.dynamic_binarisation)
-        linear = _start(recipe, prepared, model, guide, ["train"])
-        first = _state(model, guide) if linear and not recipe.epochs else None
-    length: dict[str, Any] = {"epochs": recipe.epochs, "patience": recipe.patience or None}
-    held_out: Any = validation if len(validation) else None
-    if not recipe.epochs:
-        x, held_out = _repeated(x, _EVALUATE_EVERY * size), _repeated(held_out, _VALIDATION_ROWS)
-        length = _until_it_stays(recipe, steps_per_epoch=-(-len(x) // size), watched=held_out is not None)
+    first = None if recipe.model else _begin(recipe, prepared, model, guide)
+    x, held_out, length = _course(recipe, prepared)
     history = fit(
         model,
         guide,
         x,
-        batch_size=size,
+        batch_size=min(recipe.batch_size, len(prepared.x["train"])),
         lr=recipe.lr,
         loss=objective(recipe),
         validation=held_out,
@@ -144,6 +129,31 @@ def learn(
         num_rows = _keep_better(recipe, prepared, model, guide, first, notify=notify)
         widen_scales(model, prepared.schema, x[:_VALIDATION_ROWS], num_rows)
     return history
+
+
+def _begin(recipe: Recipe, prepared: Prepared, model: Any, guide: Any) -> Weights | None:
+    """Put both where training starts; return the weights that it must beat, of a linear model, if there are such."""
+    x = prepared.x["train"]
+    _to_data(model, guide)
+    if recipe.system:
+        start_from_data(model, guide, x[:])
+        return None
+    data: Any = (x,)  # rows on disk read like a tensor
+    size = min(recipe.batch_size, len(x))
+    check_programs(model, guide, data, None, batch_size=size, plate="data", binary=recipe.dynamic_binarisation)
+    linear = _start(recipe, prepared, model, guide, ["train"])
+    return _state(model, guide) if linear and not recipe.epochs else None
+
+
+def _course(recipe: Recipe, prepared: Prepared) -> tuple[Any, Any, dict[str, Any]]:
+    """The rows of an epoch, those to validate on, and how long ``fit`` goes on."""
+    x, validation = prepared.x["train"], prepared.x["validation"]
+    held_out: Any = validation if len(validation) else None
+    if recipe.epochs:
+        return x, held_out, {"epochs": recipe.epochs, "patience": recipe.patience or None}
+    size = min(recipe.batch_size, len(x))
+    x, held_out = _repeated(x, _EVALUATE_EVERY * size), _repeated(held_out, _VALIDATION_ROWS)
+    return x, held_out, _until_it_stays(recipe, steps_per_epoch=-(-len(x) // size), watched=held_out is not None)
 
 
 def _keep_better(
