@@ -89,8 +89,10 @@ def candidates(kind: str, values: Tensor, every: Tensor | None = None, *, guesse
         return [_levelled(levels)]
     density = ["Gaussian", "StudentT", "Laplace"]
     density += ["LogNormal", "Gamma"] if low > 0 else []
-    if low == 0 and _SHARE_OF_ZEROS <= float((values == 0).double().mean()) < 1:  # there a density has no bound
-        density = ["HurdleGamma", "HurdleLogNormal"]
+    zeros = float((values == 0).double().mean()) if low == 0 else 0.0
+    if 0 < zeros < 1 and (zeros >= _SHARE_OF_ZEROS or kind != "counts"):
+        hurdle = ["HurdleGamma", "HurdleLogNormal"]
+        density = hurdle if zeros >= _SHARE_OF_ZEROS else density + hurdle  # there a density has no bound
     if kind == "counts":
         counts = [_levelled(levels)] if 1 < len(levels) <= len(values) / _REPEATS else []
         counts += ["DiscretisedLogistic"] if 0 < high < _MOST_LEVELS else []
@@ -167,8 +169,14 @@ def choose_likelihoods(
         if contested:
             found = _held_out(name, K, torch.stack([seen[place][0] for place in contested], -1))
             for place, density in zip(contested, found.unbind(-1), strict=True):
-                scores[columns[place]][name] = density[~density.isnan()]
+                scores[columns[place]][name] = density[_compared(table[:, columns[place]], names[columns[place]])]
     return [_choose(*column) for column in zip(names, scores, sizes, strict=True)]
+
+
+def _compared(column: Tensor, names: list[str]) -> Tensor:
+    """The rows on which candidates are compared: at 0 a probability is more than any density, and says nothing."""
+    mixed = len({family_of(name).atom for name in names}) > 1
+    return ~column.isnan() & ((column != 0) | (not mixed))
 
 
 def _seen(name: str, kind: str, column: Tensor, every: Tensor) -> tuple[Tensor, int]:

@@ -63,6 +63,8 @@ def _prepared(table, names, **settings):
         ("real", lambda n: RNG.lognormal(1.0, 1.0, n), {"LogNormal"}),
         ("real", lambda n: RNG.exponential(10.0, n), {"Gamma"}),
         ("real", lambda n: RNG.lognormal(1.0, 1.0, n) * (RNG.rand(n) < 0.4), {"HurdleLogNormal"}),
+        ("real", lambda n: RNG.lognormal(1.0, 1.0, n) * (RNG.rand(n) < 0.98), {"HurdleLogNormal"}),
+        ("real", lambda n: RNG.normal(5.0, 1.0, n) * (np.arange(n) > 0), {"Gaussian", "StudentT"}),
         ("counts", lambda n: np.ceil(RNG.lognormal(6.0, 1.5, n)) * (RNG.rand(n) < 0.4), {"HurdleLogNormal"}),
         ("unit", lambda n: RNG.beta(0.4, 0.4, n).clip(1e-3, 1 - 1e-3), {"Beta"}),
         (
