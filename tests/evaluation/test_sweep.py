@@ -62,16 +62,39 @@ def test_the_same_seed_gives_the_same_row_and_a_file_is_taken_up_again(tmp_path)
 
 
 def test_a_file_of_other_settings_is_refused_and_failures_are_tried_again(tmp_path):
-    path = tmp_path / "sweep.jsonl"
-    options = {"test": data()[:20], "seeds": [0], "epochs": 1, "progress": False, "path": path, **GRIDS}
+    path, x = tmp_path / "sweep.jsonl", data()
+    options = {"test": x[:20], "seeds": [0], "epochs": 1, "progress": False, "path": path, **GRIDS}
     options["guides"] = {"diagonal": GRIDS["guides"]["diagonal"]}
-    failed = pv.sweep(data(), **{**options, "likelihoods": {"Bernoulli": lambda: likelihoods.Bernoulli(mlp(2, D))}})
+    failed = pv.sweep(x, **{**options, "likelihoods": {"Bernoulli": lambda: likelihoods.Bernoulli(mlp(2, D))}})
     assert all("network to take z of shape" in row["error"] for row in failed.rows)
-    mended = pv.sweep(data(), **options)
+    failed = pv.sweep(x, **{**options, "likelihoods": {"Bernoulli": lambda: {}["no such part"]}})
+    assert all(row["error"] == "KeyError: 'no such part'" for row in failed.rows)
+    mended = pv.sweep(x, **options)
     assert [row["error"] for row in mended.rows] == ["", ""]
-    assert pv.sweep(data(), **options).rows == mended.rows  # the later line of the file counts
+    assert pv.sweep(x, **options).rows == mended.rows  # the later line of the file counts
     with pytest.raises(ValueError, match=r"hold runs with .*'epochs': 2.*'epochs': 1.*another path"):
-        pv.sweep(data(), **{**options, "epochs": 2})
+        pv.sweep(x, **{**options, "epochs": 2})
+    for others in ({"x": 1 - x}, {"test": 1 - x[:20]}):  # as many, of the same kind
+        with pytest.raises(ValueError, match=r"hold runs with .*'data': .*another path"):
+            pv.sweep(**{"x": x, **options, **others})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ({"seeds": 3}, TypeError, r"try seeds=range\(3\)"),
+        ({"seeds": [1.5]}, TypeError, "a seed to be a whole number"),
+        ({"seeds": []}, ValueError, "one or more seeds, each once"),
+        ({"seeds": [0, 1, 0]}, ValueError, "one or more seeds, each once"),
+        ({"epochs": 0}, ValueError, "epochs"),
+        ({"lr": -1.0}, ValueError, "lr"),
+        ({"batch_size": 81}, ValueError, "a batch no larger than the data"),
+    ],
+)
+def test_a_setting_that_would_fail_in_every_row_is_a_sentence_at_once(wrong, error, says):
+    options = {"test": data()[:20], "seeds": [0], "epochs": 1, "progress": False, **GRIDS}
+    with pytest.raises(error, match=says):
+        pv.sweep(data(), **{**options, **wrong})
 
 
 def test_priors_of_every_support_and_of_two_levels():

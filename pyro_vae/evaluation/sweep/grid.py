@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pyro.infer import Trace_ELBO
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from pyro_vae.checks import positive_integer, say
 from pyro_vae.distributed import agree, alone, everyones, rank, size
 from pyro_vae.evaluation.sweep.runs import AT_ONCE, Trained, run, side_by_side
 from pyro_vae.evaluation.sweep.table import PARTS, Sweep
+from pyro_vae.inference.variational.settings import Settings
 from pyro_vae.progress import progress_bar
 
 __all__ = ["Sweep", "sweep"]
@@ -53,8 +56,9 @@ def sweep(
     In a process group of torch's (``torchrun``) each process takes a share of the runs, neighbours in the grid, and
     trains them as if it were alone: their numbers are the same. All get all rows.
 
-    With ``path``, every measured run is appended to that file, and a sweep started again with the same names takes it
-    from there; runs that failed are tried again.
+    With ``path``, every measured run is appended to that file, and a sweep of the same data and settings takes it from
+    there by its names and seed; runs that failed are tried again. What a name makes is not looked at: another part is
+    another name.
 
     Args:
         x: training data ``(N, *D)``, or a tuple of tensors that run over the same data, ``(counts, library)``.
@@ -78,7 +82,8 @@ def sweep(
 
     Raises:
         TypeError: if an argument is of the wrong kind.
-        ValueError: if a grid is empty, or ``path`` holds runs of other settings or another number of data.
+        ValueError: if a grid is empty, a setting out of range or a seed there twice, or if ``path`` holds runs of other
+            settings or data.
 
     Example:
         >>> import torch
@@ -99,7 +104,12 @@ def sweep(
         if not grid or not all(callable(make) for make in grid.values()):
             raise ValueError(say(f"at least one {name} by name, each a function", f"{grid!r}", "{'name': lambda: ...}"))
     data = _tensors(x, "x"), _tensors(test, "test")
+    seeds = _seeds(seeds)
     positive_integer(num_particles, "num_particles")
+    Settings(epochs, batch_size, lr, None, 0, None)
+    if batch_size > len(data[0][0]):
+        got = f"batch_size={batch_size} for {len(data[0][0])} training data"
+        raise ValueError(say("a batch no larger than the data", got, f"batch_size={len(data[0][0])}"))
     options: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -107,7 +117,7 @@ def sweep(
         "num_particles": num_particles,
         "missing": missing,
     }
-    log = _Log(path, {**options, "num_data": [len(part[0]) for part in data]})
+    log = _Log(path, {**options, "data": [_digest(parts) for parts in data]} if path is not None else options)
     log.done = agree(log.done)  # what others append meanwhile is theirs
     rows = dict(log.done)
     combinations: list[tuple[str, ...]] = list(itertools.product(*grids.values()))
@@ -169,6 +179,24 @@ class _Log:
                 stream.write(
                     "\n" * bool(text and text[-1] != "\n") + json.dumps({**row, "settings": self.settings}) + "\n"
                 )
+
+
+def _seeds(seeds: Any) -> list[int]:
+    """One or more seeds, each once."""
+    if not isinstance(seeds, Iterable):
+        raise TypeError(say("seeds, one a run", repr(seeds), f"seeds=range({seeds})"))
+    found = [positive_integer(seed, "a seed", minimum=0) for seed in seeds]
+    if not found or len(set(found)) < len(found):
+        raise ValueError(say("one or more seeds, each once", f"seeds={found}", "seeds=[0, 1, 2]"))
+    return found
+
+
+def _digest(parts: tuple[Tensor, ...]) -> str:
+    """What tells data apart: their shapes, kinds and bytes."""
+    found = hashlib.blake2b(repr([(tuple(part.shape), str(part.dtype)) for part in parts]).encode(), digest_size=16)
+    for part in parts:
+        found.update(part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _tensors(x: Any, name: str) -> tuple[Tensor, ...]:
