@@ -60,6 +60,7 @@ def _prepared(table, names, **settings):
     [
         ("real", lambda n: RNG.normal(3.0, 2.0, n), {"Gaussian"}),
         ("real", lambda n: RNG.standard_t(2.0, n), {"StudentT"}),
+        ("real", lambda n: RNG.normal(0.0, 1.0, n) + 8 * (RNG.rand(n) < 0.15), {"Gaussian"}),
         ("real", lambda n: RNG.lognormal(1.0, 1.0, n), {"LogNormal"}),
         ("real", lambda n: RNG.exponential(10.0, n), {"Gamma"}),
         ("real", lambda n: RNG.lognormal(1.0, 1.0, n) * (RNG.rand(n) < 0.4), {"HurdleLogNormal"}),
