@@ -24,6 +24,7 @@ _MOST_ROWS = 1_500  # to judge on: more would not change the answer
 _FEW_ROWS = 5_000  # below which each column has one learnt scale
 _SHARE_OF_ZEROS = 0.1  # from which zeros beside positive numbers have a probability, not a density
 _MANY_VALUES = 20  # different ones above which a density may describe whole numbers, and up to which all have levels
+_SELDOM = 0.8  # different values a row, from which whole numbers of few rows hardly repeat
 _MOST_LEVELS = 256
 _QUARTILES = 1.349  # standard deviations of a Gaussian from the lower quartile to the upper
 _ENOUGH = 100_000  # rows to take quartiles of
@@ -98,9 +99,10 @@ def candidates(kind: str, values: Tensor, every: Tensor | None = None, *, guesse
         counts = [_levelled(levels)] if 1 < len(levels) <= len(values) / _REPEATS else []
         counts += ["DiscretisedLogistic"] if 0 < high < _MOST_LEVELS else []
         counts += ["NegativeBinomial", "ZeroInflatedNegativeBinomial", "Poisson", "ZeroInflatedPoisson"]
-        far = low > high - low  # years or numbers of a list: counts have a spread that follows from their mean
-        far = far and not levels  # a density has no bound on a few values
-        return density + counts if len(values.unique()) > _MANY_VALUES or far else counts
+        different = len(values.unique())
+        far = low > high - low and not levels  # years or numbers of a list: a count's spread follows from its mean
+        seldom = different > _SELDOM * len(values)  # where values repeat, a density has no bound on a few of them
+        return density + counts if different > _MANY_VALUES or far or seldom else counts
     return [*density, "Beta"] if kind == "unit" and low > 0 and high < 1 else density
 
 

@@ -103,6 +103,16 @@ def test_columns_with_heavy_tails_have_degrees_of_freedom_of_their_own():
     assert float(features.std(0).sub(1).abs().max()) < 0.1  # the far values do not squeeze the rest
 
 
+def test_whole_numbers_of_few_rows_that_do_not_repeat_may_have_a_density():
+    """Sixteen years of a country's product: a negative binomial's spread has nothing to do with theirs."""
+    product = 234_000 + 20_000 * np.arange(16.0) + RNG.normal(0, 3e3, 16).round()
+    (choice,) = choose_likelihoods(["counts"], torch.tensor(product).unsqueeze(-1))
+    assert choice.likelihood in {"Gaussian", "LogNormal", "Gamma"}
+    few = RNG.poisson(3.0, 16).astype(float)  # of these several are equal
+    (choice,) = choose_likelihoods(["counts"], torch.tensor(few).unsqueeze(-1))
+    assert FAMILIES[choice.likelihood].discrete
+
+
 def test_the_runner_up_is_another_density():
     """Student's t of many degrees of freedom is the Gaussian itself."""
     (choice,) = choose_likelihoods(["real"], torch.tensor(RNG.normal(9.0, 1.0, 600)).unsqueeze(-1))
