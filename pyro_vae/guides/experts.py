@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.guides.base import Guide, check_width
+from pyro_vae.guides.cholesky_gaussian import CholeskyGaussian
 from pyro_vae.scales import to_scale
 
 __all__ = ["ProductOfExperts"]
@@ -64,7 +65,7 @@ class ProductOfExperts(Guide):
         precision = (there @ each).unflatten(-1, self.base.shape) + self.base @ self.base.mT
         scale_tril = _inverse_root(precision + torch.diag_embed(to_scale(raw)))
         loc = (scale_tril @ (scale_tril.mT @ h.unsqueeze(-1))).squeeze(-1)
-        return dist.MultivariateNormal(loc, scale_tril=scale_tril)
+        return CholeskyGaussian(loc, scale_tril=scale_tril)
 
 
 def _inverse_root(precision: Tensor) -> Tensor:

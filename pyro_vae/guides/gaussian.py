@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.guides.base import Guide, check_width, last_width
+from pyro_vae.guides.cholesky_gaussian import CholeskyGaussian
 from pyro_vae.scales import to_scale
 
 __all__ = ["DiagonalGaussian", "FullCovarianceGaussian", "LowRankGaussian", "PointMass", "triangle"]
@@ -86,7 +87,7 @@ class FullCovarianceGaussian(Guide):
         L = self.latent_dim
         out = check_width(self.network(x), 2 * L + L * (L - 1) // 2, "mu, diagonal and triangle (2 L + L (L - 1) / 2)")
         loc, rest = out.split([L, out.shape[-1] - L], -1)
-        return dist.MultivariateNormal(loc, scale_tril=triangle(rest, L))
+        return CholeskyGaussian(loc, scale_tril=triangle(rest, L))
 
 
 class LowRankGaussian(Guide):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import positive_integer, say
 from pyro_vae.guides.base import Guide
+from pyro_vae.guides.cholesky_gaussian import CholeskyGaussian
 from pyro_vae.guides.gaussian import triangle
 from pyro_vae.scales import raw_scale, to_scale
 
@@ -89,4 +90,4 @@ class PerDatumFullCovarianceGaussian(_PerDatum):
     def posterior(self, x: Tensor) -> dist.TorchDistribution:
         """Return q(z), ``batch_shape (N,)``, ``event_shape (L,)``."""
         self._check(x)
-        return dist.MultivariateNormal(self.loc, scale_tril=triangle(self.raw_scale, self.latent_dim))
+        return CholeskyGaussian(self.loc, scale_tril=triangle(self.raw_scale, self.latent_dim))

@@ -2,13 +2,16 @@ import copy
 import math
 
 import pyro
+import pyro.distributions as dist
 import pytest
+import scipy.stats
 import torch
 from pyro import poutine
 
 import pyro_vae as pv
 from pyro_vae import guides, likelihoods, priors
 from pyro_vae.flows.planar import PlanarTransform
+from pyro_vae.guides.cholesky_gaussian import CholeskyGaussian
 from pyro_vae.networks import mlp
 from tests.table_of_parts import (
     GUIDES,
@@ -297,3 +300,38 @@ def test_a_transform_that_saturates_keeps_its_gradient_finite():
     q = guide.posterior(torch.zeros(N, D, dtype=torch.float32))
     grads = torch.autograd.grad(q.log_prob(q.rsample()).sum(), list(guide.parameters()))
     assert all(bool(torch.isfinite(grad).all()) for grad in grads)
+
+
+@pytest.mark.parametrize("shape", [(), (5,)])
+def test_the_density_at_its_own_draws_is_that_of_their_noise_however_ill_conditioned(shape):
+    """A factor that training passes through: solving for the noise in single precision gives any number."""
+    L = 10
+    tril = 0.7 * torch.ones(L, L).tril(-1) + 1e-3 * torch.eye(L)
+    q = CholeskyGaussian(torch.zeros(3, L).float(), scale_tril=tril.float())
+    assert float(torch.linalg.cond(tril)) > 1e20
+    z = q.rsample(shape)
+    log_q = q.log_prob(z).double()
+    known = -0.5 * L * math.log(2 * math.pi) - L * math.log(1e-3)
+    square = 2 * (known - log_q)  # chi-squared with L degrees of freedom
+    assert 0 < float(square.min()) <= float(square.max()) < scipy.stats.chi2(L).isf(1e-9)
+    assert float((q.log_prob(z.clone()).double() - log_q).abs().max()) > 1e6
+
+
+def test_it_is_pyros_gaussian_elsewhere_and_has_its_gradients():
+    torch.manual_seed(0)
+    loc, raw = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, 3, requires_grad=True)
+    tril = raw.tril(-1) + torch.diag_embed(raw.diagonal(dim1=-2, dim2=-1).exp())
+    ours, pyros = CholeskyGaussian(loc, scale_tril=tril), dist.MultivariateNormal(loc, scale_tril=tril)
+    found = []
+    for q in (ours, pyros, ours.expand((2, 4)), pyros.expand((2, 4))):
+        torch.manual_seed(1)
+        z = q.rsample((6,))
+        value = q.log_prob(z)
+        found.append(
+            (z, value, *torch.autograd.grad((value + z.square().sum(-1)).sum(), (loc, raw), retain_graph=True))
+        )
+        at = torch.randn(4, 3)
+        torch.testing.assert_close(q.log_prob(at), pyros.log_prob(at).expand(q.batch_shape))
+    for one, other in (found[:2], found[2:]):
+        for a, b in zip(one, other, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
