@@ -24,6 +24,7 @@ _MOST_ROWS = 1_500  # to judge on: more would not change the answer
 _FEW_ROWS = 5_000  # below which each column has one learnt scale
 _SHARE_OF_ZEROS = 0.1  # from which zeros beside positive numbers have a probability, not a density
 _MANY_VALUES = 20  # different ones above which a density may describe whole numbers, and up to which all have levels
+_FROM_ZERO = 3.0  # standard deviations that a mean is above 0, from which a Gaussian has hardly any draws below
 _SELDOM = 0.8  # different values a row, from which whole numbers of few rows hardly repeat
 _MOST_LEVELS = 256
 _QUARTILES = 1.349  # standard deviations of a Gaussian from the lower quartile to the upper
@@ -89,21 +90,23 @@ def candidates(kind: str, values: Tensor, every: Tensor | None = None, *, guesse
     low, high, levels = float(every.min()), float(every.max()), levels_of(every)
     if guessed and kind != "counts" and 1 < len(levels) <= len(values) / _REPEATS:
         return [_levelled(levels)]
-    density = ["Gaussian", "StudentT", "Laplace"]
-    density += ["LogNormal", "Gamma"] if low > 0 else []
+    line, above = ["Gaussian", "StudentT", "Laplace"], ["LogNormal", "Gamma"] if low > 0 else []
     zeros = float((values == 0).double().mean()) if low == 0 else 0.0
     if 0 < zeros < 1 and (zeros >= _SHARE_OF_ZEROS or kind != "counts"):
-        hurdle = ["HurdleGamma", "HurdleLogNormal"]
-        density = hurdle if zeros >= _SHARE_OF_ZEROS else density + hurdle  # there a density has no bound
-    if kind == "counts":
-        counts = [_levelled(levels)] if 1 < len(levels) <= len(values) / _REPEATS else []
-        counts += ["DiscretisedLogistic"] if 0 < high < _MOST_LEVELS else []
-        counts += ["NegativeBinomial", "ZeroInflatedNegativeBinomial", "Poisson", "ZeroInflatedPoisson"]
-        different = len(values.unique())
-        far = low > high - low and not levels  # years or numbers of a list: a count's spread follows from its mean
-        seldom = different > _SELDOM * len(values)  # where values repeat, a density has no bound on a few of them
-        return density + counts if different > _MANY_VALUES or far or seldom else counts
-    return [*density, "Beta"] if kind == "unit" and low > 0 and high < 1 else density
+        above = ["HurdleGamma", "HurdleLogNormal"]
+        line = [] if zeros >= _SHARE_OF_ZEROS else line  # there a density has no bound
+    if kind != "counts":
+        return [*line, *above, *(["Beta"] if kind == "unit" and low > 0 and high < 1 else [])]
+    counts = [_levelled(levels)] if 1 < len(levels) <= len(values) / _REPEATS else []
+    counts += ["DiscretisedLogistic"] if 0 < high < _MOST_LEVELS else []
+    counts += ["NegativeBinomial", "ZeroInflatedNegativeBinomial", "Poisson", "ZeroInflatedPoisson"]
+    different = len(values.unique())
+    far = low > high - low and not levels  # years or numbers of a list: a count's spread follows from its mean
+    seldom = different > _SELDOM * len(values)  # where values repeat, a density has no bound on a few of them
+    if not (different > _MANY_VALUES or far or seldom):
+        return counts
+    near = low >= 0 and float(values.mean()) < _FROM_ZERO * float(values.std(correction=0))
+    return [*above, *counts, *line] if near else [*line, *above, *counts]  # a Gaussian near 0 has draws below it
 
 
 def _with_options(name: str, *, few: bool) -> str:

@@ -113,6 +113,13 @@ def test_whole_numbers_of_few_rows_that_do_not_repeat_may_have_a_density():
     assert FAMILIES[choice.likelihood].discrete
 
 
+def test_counts_near_zero_are_not_drawn_below_it():
+    """Where families are not told apart, one whose numbers are the column's."""
+    bills = np.array([0.0, 33, 39, 45, 52, 60, 71, 77, 84, 96, 103, 120, 139, 171, 188, 230, 276, 301, 377, 542])
+    (choice,) = choose_likelihoods(["counts"], torch.tensor(bills).unsqueeze(-1))
+    assert FAMILIES[choice.likelihood].discrete
+
+
 def test_the_runner_up_is_another_density():
     """Student's t of many degrees of freedom is the Gaussian itself."""
     (choice,) = choose_likelihoods(["real"], torch.tensor(RNG.normal(9.0, 1.0, 600)).unsqueeze(-1))
