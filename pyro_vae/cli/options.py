@@ -46,18 +46,20 @@ def completion(setting: str) -> Callable[[str], list[str]]:
     return complete
 
 
-def recipe_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def recipe_options(*names: str, **words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command whose last parameter is ``**settings`` an option for each of these settings of a recipe.
 
     Type, words and default come from the recipe's fields. The command gets those that were given.
 
     Args:
         names: of the settings; all if none.
+        words: further settings by name, with the command's own words for each.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in signature(command, eval_str=True).parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
-        chosen = [_parameter(name) for name in names or [field.name for field in fields(Recipe)]]
+        every = [*names, *words] or [field.name for field in fields(Recipe)]
+        chosen = [_parameter(name, words.get(name)) for name in every]
 
         @functools.wraps(command)
         def run(**given: Any) -> None:
@@ -73,12 +75,13 @@ def recipe_options(*names: str) -> Callable[[Callable[..., None]], Callable[...,
     return decorate
 
 
-def _parameter(name: str) -> Parameter:
+def _parameter(name: str, own: str | None) -> Parameter:
     """A setting of a recipe as typer reads it: an option that is None if it is not given."""
     field = next(field for field in fields(Recipe) if field.name == name)
     kind, words = get_args(get_type_hints(Recipe, include_extras=True)[name])
     if field.default not in (MISSING, ""):
         words += f" Default: {field.default}."
+    words = own or words
     option: Any = typer.Option(help=words, autocompletion=completion(name) if name in _TABLES else None)
     if name == "data":
         option = typer.Argument(help=words, show_default=False)

@@ -18,7 +18,11 @@ def _parts(name: str) -> Any:
     return typer.Option(autocompletion=completion(name), help=f"Again for each {name}.")
 
 
-@recipe_options("data", "latent_dim", "hidden", "epochs", "batch_size", "lr", "test")
+@recipe_options(
+    *("data", "hidden", "batch_size", "lr", "test"),
+    latent_dim='Dimensions of z; of a table "auto" chooses it for each likelihood. Default: 2.',
+    epochs="Passes over the training data of every run. Default: 100.",
+)
 def sweep(
     *,
     prior: Annotated[PartNames, _parts("prior")] = None,
@@ -67,6 +71,8 @@ def sweep(
         result = run_sweep(Run(output), grid, progress=not (json or rank))
     if rank:
         return
-    text = f"{result}\n\nelbo, evidence and gap in nats per datum of the columns as models see them\nsweep: {output}"
+    text = f"{result}\n\nelbo, evidence and gap in nats per datum, in the units given\nsweep: {output}"
     table = result.to_dataframe().to_dict("records")
     show({"sweep": output, "table": table, "rows": result.rows}, text, as_json=json)
+    if all(row["error"] for row in result.rows):
+        raise typer.Exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields, replace
@@ -11,14 +12,16 @@ from functools import partial
 from typing import Any
 
 from pyro_vae.checks import among, say
+from pyro_vae.datasets.encoding import log_jacobian
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.distributed import agree, rank
 from pyro_vae.evaluation.sweep.grid import sweep as run_grid
 from pyro_vae.evaluation.sweep.table import Sweep
 from pyro_vae.runs.build import build_guide, build_likelihood, build_prior, check_device, likelihood_name, objective
-from pyro_vae.runs.data import prepare
+from pyro_vae.runs.data import Prepared, prepare
 from pyro_vae.runs.folder import Run, RunError, versions, write_whole
 from pyro_vae.runs.isolation import isolated
+from pyro_vae.runs.learning import resolved
 from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
 from pyro_vae.runs.recipe import Recipe
 
@@ -90,7 +93,8 @@ def sweep(run: Run, grid: Grid, *, progress: bool = False) -> Sweep:
     """Run what a grid asks for and its folder does not hold yet.
 
     The folder's ``rows.jsonl`` gets a line as each run ends, so that a sweep that was stopped goes on where it was;
-    names and seeds may be added between. ``table.csv`` and ``heat-map.png`` are written at the end.
+    names and seeds may be added between. Likelihoods that are asked for, of a table, have a file each: they see its
+    columns on scales of their own. ``table.csv`` and ``heat-map.png`` are written at the end.
 
     Args:
         run: the folder.
@@ -101,34 +105,52 @@ def sweep(run: Run, grid: Grid, *, progress: bool = False) -> Sweep:
         RunError: if the folder holds a sweep under other settings or a training run, is in use, or is not writable.
         ValueError: if data or parts are not usable.
     """
-    recipe = grid.recipe
-    check_device(recipe.device)
+    check_device(grid.recipe.device)
     if run.exists:
         raise RunError(say("a folder of a sweep", f"the run at {run.folder}", "another --output"))
-    with isolated(recipe):
-        prepared = prepare(recipe)
-        x, test = prepared.x["train"][:], prepared.x["test"][: grid.rows]
-        if not len(test):
-            raise ValueError(say("data to measure on", f"test = {recipe.test} of the rows", "test=0.2"))
-        with _written(run, grid, prepared.digest) if rank() == 0 else nullcontext():
+    with isolated(grid.recipe):
+        recipes = [replace(grid.recipe, likelihood=text) for text in grid.parts["likelihood"]]
+        each = [(recipe, prepare(recipe)) for recipe in recipes]  # a likelihood says how its columns are scaled
+        if not len(each[0][1].x["test"]):
+            raise ValueError(say("data to measure on", f"test = {grid.recipe.test} of the rows", "test=0.2"))
+        with _written(run, grid, each[0][1].digest) if rank() == 0 else nullcontext():
             agree(None)  # rank 0 has the folder
-            result = run_grid(
-                x,
-                test=test,
-                **_makers(grid, prepared.schema),
-                seeds=grid.seeds,
-                epochs=recipe.epochs,
-                batch_size=min(recipe.batch_size, len(x)),
-                lr=recipe.lr,
-                num_particles=grid.num_particles,
-                compile=recipe.compiled,
-                missing=prepared.schema.missing,
-                path=run / "rows.jsonl",
-                progress=progress,
-            )
+            rows = [row for recipe, prepared in each for row in _rows(run, grid, recipe, prepared, progress=progress)]
+            result = Sweep(rows)
             if rank() == 0:
                 _finish(run, result)
     return result
+
+
+def _rows(run: Run, grid: Grid, recipe: Recipe, prepared: Prepared, *, progress: bool) -> list[dict[str, Any]]:
+    """The rows of one likelihood, log densities in the units of the data as given."""
+    x, test = prepared.x["train"][:], prepared.x["test"][: grid.rows]
+    if recipe.latent_dim == "auto":
+        known = replace(recipe, prior="StandardNormal", guide="DiagonalGaussian")
+        recipe = replace(recipe, latent_dim=resolved(known, prepared).latent_dim)
+    result = run_grid(
+        x,
+        test=test,
+        **_makers(grid, recipe, prepared.schema),
+        seeds=grid.seeds,
+        epochs=recipe.epochs,
+        batch_size=min(recipe.batch_size, len(x)),
+        lr=recipe.lr,
+        num_particles=grid.num_particles,
+        compile=recipe.compiled,
+        missing=prepared.schema.missing,
+        path=run / _file(recipe, prepared.schema),
+        progress=progress,
+    )
+    jacobian = float(log_jacobian(prepared.schema, test).double().mean())
+    return [row | {name: row[name] + jacobian for name in ("elbo", "evidence")} for row in result.rows]
+
+
+def _file(recipe: Recipe, schema: Schema) -> str:
+    """Where the rows are kept: a likelihood that is asked for sees a table's columns on scales of its own."""
+    if recipe.likelihood == "auto" or not schema.columns:
+        return "rows.jsonl"
+    return f"rows-{re.sub('[^A-Za-z0-9.]+', '-', recipe.likelihood)}.jsonl"
 
 
 @contextmanager
@@ -140,13 +162,11 @@ def _written(run: Run, grid: Grid, digest: str) -> Iterator[None]:
         yield
 
 
-def _makers(grid: Grid, schema: Schema) -> dict[str, dict[str, Callable[..., Any]]]:
-    """What makes each part by its name, as :func:`pyro_vae.sweep` takes it."""
-    recipe = grid.recipe
-    likelihoods = [replace(recipe, likelihood=text) for text in grid.parts["likelihood"]]
+def _makers(grid: Grid, recipe: Recipe, schema: Schema) -> dict[str, dict[str, Callable[..., Any]]]:
+    """What makes each part of one likelihood's runs by its name, as :func:`pyro_vae.sweep` takes it."""
     return {
         "priors": {text: _prior(replace(recipe, prior=text)) for text in grid.parts["prior"]},
-        "likelihoods": {likelihood_name(one, schema): partial(build_likelihood, one, schema) for one in likelihoods},
+        "likelihoods": {likelihood_name(recipe, schema): partial(build_likelihood, recipe, schema)},
         "guides": {text: partial(build_guide, replace(recipe, guide=text), schema) for text in grid.parts["guide"]},
         "objectives": {text: partial(objective, replace(recipe, objective=text)) for text in grid.parts["objective"]},
     }

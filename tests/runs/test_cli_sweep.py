@@ -50,6 +50,40 @@ def test_a_sweep_measures_every_combination_and_goes_on_where_it_stopped(words, 
     assert next(r for r in rows[3:] if r["seed"] == 1)["elbo"] == first["rows"][3]["elbo"]  # run again
 
 
+def test_each_likelihood_sees_the_table_on_its_own_scale_and_is_measured_in_the_tables_units(words, tmp_path):
+    """Far from 0 and wide: on another's scale a likelihood learns nothing in a few epochs, or refuses the values."""
+    rng = np.random.RandomState(0)
+    counts = rng.poisson(np.exp(4 + 0.5 * rng.randn(200, 2)))
+    np.savetxt(tmp_path / "t.csv", counts, fmt="%d", delimiter=",", header="a,b", comments="")
+    names = (
+        "--likelihood",
+        "Gaussian:scale=learned",
+        "--likelihood",
+        "NegativeBinomial:dispersion=learned,max_mean=data",
+    )
+    done = go("sweep", *words, "--prior", "StandardNormal", "--seeds", 1, "--epochs", 30, *names)
+    assert done.exit_code == 0, done.output
+    gaussian, counted = json.loads(done.stdout)["rows"]
+    assert (gaussian["error"], counted["error"]) == ("", "")
+    independent = -np.log(counts.std(0) * np.sqrt(2 * np.pi * np.e)).sum()
+    assert independent - 2 < gaussian["evidence"] < independent + 2  # nats, of counts, not of standardised ones
+    files = {path.name for path in (tmp_path / "sweep").glob("rows*.jsonl")}
+    assert files == {
+        "rows-Gaussian-scale-learned.jsonl",
+        "rows-NegativeBinomial-dispersion-learned-max-mean-data.jsonl",
+    }
+    again = go("sweep", *words, "--prior", "StandardNormal", "--seeds", 1, "--epochs", 30, *names[:2])
+    assert json.loads(again.stdout)["rows"] == [gaussian]
+
+
+def test_a_sweep_of_which_nothing_ran_fails_and_dimensions_may_be_chosen(words):
+    done = go("sweep", *words, "--latent-dim", "auto", "--seeds", 1)
+    assert done.exit_code == 0, done.output
+    done = go("sweep", *words, "--latent-dim", "auto", "--seeds", 1, "--likelihood", "Poisson")
+    assert done.exit_code == 1
+    assert "in the support of Poisson" in json.loads(done.stdout)["rows"][0]["error"]
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
