@@ -12,6 +12,7 @@ from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.compiled.call import Call
 from pyro_vae.inference.compiled.recording import Recording, record
 from pyro_vae.inference.compiled.states import CHANGES
+from pyro_vae.inference.compiled.values import noting_values
 from pyro_vae.inference.compiled.watch import Watch
 from pyro_vae.randomness import fork_rng
 
@@ -42,8 +43,6 @@ def draws_noise(node: Any) -> bool:
 
 def vectorised(module: Any, in_dims: Any, inputs: list[Tensor]) -> Callable[..., list[Tensor]]:
     """The graph over all runs as one graph: the sum of the losses, and the stacked gradients."""
-    from torch._guards import TracingContext, tracing
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
     def run(*tensors: Tensor) -> list[Tensor]:
@@ -51,7 +50,7 @@ def vectorised(module: Any, in_dims: Any, inputs: list[Tensor]) -> Callable[...,
         return [losses.sum(), *grads]
 
     try:
-        with torch.no_grad(), tracing(TracingContext(FakeTensorMode())):  # one for every value, as in trace
+        with torch.no_grad(), noting_values():
             found: Callable[..., list[Tensor]] = make_fx(run)(*[tensor.detach() for tensor in inputs])
     except Exception as error:  # whatever vmap cannot take, each run is trained alone
         raise NotTraceableError(f"it cannot be vectorised: {str(error).partition(chr(10))[0]}") from error
