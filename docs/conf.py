@@ -8,12 +8,14 @@ The sources are the repository's root, so that a link between two files is the s
 Set ``PYRO_VAE_REPOSITORY=owner/name`` for buttons that open a notebook in Colab or Binder.
 """
 
+import gc
 import os
 import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+gc.disable()  # documents live to the end: looking for garbage took a quarter of the build
 
 project = "pyro_vae"
 author = "the pyro_vae developers"

@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 import torch._inductor.config
+import torch._inductor.cpp_builder
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyro_vae.inference.compiled import backend
@@ -61,15 +62,20 @@ def test_the_cpu_is_called_from_python_where_cpp_cannot(calls):
     assert torch.equal(run([torch.ones(3)])[0], torch.full((3,), 2.0))
 
 
-# pytest's monkeypatch would take these away for good; headers are worth their time for more than one piece of code
-@torch._inductor.config.patch(force_disable_caches=True)
-@torch._inductor.config.patch({"cpp_cache_precompile_headers": False})
-def test_inductor_says_nothing_of_lapack():
+@torch._inductor.config.patch({"fx_graph_cache": False, "cpp.vec_isa_ok": True})  # monkeypatch would lose these
+def test_inductor_says_nothing_of_lapack(monkeypatch):
+    """It would say so before its C++ is compiled, which takes ten seconds: here it is called from Python instead."""
     log = logging.getLogger("torch._inductor.ir")
-    heard = []
+    heard, refused = [], []
+
+    def refuse(builder):
+        refused.append(True)
+        raise RuntimeError("no time for C++")
+
     listener = logging.Handler()
     listener.emit = lambda record: heard.append(record.getMessage())
     log.addHandler(listener)
+    monkeypatch.setattr(torch._inductor.cpp_builder.CppBuilder, "build", refuse)
     try:
         lower = torch.eye(2) + torch.ones(2, 2).tril()
         run = backend.compile_run(lambda t: [torch.linalg.solve_triangular(lower, t[0], upper=False)], [torch.eye(2)])
@@ -77,6 +83,7 @@ def test_inductor_says_nothing_of_lapack():
         log.removeHandler(listener)
     torch.testing.assert_close(lower @ run([torch.eye(2)])[0], torch.eye(2))
     assert heard == []
+    assert refused
 
 
 def test_an_expanded_input_is_compiled_for_as_it_is():

@@ -45,14 +45,20 @@ def assert_compiles(program, make, dtype=torch.float64):
     assert elbo.num_graphs == 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_equals_the_objective(name, dtype):
-    assert_compiles(vae, lambda: OBJECTIVES[name](K), dtype)
+def test_equals_the_objective(name):
+    assert_compiles(vae, lambda: OBJECTIVES[name](K))
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", ["importance-weighted", "closed-form KL", "cyclical", "enumerated"])
+def test_equals_the_objective_in_single_precision(name):
+    """One of each way to a graph: an estimate, Pyro's own, with a weight, and summed."""
+    assert_compiles(vae, lambda: OBJECTIVES[name](K), torch.float32)
+
+
+@pytest.mark.parametrize("name", [*parts.OBJECTIVES, "Trace_ELBO", "closed-form KL", "enumerated"])
 def test_particles_one_by_one(name):
+    """Of each class once: its weights are inputs of the same graph, as above."""
     assert_compiles(vae, lambda: one_by_one(OBJECTIVES[name](K)))
 
 
@@ -233,8 +239,9 @@ def fitted(program, loss, **settings):
     return history, [p.unconstrained().detach() for p in pyro.get_param_store().values()]
 
 
-@pytest.mark.parametrize("name", [*parts.OBJECTIVES, "warm-up"])
+@pytest.mark.parametrize("name", ["doubly reparameterised", "wake-sleep", "free bits", "warm-up"])
 def test_fit_is_the_same_by_a_graph(float64, name):
+    """One of each sort; what a graph of each objective computes is tested above."""
     found, wanted = (fitted(vae, OBJECTIVES[name](K), compile=how, kl_warmup=4) for how in ("auto", False))
     assert found[0].engine.startswith("one graph a step")
     assert found[0].train_elbo == pytest.approx(wanted[0].train_elbo, rel=1e-6)

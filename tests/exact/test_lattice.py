@@ -20,7 +20,7 @@ def _on_lattice(posterior):
 @pytest.mark.parametrize("latent_dim", [1, 2, 3])
 def test_the_shared_lattice_gives_the_closed_form(latent_dim):
     model, W, b = linear_gaussian(latent_dim, 6)
-    N = 200 if latent_dim < 3 else 60
+    N = 200 if latent_dim < 3 else 24
     x = model.sample(N)["x"]
     posterior = pv.quadrature(model, x, tolerance=1e-5 if latent_dim < 3 else 1e-2, max_points=2**20)
     mean, covariance, exact = linear_gaussian_posterior(x, W, b, 0.5)

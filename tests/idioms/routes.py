@@ -300,7 +300,7 @@ def evidence_elbo(case):
 def evidence_ais(case):
     """Annealing from the prior, and from pilot chains where the prior's draws have not its density."""
     start = "chains" if case.target.improper else None
-    _evidence(case, "ais", num_chains=24, num_temperatures=6, start=start)
+    _evidence(case, "ais", num_chains=24, num_temperatures=6, num_steps=1, start=start)
 
 
 @route

@@ -156,7 +156,7 @@ def test_means_are_those_of_a_sum_over_a_grid(program, float64):
     points = torch.meshgrid(*lines.values(), indexing="ij")
     weights = by_hand(x, *(point.reshape(-1, 1) for point in points)).softmax(0)
     program = config_enumerate(program)
-    found = pv.mcmc(program, x, plate=None, kernel=pv.NUTS(), num_samples=300, warmup_steps=150, compile=False)
+    found = pv.mcmc(program, x, plate=None, kernel=pv.NUTS(), num_samples=150, warmup_steps=100, compile=False)
     for name, point in zip(lines, points, strict=True):
         mean = weights @ point.flatten()
         std = (weights @ (point.flatten() - mean).square()).sqrt()

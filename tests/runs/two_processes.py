@@ -4,6 +4,7 @@ One process imports everything that a rank will need and forks the ranks, which 
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -24,9 +25,11 @@ import torch
 import torch._dynamo
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from typer.main import get_command
 
 import pyro_vae as pv
 import pyro_vae.runs.training
+from pyro_vae.arviz_import import arviz
 from pyro_vae.cli.app import app
 from pyro_vae.datasets.sharding import write_shards
 from pyro_vae.distributed import joined, rank
@@ -83,13 +86,16 @@ def elastic(*words):
 
 
 def learn(name, compile, model=pv.Model, epochs=4, **more):
-    """Steps in double precision without noise; keep the weights, what took the steps, and what was said."""
+    """Steps in double precision without noise; keep the weights, what took the steps, and what was said.
+
+    Those who call it have joined, once: a rank that joins again may find the store that rank 0 is about to close.
+    """
     torch.set_default_dtype(torch.float64)
     pyro.set_rng_seed(0)
     x = (torch.rand(205, 8) > 0.5).double()
     model = model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 8, 8)))
     guide = pv.guides.PointMass(pv.networks.mlp(8, 8, 2), latent_dim=2)
-    with joined(), warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         settings = {"batch_size": 16, "clip_norm": 1.0, "seed": 0, "compile": compile, "progress": False}
         try:
@@ -145,20 +151,25 @@ class Later:
 
 def steps():
     """The same run by each kind of step."""
-    learn("pyro", False)
-    learn("graph", "auto")
+    with joined():
+        learn("pyro", False)
+        learn("graph", "auto")
 
 
 def agreements():
     """What one process alone finds wrong."""
-    learn("refused", "auto", Untraceable)
-    learn("required", True, Untraceable)
-    learn("retraced", "auto", Changing, checkpoint=Later())
+    with joined():
+        learn("refused", "auto", Untraceable)
+        learn("required", True, Untraceable)
+        learn("retraced", "auto", Changing, checkpoint=Later())
 
 
 def main():
     """Do all jobs."""
     torch.set_num_threads(1)
+    arviz()
+    get_command(app)
+    gc.freeze()  # ranks that look for garbage would copy every page of what they share
     engine.STEPS_TO_TRACE, engine.CompiledStep = 30, Remembered
     codes = {"steps": together(steps), "agreements": together(agreements)}
     learn("one", False)

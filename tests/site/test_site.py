@@ -124,7 +124,8 @@ def test_a_screen_reader_finds_its_way(site, browser, page, scheme):
     context = browser.new_context(color_scheme=scheme, viewport={"width": 375, "height": 800})
     tab = context.new_page()
     tab.goto((site / f"{page}.html").as_uri())
-    found = axe.Axe().run(tab)
+    changed = {"runOnly": ["color-contrast"]} if scheme == "dark" else None  # the rest is the same page
+    found = axe.Axe().run(tab, options=changed)
     wide = tab.evaluate("document.documentElement.scrollWidth")
     context.close()
     serious = [

@@ -109,5 +109,6 @@ def test_starts_end_at_the_best_of_functions_too():
     def bad():
         nn.init.constant_(vae.decoder.bias, 100.0)
 
-    pv.fit(*programs, X, epochs=1, lr=1e-6, starts=[lambda: vae.decoder.load_state_dict(good), bad], progress=False)
+    starts = [lambda: vae.decoder.load_state_dict(good), bad]
+    pv.fit(*programs, X, epochs=1, lr=1e-6, starts=starts, trial_steps=20, progress=False)
     assert vae.decoder.bias.abs().max() < 10

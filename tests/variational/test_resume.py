@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import pyro_vae as pv
+from pyro_vae.inference.variational import engine
 from tests.checkpoints import InMemory, Stop
 
 
@@ -24,11 +25,11 @@ def _train(checkpoint, x, settings):
 SETTINGS = {
     "pyro": {"epochs": 6, "compile": False},
     "pyro-sgd": {"epochs": 6, "optimiser": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9)},
-    "traced": {"epochs": 38},
-    "scheduled": {"epochs": 38, "warm_up": 250},
+    "traced": {"epochs": 8},
+    "scheduled": {"epochs": 10, "warm_up": 60},
     "compiled": {"epochs": 8, "compile": True, "batch_size": 125, "validation": None},  # by Inductor
     "dropping": {"epochs": 6, "compile": False, "patience": 1, "lr_drops": 2, "lr": 0.3},
-    "everything": {"epochs": 40, "kl_warmup": 3, "patience": 4, "clip_norm": 1.0, "dynamic_binarisation": True},
+    "everything": {"epochs": 12, "kl_warmup": 3, "patience": 4, "clip_norm": 1.0, "dynamic_binarisation": True},
 }
 
 
@@ -45,7 +46,8 @@ SETTINGS = {
         ("everything", 5),
     ],
 )
-def test_a_run_taken_up_again_ends_with_the_same_bits(name, stop):
+def test_a_run_taken_up_again_ends_with_the_same_bits(name, stop, monkeypatch):
+    monkeypatch.setattr(engine, "STEPS_TO_TRACE", 50)
     x = torch.rand(250, 20, generator=torch.Generator().manual_seed(0))
     settings = {"lr": 1e-2, "batch_size": 32, **SETTINGS[name]}  # 225 rows to train on: seven batches and one of a row
     if not settings.get("dynamic_binarisation"):

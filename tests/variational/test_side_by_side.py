@@ -29,7 +29,11 @@ def plain():
 def flow():
     guide = pv.guides.Planar(pv.networks.mlp(6, 8, 4), latent_dim=2)
     likelihood = pv.likelihoods.Gaussian(pv.networks.mlp(2, 8, 6), scale="learned", data_dim=6)
-    return pv.Model(pv.priors.RealNVP(2), likelihood), guide, pv.objectives.ImportanceWeightedELBO(num_particles=3)
+    return (
+        pv.Model(pv.priors.RealNVP(2, num_transforms=2, hidden=(8,)), likelihood),
+        guide,
+        pv.objectives.ImportanceWeightedELBO(num_particles=3),
+    )
 
 
 def learned_prior():

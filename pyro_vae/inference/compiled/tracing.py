@@ -25,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pyro_vae.inference.compiled import surgery
 from pyro_vae.inference.compiled.backend import NotTraceableError, usable_cache
 from pyro_vae.inference.compiled.recording import Recording, without_effects
+from pyro_vae.inference.compiled.values import noting_values
 
 __all__ = ["Graph", "NotTraceableError", "trace"]
 
@@ -84,8 +85,6 @@ def trace(
     """
     usable_cache()
     from torch._decomp import get_decompositions
-    from torch._guards import TracingContext, tracing
-    from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
     tensors = recording.tensors
@@ -114,7 +113,7 @@ def trace(
         _no_other_noise(),
         _NoEscape(),
         _NoNumbers(),
-        tracing(TracingContext(FakeTensorMode())),  # one for every value: else the tracer makes one for each
+        noting_values(),
     ):
         warnings.simplefilter("ignore")
         try:

@@ -12,6 +12,7 @@ from pyro_vae.inference.compiled.backend import NotTraceableError
 from pyro_vae.inference.compiled.call import Call
 from pyro_vae.inference.compiled.recording import Recording, record
 from pyro_vae.inference.compiled.states import CHANGES
+from pyro_vae.inference.compiled.values import noting_values
 from pyro_vae.inference.compiled.watch import Watch
 from pyro_vae.randomness import fork_rng
 
@@ -49,7 +50,7 @@ def vectorised(module: Any, in_dims: Any, inputs: list[Tensor]) -> Callable[...,
         return [losses.sum(), *grads]
 
     try:
-        with torch.no_grad():
+        with torch.no_grad(), noting_values():
             found: Callable[..., list[Tensor]] = make_fx(run)(*[tensor.detach() for tensor in inputs])
     except Exception as error:  # whatever vmap cannot take, each run is trained alone
         raise NotTraceableError(f"it cannot be vectorised: {str(error).partition(chr(10))[0]}") from error
