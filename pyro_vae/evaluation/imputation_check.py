@@ -199,6 +199,7 @@ def check_imputation(
     rounds = _hidden(x_test, vary, share, seed)
     regression = _Regression(train, coded)
     found: list[list[np.ndarray]] = []
+    ties = np.random.default_rng(seed)  # one stream for all rounds: cells of two rounds are not to share their luck
     with fork_rng(seed=seed):
         for rows, columns in rounds:
             x = x_test.clone()
@@ -208,7 +209,9 @@ def check_imputation(
             draws = drawn[:, rows, columns].double().cpu().numpy()
             truth = x_test[rows, columns].double().cpu().numpy()
             other = regression(x.double().cpu().numpy())[rows, columns]
-            found.append([columns, *_measured(truth, draws, other, columns=columns, train=train, coded=coded)])
+            found.append(
+                [columns, *_measured(truth, draws, other, columns=columns, train=train, coded=coded, ties=ties)]
+            )
     label = tuple(str(name) for name in (names or range(D)))
     left = ", ".join(name for name, some in zip(label, vary, strict=True) if not some)
     notes = (f"columns of one value in training are left out: {left}",) if left else ()
@@ -243,6 +246,7 @@ def _measured(
     columns: np.ndarray,
     train: np.ndarray,
     coded: np.ndarray,
+    ties: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Errors by the model, by columns' means and by the regression of M hidden cells; their place among the draws."""
     code = coded[columns]
@@ -252,7 +256,7 @@ def _measured(
     error, mean_error, regression_error = ((value - truth) / scale for value in (middle, centre[columns], other))
     wrong = [np.where(code, value != 0, value) for value in (error, mean_error)]
     below, same = (draws < truth).sum(0), (draws == truth).sum(0)
-    place = (below + np.random.default_rng(0).random(len(truth)) * (same + 1)) / (len(draws) + 1)
+    place = (below + ties.random(len(truth)) * (same + 1)) / (len(draws) + 1)
     return wrong[0], wrong[1], np.where(code, np.nan, regression_error), np.where(code, np.nan, place)
 
 

@@ -25,6 +25,7 @@ _FEW_ROWS = 5_000  # below which each column has one learnt scale
 _SHARE_OF_ZEROS = 0.1  # from which zeros beside positive numbers have a probability, not a density
 _MANY_VALUES = 20  # different ones above which a density may describe whole numbers, and up to which all have levels
 _FROM_ZERO = 3.0  # standard deviations that a mean is above 0, from which a Gaussian has hardly any draws below
+_COMMON = 0.1  # of the rows that have one and the same count above 0, from which counts have no density
 _SELDOM = 0.8  # different values a row, from which whole numbers of few rows hardly repeat
 _MOST_LEVELS = 256
 _QUARTILES = 1.349  # standard deviations of a Gaussian from the lower quartile to the upper
@@ -103,7 +104,9 @@ def candidates(kind: str, values: Tensor, every: Tensor | None = None, *, guesse
     different = len(values.unique())
     far = low > high - low and not levels  # years or numbers of a list: a count's spread follows from its mean
     seldom = different > _SELDOM * len(values)  # where values repeat, a density has no bound on a few of them
-    if not (different > _MANY_VALUES or far or seldom):
+    repeats = float(values[values > 0].unique(return_counts=True)[1].max()) if high > 0 else 0.0
+    common = repeats > _COMMON * len(values)  # a density is as high as it likes around a value that repeats
+    if common or not (different > _MANY_VALUES or far or seldom):
         return counts
     near = low >= 0 and float(values.mean()) < _FROM_ZERO * float(values.std(correction=0))
     return [*above, *counts, *line] if near else [*line, *above, *counts]  # a Gaussian near 0 has draws below it

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _MOST_ROWS = 1_000  # to judge on
+_SOME = 0.1  # of the rows: of fewer that are not resolved a mean says what it says
 _DEQUANTISED = 16  # draws of a bound
 _MOST_IMAGES = 10_000  # to learn independent pixels from
 
@@ -63,7 +64,11 @@ class Judgement:
         return against_baselines(self.evidence, self.baselines)
 
     def __str__(self) -> str:
-        return "\n".join([f"log p(x) is {self.units}", str(self.baselines), self.sentence])
+        lines = [f"log p(x) is {self.units}", str(self.baselines), self.sentence]
+        open_rows, N = int((~self.evidence.resolved).sum()), len(self.evidence.resolved)
+        if self.evidence.method != "flow" and open_rows > _SOME * N:
+            lines.append(f"note: of {open_rows} of {N} rows log p(x) is not resolved; it may well be higher")
+        return "\n".join(lines)
 
 
 def judge(trained: Trained) -> Judgement | None:

@@ -133,3 +133,14 @@ def test_wrong_arguments_are_refused(linear):
         given = {"x_test": x, "x_train": train, **settings}
         with pytest.raises(ValueError, match=words):
             pv.check_imputation(model, given.pop("x_test"), pv.analytic, **given)
+
+
+def test_ties_of_several_rounds_are_broken_by_different_numbers():
+    """Coverage of zeros rests on as many random numbers as there are cells: of one round's, used again, on a tenth."""
+    network = torch.nn.Linear(1, 2)
+    torch.nn.init.zeros_(network.weight)
+    torch.nn.init.constant_(network.bias, -3.0)
+    model = pv.Model(pv.priors.StandardNormal(1), pv.likelihoods.Poisson(network), missing=True)
+    x = model.sample(200)["x"]
+    found = pv.check_imputation(model, x[:100], pv.quadrature, x_train=x[100:], num_samples=5)
+    assert len(np.unique(found.place)) == len(found.place) == 200

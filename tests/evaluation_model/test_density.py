@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import pyro_vae as pv
-from pyro_vae.evaluation.evidence.evidence import evidence
-from pyro_vae.evaluation.model.density import held_out
+from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
+from pyro_vae.evaluation.model.density import _where_exact, held_out
 from pyro_vae.inference.target.target import Target
 from tests.truth import STANDARD_ERRORS, linear_gaussian, linear_gaussian_posterior
 
@@ -31,3 +31,18 @@ def test_a_row_that_the_guide_is_far_off_for_is_sampled_from_its_mode():
     assert "of 1 rows, which it is too far off for" in found.reason
     away = np.abs(found.log_evidence.numpy() - exact)
     assert (away < STANDARD_ERRORS * found.standard_error.numpy() + 1e-4).all()
+
+
+def test_rows_that_no_grid_resolves_are_sampled():
+    """A coarse grid's number is no bound: nothing of it stays where its error is not known."""
+
+    def found(values, resolved, method):
+        value = torch.tensor(values)
+        return Evidence(value, torch.where(torch.tensor(resolved), 0.1, torch.inf), method, torch.tensor(resolved), "")
+
+    exact = found([-1.0, -9.0, -9.0], [True, False, False], "quadrature")
+    sampled = found([-5.0, -2.0, -3.0], [True, True, False], "importance")
+    both = _where_exact(exact, sampled)
+    assert both.log_evidence.tolist() == [-1.0, -2.0, -3.0]
+    assert both.resolved.tolist() == [True, True, False]
+    assert "of 2 rows that no grid resolves, importance" in both.reason

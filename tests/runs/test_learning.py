@@ -120,6 +120,14 @@ def test_counts_near_zero_are_not_drawn_below_it():
     assert FAMILIES[choice.likelihood].discrete
 
 
+def test_a_count_that_repeats_has_no_density():
+    """Half are 0, nearly half 1: a density around 1 is as high as it likes, and its sum over all counts 5.7."""
+    rest = np.where(RNG.rand(800) < 0.9, 1, RNG.randint(2, 60, 800))
+    counts = np.where(RNG.rand(800) < 0.5, 0, rest).astype(float)
+    (choice,) = choose_likelihoods(["counts"], torch.tensor(counts).unsqueeze(-1))
+    assert FAMILIES[choice.likelihood].discrete
+
+
 def test_the_runner_up_is_another_density():
     """Student's t of many degrees of freedom is the Gaussian itself."""
     (choice,) = choose_likelihoods(["real"], torch.tensor(RNG.normal(9.0, 1.0, 600)).unsqueeze(-1))

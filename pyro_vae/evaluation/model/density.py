@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from pyro_vae.evaluation.evidence.evidence import Evidence, evidence
 from pyro_vae.inference.exact.quadrature import MAX_LATENT_DIM
 from pyro_vae.inference.mcmc.draws import Draws
@@ -19,6 +21,8 @@ _MOST_ROWS = 500  # to climb for
 
 def held_out(target: Target, posterior: Any = None, *, num_samples: int = 1000) -> Evidence:
     r"""Return log p(x) row by row: closed form, quadrature (L <= 3), bridge (chains), else importance sampling.
+
+    Rows that quadrature does not resolve are sampled like the others.
 
     Rows that a guide is too far off for (a few draws carry all weight, and :math:`\log \hat p(x)` may be thousands of
     nats too low) are sampled again from Laplace's approximation. Of two estimates that are not resolved the higher is
@@ -38,12 +42,27 @@ def held_out(target: Target, posterior: Any = None, *, num_samples: int = 1000) 
             return by("analytic")
         except (TypeError, ValueError, RuntimeError):  # no linear-Gaussian program
             pass
-    if target.latent_dim <= MAX_LATENT_DIM:
-        return by("quadrature")
+    exact = by("quadrature") if target.latent_dim <= MAX_LATENT_DIM else None
+    if exact is not None and bool(exact.resolved.all()):
+        return exact
     if isinstance(posterior, Draws):
-        return by("bridge")
-    found = by("importance")
-    return found if posterior is None else _from_modes(target, found, num_samples)
+        found = by("bridge")
+    else:
+        found = by("importance")
+        found = found if posterior is None else _from_modes(target, found, num_samples)
+    return found if exact is None else _where_exact(exact, found)
+
+
+def _where_exact(exact: Evidence, sampled: Evidence) -> Evidence:
+    """Quadrature's rows where it is resolved, the others by sampling: an estimate may be a bound, a coarse grid is none."""
+    rows = exact.resolved
+    columns: dict[str, Any] = {}
+    for name in ("log_evidence", "standard_error", "resolved"):
+        here = getattr(exact, name)
+        columns[name] = torch.where(rows, here, getattr(sampled, name).to(here))
+    count = int((~rows).sum())
+    reason = f"{exact.reason}; of {count} rows that no grid resolves, {sampled.method}: {sampled.reason}"
+    return replace(exact, **columns, reason=reason, seconds=exact.seconds + sampled.seconds)
 
 
 def _from_modes(target: Target, found: Evidence, num_samples: int) -> Evidence:

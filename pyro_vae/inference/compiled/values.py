@@ -27,7 +27,10 @@ def noting_values() -> Iterator[None]:
             device = (kwargs or {}).get("device")
             if func is not _EMPTY or device is None:
                 return super().__torch_dispatch__(func, types, args, kwargs)
-            return FakeTensor(self, func(*args, **{**kwargs, "device": torch.device("meta")}), device)
+            try:
+                return FakeTensor(self, func(*args, **{**kwargs, "device": torch.device("meta")}), device)
+            except TypeError:  # of a torch that makes them in another way
+                return super().__torch_dispatch__(func, types, args, kwargs)
 
     with tracing(TracingContext(Noting())):
         yield
