@@ -106,7 +106,7 @@ def test_wrong_arguments_are_refused():
     with pytest.raises(ValueError, match="at least two models"):
         pv.compare_models({"a": model}, x)
     other = pv.Target(model, x[:3])
-    with pytest.raises(ValueError, match="the same rows"):
+    with pytest.raises(ValueError, match="the same data"):
         pv.compare_models({"a": model, "b": other}, x)
 
 
@@ -120,3 +120,42 @@ def test_models_that_standardise_in_their_own_way_are_compared_in_common_units(f
     for name, found in moved.evidence.items():
         torch.testing.assert_close(found.log_evidence, plain.evidence[name].log_evidence + by[name])
     assert moved.best == "b"
+
+
+def _poisson_gamma(y):
+    rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Poisson(rate), obs=y)
+
+
+def _point(y):
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Poisson(2.5), obs=y)
+
+
+def test_a_point_hypothesis_against_a_prior():
+    """The first Bayes factor of a course; by algebra."""
+    y = torch.tensor([3.0, 1, 0, 4, 2, 2, 7, 1])
+    found = pv.compare_models({"point": _point, "prior": _poisson_gamma}, y, plate=None)
+    total, N = float(y.sum()), len(y)
+    factorials = float(torch.lgamma(y + 1).sum())
+    prior = math.lgamma(2 + total) - math.lgamma(2) - (2 + total) * math.log(1 + N) - factorials
+    point = float(dist.Poisson(2.5).log_prob(y).sum())
+    assert float(found.evidence["point"].log_evidence) == pytest.approx(point)
+    assert found.probability["point"] == pytest.approx(1 / (1 + math.exp(prior - point)), abs=1e-3)
+    rows = pv.compare_models({"point": _point, "other": _point}, y, plate="rows")
+    torch.testing.assert_close(rows.evidence["point"].log_evidence, dist.Poisson(2.5).log_prob(y))
+
+
+def test_other_data_are_refused_however_they_come():
+    y = torch.tensor([3.0, 1, 0, 4, 2, 2, 7, 1])
+
+    def compared(other):
+        targets = {name: pv.Target(_poisson_gamma, (data,), plate=None) for name, data in (("a", y), ("b", other))}
+        return pv.compare_models(targets)
+
+    with pytest.raises(ValueError, match=r"models of the same data; got \{'a': 8, 'b': 5\} observed numbers"):
+        compared(y[:5])
+    with pytest.raises(ValueError, match=r"other numbers in \['b'\] than in 'a'"):
+        compared(y + 3)
+    assert compared(y.flip(0)).differences[0].log_bayes_factor == pytest.approx(0, abs=1e-3)

@@ -54,7 +54,7 @@ def held_out(target: Target, posterior: Any = None, *, num_samples: int = 1000) 
 
 
 def _where_exact(exact: Evidence, sampled: Evidence) -> Evidence:
-    """Quadrature's rows where it is resolved, the others by sampling: an estimate may be a bound, a coarse grid is none."""
+    """Quadrature's rows where it is resolved, the others by sampling: a coarse grid is not even a bound."""
     rows = exact.resolved
     columns: dict[str, Any] = {}
     for name in ("log_evidence", "standard_error", "resolved"):
