@@ -15,6 +15,8 @@ from pyro_vae.datasets.kinds import Schema
 
 __all__ = ["as_written", "decode", "encode", "log_jacobian", "named"]
 
+_NO_DECIMALS = 22  # more than any number has: none are known
+
 
 def encode(schema: Schema, values: np.ndarray, *, dtype: torch.dtype) -> Tensor:
     """Return the model's data ``(N, D)`` for a table's values ``(N, *shape)``.
@@ -82,8 +84,13 @@ def as_written(
             whole; None to the most that the column has.
     """
     size = np.maximum(np.abs(values - np.asarray(schema.loc)) * torch.finfo(dtype).eps, 1e-22)
-    most = [_decimals(shares, values.shape[:-1], rng) for shares in schema.decimals or ((),) * schema.data_dim]
-    places = np.minimum(np.floor(-np.log10(size)), np.stack(most, -1))
+    shares = schema.decimals or ((),) * schema.data_dim
+    top = np.array([len(own) - 1 if own else _NO_DECIMALS for own in shares])
+    most = np.stack([_decimals(own, values.shape[:-1], rng) for own in shares], -1)
+    finest = 10.0 ** np.minimum(top, 15)
+    written = np.abs(values * finest - np.rint(values * finest)) <= 4 * size * finest
+    most = np.where(written & (top < _NO_DECIMALS), top, most)  # a level that was drawn is one already
+    places = np.minimum(np.floor(-np.log10(size)), most)
     power = 10.0 ** np.abs(places)  # a negative power of ten is no exact number
     rounded: np.ndarray = np.where(places < 0, np.round(values / power) * power, np.round(values * power) / power)
     for i, _ in _with_levels(schema):  # the table's own already
@@ -96,8 +103,8 @@ def _decimals(shares: tuple[float, ...], shape: tuple[int, ...], rng: np.random.
 
     Of values rounded to d decimals one in ten needs fewer, one in a hundred fewer by two.
     """
-    top = len(shares) - 1 if shares else 22
-    if rng is None or top in {0, 22}:
+    top = len(shares) - 1 if shares else _NO_DECIMALS
+    if rng is None or top in {0, _NO_DECIMALS}:
         return np.full(shape, top)
     chance = np.zeros(top + 1)
     for d in range(top, 0, -1):

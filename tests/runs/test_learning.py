@@ -157,6 +157,18 @@ def test_no_count_runs_away_from_its_column():
     torch.testing.assert_close(far.detach(), torch.tensor([[2.0 * table.max()]]).float())
 
 
+def test_levels_that_were_drawn_stay_what_they_are():
+    """Sixteenths have one to four decimals; rounded to a random number of them they are none."""
+    table = RNG.randint(0, 400, (300, 1)) / 16
+    schema, _, _ = _prepared(table, ("a",), likelihood="Gaussian:scale=learned")
+    for values in (table, table.astype(np.float32).astype(float)):
+        np.testing.assert_allclose(
+            as_written(schema, values, dtype=torch.float32, rng=np.random.default_rng(0)), table, rtol=0, atol=1e-12
+        )
+    rounded = as_written(schema, table + 0.01234, dtype=torch.float32, rng=np.random.default_rng(0))
+    assert 0.2 < (rounded == rounded.round(3)).mean() < 0.7  # of others about as many need four as in the table
+
+
 def test_a_column_of_codes_is_no_count():
     codes = np.where(RNG.rand(400) < 0.5, 1.0, 7.0)
     (choice,) = choose_likelihoods(["counts"], torch.tensor(codes).unsqueeze(-1))
