@@ -61,7 +61,7 @@ class Poisson(Counts):
     Args:
         network: maps z ``(..., L)`` to log rates ``(..., D)``.
         max_mean: a ceiling of the mean at library size 1, for all columns or each, as :class:`Counts` describes; with
-            "data" that of :meth:`Counts.bound_by`.
+            "data" there is none until :meth:`Counts.bound_by` has seen them, as ``pyro-vae train`` lets it.
         data_dim: D; needed by ``max_mean="data"`` only.
 
     Raises:

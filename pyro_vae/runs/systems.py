@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import say
 from pyro_vae.datasets import digit_labels, digits
+from pyro_vae.datasets.encoding import decode
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.inference.variational.fit import History, fit
 from pyro_vae.likelihoods import Gaussian
@@ -49,6 +50,7 @@ __all__ = [
 ]
 
 _LATENT_DIM = {"DRAW": 2}  # of one glimpse; 10 of a generator
+_MOST_LEVELS = 256  # of whole numbers that are dequantised
 _LEVELS = (2, 17, 256)  # of images whose values are k / (levels - 1)
 _STEPS = 3000  # of a game, where the recipe leaves it open
 _MOMENT_BATCH = 500  # a discrepancy between sets needs sets
@@ -130,7 +132,10 @@ def resolved_system(recipe: Recipe, prepared: Prepared) -> Recipe:
     if set(schema.kinds) != {"real"}:
         kind = next(kind for kind in schema.kinds if kind != "real")
         at = schema.name(schema.kinds.index(kind))
-        remedy = f"--kind real, or --drop {at.strip(chr(39))}"
+        values = decode(schema, prepared.x["all"][:])
+        whole = values.min() > -1e-4 and abs(values - values.round()).max() < 1e-4 and values.max() < _MOST_LEVELS
+        levels = f"--system {name}:num_levels={round(values.max()) + 1} --kind real --no-standardise"
+        remedy = levels if whole else f"--kind real, or --drop {at.strip(chr(39))}"
         raise ValueError(say(f"columns of real numbers for {name}, a density", f"column {at} of {kind}", remedy))
     return recipe
 

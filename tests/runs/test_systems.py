@@ -145,6 +145,16 @@ def test_runs_without_latents_are_not_compared(trained):
     assert "models with latents" in " ".join(done.output.split())
 
 
+def test_levels_of_ones_own_are_told_what_takes_them(tmp_path):
+    np.save(tmp_path / "own.npy", np.random.RandomState(0).randint(0, 17, (60, 4)).astype(np.uint8))
+    words = ["train", tmp_path / "own.npy", "--epochs", 1, "--output", tmp_path / "run", "--system"]
+    refused = go(*words, "NICE")
+    assert refused.exit_code == 1
+    remedy = refused.stderr.replace("\n", " ").partition("; try --system ")[2].split()
+    assert remedy == ["NICE:num_levels=17", "--kind", "real", "--no-standardise"]
+    assert go(*words, *remedy).exit_code == 0
+
+
 def test_a_density_of_a_table_is_in_its_own_units(tmp_path):
     random = np.random.RandomState(0)
     rows = 1000 + 50 * random.randn(300, 2) @ np.array([[1.0, 0.5], [0.0, 0.8]])
