@@ -260,7 +260,7 @@ def _held_out_modes(column: Tensor) -> Tensor:
         train, test = column[(fold != k) & ~column.isnan()], (fold == k) & ~column.isnan()
         loc, scale = column_scale("Gaussian", train)
         for places, scores in zip((2, 3), found, strict=True):
-            if len(train) > places and test.any():
+            if len(train.unique()) > places and test.any():
                 mixture = GaussianMixture(places, covariance_type="tied", random_state=0, reg_covar=_LEAST_VARIANCE)
                 mixture.fit(((train - loc) / scale).unsqueeze(-1).numpy())
                 log_prob = mixture.score_samples(((column[test] - loc) / scale).unsqueeze(-1).numpy())
