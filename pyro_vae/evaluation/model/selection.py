@@ -5,21 +5,19 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.evaluation.evidence.evidence import Evidence
 from pyro_vae.evaluation.model.density import held_out
+from pyro_vae.evaluation.model.observed import check_same, observed_numbers, of_data_alone
 from pyro_vae.evaluation.model.paired import told_apart
-from pyro_vae.inference.target.substitution import run_prior
 from pyro_vae.inference.target.target import Target, as_target
-from pyro_vae.randomness import fork_rng
 
 __all__ = ["Difference", "ModelComparison", "compare_models"]
 
@@ -197,17 +195,17 @@ def compare_models(
     data: dict[str, Tensor] = {}
     for name, given in models.items():
         model, posterior = given if isinstance(given, tuple) else (given, None)
-        alone = _of_data_alone(model, x_test, plate)
+        alone = of_data_alone(model, x_test, plate)
         if alone is None:
             target = as_target(model, None if isinstance(model, Target) else x_test, plate=plate)
             found[name] = held_out(target, posterior, num_samples=num_samples)
-            data[name] = _numbers(_run(target.model, target.args), target.observed)
+            data[name] = observed_numbers(target)
         else:
             found[name], data[name] = alone
         if log_jacobians:
             value = found[name].log_evidence
             found[name] = replace(found[name], log_evidence=value + log_jacobians[name].to(value))
-    _check_same(data, converted=bool(log_jacobians))
+    check_same(data, converted=bool(log_jacobians))
     lengths = {name: len(e.log_evidence) for name, e in found.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(say("models of the same rows", f"{lengths} rows", "one x_test, and plates of one name"))
@@ -217,57 +215,6 @@ def compare_models(
     total = torch.stack([e.log_evidence.double().cpu().sum() for e in ordered.values()])
     share = torch.softmax(total, 0).tolist() if sure else [math.nan] * len(total)
     return ModelComparison(ordered, differences, dict(zip(ordered, share, strict=True)))
-
-
-def _run(program: Any, args: tuple[Any, ...]) -> dict[str, Any]:
-    with torch.no_grad(), fork_rng(seed=0):
-        return run_prior(program, args)
-
-
-def _numbers(sites: Mapping[str, Any], observed: Iterable[str]) -> Tensor:
-    """The observed numbers of a program, lowest first: programs may have them in sites of their own."""
-    values = [sites[name]["value"].double().flatten().cpu() for name in observed]
-    return torch.cat([torch.zeros(0, dtype=torch.float64), *values]).sort()[0]
-
-
-def _of_data_alone(model: Any, x: Any, plate: str | None) -> tuple[Evidence, Tensor] | None:
-    """Log p(x) of a program without latents, a point hypothesis, and its data; None of others.
-
-    It is the density of a row, where all sites stand in the plate, else of all data.
-    """
-    if isinstance(model, Target) or not callable(model) or x is None:
-        return None
-    try:
-        sites = _run(model, x if isinstance(x, tuple) else (x,))
-    except Exception:  # noqa: BLE001  what is wrong with it its Target says
-        return None
-    if not sites or not all(site["is_observed"] for site in sites.values()):
-        return None
-    terms, places = [], []
-    for site in sites.values():
-        with torch.no_grad():
-            log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), site["scale"], site["mask"])
-        terms.append(log_prob)
-        places += [frame.dim for frame in site["cond_indep_stack"] if frame.name == plate][:1]
-    if len(places) == len(terms):
-        rows = [term.movedim(dim, -1) for term, dim in zip(terms, places, strict=True)]
-        value = torch.stack([row.reshape(-1, row.shape[-1]).sum(0) for row in rows]).sum(0)
-    else:
-        value = torch.stack([term.sum() for term in terms]).sum().reshape(1)
-    error = torch.zeros_like(value)
-    return Evidence(value, error, "density", value.isfinite(), "there are no latents"), _numbers(sites, sites)
-
-
-def _check_same(data: Mapping[str, Tensor], *, converted: bool) -> None:
-    """See that all models observe the same numbers, in units of their own if that is said."""
-    sizes = {name: len(numbers) for name, numbers in data.items() if len(numbers)}
-    if len(set(sizes.values())) > 1:
-        raise ValueError(say("models of the same data", f"{sizes} observed numbers", "one x_test"))
-    (first, numbers), *others = data.items()
-    odd = [name for name, own in others if len(own) == len(numbers) and not own.allclose(numbers, equal_nan=True)]
-    if odd and not converted:
-        remedy = "one x_test, or log_jacobians= of models that see the data in units of their own"
-        raise ValueError(say("models of the same data", f"other numbers in {odd} than in {first!r}", remedy))
 
 
 def _mean(found: Evidence) -> float:
