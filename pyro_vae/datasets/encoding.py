@@ -16,6 +16,7 @@ from pyro_vae.datasets.kinds import Schema
 __all__ = ["as_written", "decode", "encode", "log_jacobian", "named"]
 
 _NO_DECIMALS = 22  # more than any number has: none are known
+_WRITTEN = 0.01  # of the last decimal, by which a number may be off that is written with so many
 
 
 def encode(schema: Schema, values: np.ndarray, *, dtype: torch.dtype) -> Tensor:
@@ -88,7 +89,7 @@ def as_written(
     top = np.array([len(own) - 1 if own else _NO_DECIMALS for own in shares])
     most = np.stack([_decimals(own, values.shape[:-1], rng) for own in shares], -1)
     finest = 10.0 ** np.minimum(top, 15)
-    written = np.abs(values * finest - np.rint(values * finest)) <= 4 * size * finest
+    written = np.abs(values * finest - np.rint(values * finest)) <= np.minimum(4 * size * finest, _WRITTEN)
     most = np.where(written & (top < _NO_DECIMALS), top, most)  # a level that was drawn is one already
     places = np.minimum(np.floor(-np.log10(size)), most)
     power = 10.0 ** np.abs(places)  # a negative power of ten is no exact number

@@ -31,7 +31,7 @@ class CholeskyGaussian(dist.MultivariateNormal):
         True
     """
 
-    _latest: tuple[Tensor, Tensor] | None = None  # a draw and its noise
+    _latest: tuple[Tensor, int, Tensor] | None = None  # a draw, its version, and its noise
 
     def __init__(self, loc: Tensor, *, scale_tril: Tensor) -> None:
         super().__init__(loc, scale_tril=scale_tril)
@@ -47,14 +47,19 @@ class CholeskyGaussian(dist.MultivariateNormal):
         shape = self._extended_shape(torch.Size(sample_shape))
         noise = _standard_normal(shape, dtype=self.loc.dtype, device=self.loc.device)
         value = self.loc + (self._unbroadcasted_scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
-        self._latest = value, noise
+        self._latest = value, _version(value), noise
         return value
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log q, nats."""
-        if self._latest is None or value is not self._latest[0]:
+        if self._latest is None or value is not self._latest[0] or _version(value) != self._latest[1]:
             found: Tensor = super().log_prob(value)
             return found
         constant = 0.5 * self.event_shape[0] * math.log(2 * math.pi)
         log_det = self._unbroadcasted_scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return -0.5 * self._latest[1].square().sum(-1) - constant - log_det
+        return -0.5 * self._latest[2].square().sum(-1) - constant - log_det
+
+
+def _version(value: Tensor) -> int:
+    """How often a tensor was written to in place; a draw that was is a draw no longer."""
+    return 0 if value.is_inference() else value._version

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.checks import say
+from pyro_vae.checks import positive_integer, say
 
-__all__ = ["Likelihood", "OfNetwork", "bounded_exp", "split_last"]
+__all__ = ["Likelihood", "OfNetwork", "bounded_exp", "data_width", "split_last"]
 
 
 class Likelihood(nn.Module):
@@ -56,6 +56,17 @@ def bounded_exp(log_rate: Tensor) -> Tensor:
         True
     """
     return log_rate.clamp(-30.0, 30.0).exp()
+
+
+def data_width(data_dim: int | None, why: str) -> int:
+    """Return D, which an option that is learnt or kept a column needs.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if data_dim is None:
+        raise ValueError(say(f"data_dim with {why}", "none", "data_dim=x.shape[-1]"))
+    return positive_integer(data_dim, "data_dim")
 
 
 def split_last(out: Tensor, parts: int, meaning: str) -> tuple[Tensor, ...]:

@@ -6,8 +6,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.checks import positive_integer, positive_number, say
-from pyro_vae.likelihoods.base import OfNetwork, bounded_exp, split_last
+from pyro_vae.checks import positive_number, say
+from pyro_vae.likelihoods.base import OfNetwork, bounded_exp, data_width, split_last
 from pyro_vae.scales import to_scale
 
 __all__ = ["Counts", "NegativeBinomial", "Poisson", "ZeroInflatedNegativeBinomial", "ZeroInflatedPoisson"]
@@ -31,7 +31,7 @@ class Counts(OfNetwork):
         if isinstance(max_mean, str):
             if max_mean != "data":
                 raise ValueError(say('max_mean "data", a number or None', repr(max_mean), 'max_mean="data"'))
-            ceiling = torch.full((_width(data_dim, 'max_mean="data"'),), torch.inf)
+            ceiling = torch.full((data_width(data_dim, 'max_mean="data"'),), torch.inf)
         elif isinstance(max_mean, Tensor):
             if not bool((max_mean > 0).all()):
                 raise ValueError(say("positive ceilings", f"{max_mean}", "max_mean=2 * x.amax(0)"))
@@ -122,7 +122,7 @@ class _Dispersed(Counts):
             raise ValueError(say('dispersion "network" or "learned"', repr(dispersion), 'dispersion="learned"'))
         self.dispersion_from = dispersion
         if dispersion == "learned":
-            self.raw_dispersion = nn.Parameter(torch.zeros(_width(data_dim, 'dispersion="learned"')))
+            self.raw_dispersion = nn.Parameter(torch.zeros(data_width(data_dim, 'dispersion="learned"')))
 
     def _split(self, out: Tensor, meaning: list[str]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Log mean, r, and what else the network gives."""
@@ -190,12 +190,6 @@ class ZeroInflatedNegativeBinomial(_Dispersed):
 
 _FLOOR = 1e-2  # under a learnt inverse dispersion
 _CEILING = 1e4  # over it: nearly Poisson, and beyond it differences of lgamma lose all digits of single precision
-
-
-def _width(data_dim: int | None, why: str) -> int:
-    if data_dim is None:
-        raise ValueError(say(f"data_dim with {why}", "none", "data_dim=x.shape[-1]"))
-    return positive_integer(data_dim, "data_dim")
 
 
 def _logits(log_mean: Tensor, library: Tensor | None, r: Tensor) -> Tensor:

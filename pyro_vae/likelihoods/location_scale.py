@@ -6,8 +6,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.checks import positive_integer, positive_number, say
-from pyro_vae.likelihoods.base import Likelihood, split_last
+from pyro_vae.checks import positive_number, say
+from pyro_vae.likelihoods.base import Likelihood, data_width, split_last
 from pyro_vae.scales import raw_scale, to_scale
 
 __all__ = ["Gaussian", "Laplace", "LocationScale", "StudentT"]
@@ -32,13 +32,12 @@ class LocationScale(Likelihood):
         self.min_scale = positive_number(min_scale, "min_scale", example=1e-3, zero=True)
         self.scale_from = scale if isinstance(scale, str) else "fixed"
         if scale == "learned":
-            if data_dim is None:
-                raise ValueError(say('data_dim with scale="learned"', "none", "data_dim=x.shape[-1]"))
+            width = data_width(data_dim, 'scale="learned"')
             if not initial_scale > self.min_scale:
                 got = f"{initial_scale} and min_scale={min_scale}"
                 raise ValueError(say("an initial_scale above min_scale", got, "initial_scale=float(x.std())"))
             start = float(raw_scale(initial_scale, floor=self.min_scale))
-            self.raw_scale = nn.Parameter(torch.full((positive_integer(data_dim, "data_dim"),), start))
+            self.raw_scale = nn.Parameter(torch.full((width,), start))
         elif isinstance(scale, str):
             if scale != "network":
                 raise ValueError(say('scale "network", "learned" or a number', repr(scale), "scale=1.0"))

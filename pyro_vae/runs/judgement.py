@@ -67,7 +67,7 @@ class Judgement:
         lines = [f"log p(x) is {self.units}", str(self.baselines), self.sentence]
         open_rows, N = int((~self.evidence.resolved).sum()), len(self.evidence.resolved)
         if self.evidence.method != "flow" and open_rows > _SOME * N:
-            lines.append(f"note: of {open_rows} of {N} rows log p(x) is not resolved; it may well be higher")
+            lines.append(f"note: log p(x) of {open_rows} of {N} rows is not resolved; it may well be higher")
         return "\n".join(lines)
 
 

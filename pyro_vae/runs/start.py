@@ -15,6 +15,7 @@ from pyro_vae.datasets.kinds import Schema
 from pyro_vae.factor_analysis import FactorAnalysis, factor_analysis
 from pyro_vae.guides import DiagonalGaussian, ProductOfExperts
 from pyro_vae.likelihoods import Likelihood, Mixed
+from pyro_vae.likelihoods.counts import Counts
 from pyro_vae.likelihoods.location_scale import LocationScale
 from pyro_vae.likelihoods.marginal import fit_marginal
 from pyro_vae.likelihoods.observed import ObservedEntries
@@ -24,7 +25,7 @@ from pyro_vae.priors import GaussianMixture, StandardNormal
 from pyro_vae.runs.build import make_likelihood
 from pyro_vae.scales import raw_scale, to_scale
 
-__all__ = ["can_start_linearly", "choose_factors", "linear_start", "marginal_start", "widen_scales"]
+__all__ = ["bound_counts", "can_start_linearly", "choose_factors", "linear_start", "marginal_start", "widen_scales"]
 
 _MOST_ROWS = 4_000  # to fit a start to
 _LATENT_DIMS = (1, 2, 3, 4, 6, 8, 12, 16)
@@ -70,6 +71,13 @@ def marginal_start(model: Model, guide: nn.Module, schema: Schema, x: Tensor) ->
         if isinstance(network.network, SkipHead):
             with torch.no_grad():
                 network.network.linear.weight.mul_(0.3)
+
+
+def bound_counts(likelihood: Likelihood, schema: Schema, x: Tensor) -> None:
+    """Let the means of counts that are bounded by the data be bounded by these, ``(N, D)``."""
+    for part, columns, _, _ in _parts(likelihood, schema):
+        if isinstance(part, Counts):
+            part.bound_by(x[:, columns])
 
 
 def can_start_linearly(model: nn.Module, guide: nn.Module) -> bool:

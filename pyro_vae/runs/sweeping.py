@@ -11,12 +11,15 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from pyro_vae.checks import among, say
 from pyro_vae.datasets.encoding import log_jacobian
 from pyro_vae.datasets.kinds import Schema
 from pyro_vae.distributed import agree, rank
 from pyro_vae.evaluation.sweep.grid import sweep as run_grid
 from pyro_vae.evaluation.sweep.table import Sweep
+from pyro_vae.likelihoods import Likelihood
 from pyro_vae.runs.build import build_guide, build_likelihood, build_prior, check_device, likelihood_name, objective
 from pyro_vae.runs.data import Prepared, prepare
 from pyro_vae.runs.folder import Run, RunError, versions, write_whole
@@ -24,6 +27,7 @@ from pyro_vae.runs.isolation import isolated
 from pyro_vae.runs.learning import resolved
 from pyro_vae.runs.parts import GUIDES, LIKELIHOODS, OBJECTIVES, PRIORS, parse
 from pyro_vae.runs.recipe import Recipe
+from pyro_vae.runs.start import bound_counts
 
 __all__ = ["Grid", "sweep"]
 
@@ -131,7 +135,7 @@ def _rows(run: Run, grid: Grid, recipe: Recipe, prepared: Prepared, *, progress:
     result = run_grid(
         x,
         test=test,
-        **_makers(grid, recipe, prepared.schema),
+        **_makers(grid, recipe, prepared.schema, x),
         seeds=grid.seeds,
         epochs=recipe.epochs,
         batch_size=min(recipe.batch_size, len(x)),
@@ -162,14 +166,20 @@ def _written(run: Run, grid: Grid, digest: str) -> Iterator[None]:
         yield
 
 
-def _makers(grid: Grid, recipe: Recipe, schema: Schema) -> dict[str, dict[str, Callable[..., Any]]]:
+def _makers(grid: Grid, recipe: Recipe, schema: Schema, x: Tensor) -> dict[str, dict[str, Callable[..., Any]]]:
     """What makes each part of one likelihood's runs by its name, as :func:`pyro_vae.sweep` takes it."""
     return {
         "priors": {text: _prior(replace(recipe, prior=text)) for text in grid.parts["prior"]},
-        "likelihoods": {likelihood_name(recipe, schema): partial(build_likelihood, recipe, schema)},
+        "likelihoods": {likelihood_name(recipe, schema): partial(_likelihood, recipe, schema, x)},
         "guides": {text: partial(build_guide, replace(recipe, guide=text), schema) for text in grid.parts["guide"]},
         "objectives": {text: partial(objective, replace(recipe, objective=text)) for text in grid.parts["objective"]},
     }
+
+
+def _likelihood(recipe: Recipe, schema: Schema, x: Tensor) -> Likelihood:
+    made = build_likelihood(recipe, schema)
+    bound_counts(made, schema, x)
+    return made
 
 
 def _prior(recipe: Recipe) -> Callable[[Any], Any]:

@@ -16,6 +16,7 @@ from pyro_vae.evaluation.model.baselines import Baselines
 from pyro_vae.evaluation.model.paired import told_apart
 from pyro_vae.evaluation.model.replicates import as_columns
 from pyro_vae.evaluation.model.words import Finding, against_baselines, verdict_of
+from pyro_vae.runs.judgement import Judgement
 from tests.truth import STANDARD_ERRORS, linear_gaussian, linear_gaussian_posterior
 
 QUICK = {"num_replicates": 60}
@@ -347,3 +348,12 @@ def test_what_a_baseline_is_known_to_counts_too():
     assert "better than Gaussian copula" in against_baselines(found, sure)
     vague = replace(sure, estimate_error={"Gaussian copula": torch.full((20,), 3.0, dtype=torch.float64)})
     assert "not told apart" in against_baselines(found, vague)
+
+
+def test_a_judgement_says_how_many_rows_are_not_resolved():
+    value = torch.zeros(20)
+    sure = Evidence(value, value, "importance", torch.arange(20) >= 2, "")
+    known = Baselines({"Gaussian": value.double()})
+    assert "not resolved" not in str(Judgement(sure, known, "a probability"))
+    vague = replace(sure, resolved=torch.arange(20) >= 3)
+    assert "log p(x) of 3 of 20 rows is not resolved" in str(Judgement(vague, known, "a probability"))

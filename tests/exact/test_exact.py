@@ -12,6 +12,7 @@ from scipy import integrate, optimize, special, stats
 from sklearn.decomposition import FactorAnalysis
 
 import pyro_vae as pv
+from pyro_vae.evaluation.model.density import held_out
 from tests.truth import STANDARD_ERRORS, bernoulli_joint, grid_integral, linear_gaussian, linear_gaussian_posterior
 
 
@@ -629,3 +630,28 @@ def test_a_climb_whose_curvature_overflows_ends_elsewhere(float64):
     found = pv.laplace(program, (x, y))
     design = torch.stack([torch.ones(20), x], -1)
     torch.testing.assert_close(found.loc.flatten()[:2], torch.linalg.lstsq(design, y).solution, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("latent_dim", [1, 2, 3])
+def test_a_narrow_component_of_the_prior_is_in_the_sum_or_its_bound_is_infinite(latent_dim, float64):
+    """It holds all mass, between the points of every grid; the wide one, far away, is all that those show."""
+    torch.manual_seed(0)
+    L, D, scale = latent_dim, 4, 1.0
+    prior = pv.priors.GaussianMixture(L, num_components=2, covariance="full")
+    weights, covariances = torch.tensor([0.9, 0.1]), torch.stack([0.02**2 * torch.eye(L), torch.eye(L)])
+    prior.start_at(weights, torch.stack([torch.zeros(L), 8 * torch.ones(L)]), covariances)
+    network = torch.nn.Linear(L, D)
+    model = pv.Model(prior, pv.likelihoods.Gaussian(network, scale=scale)).requires_grad_(False)
+    x, parts = model.sample(12)["x"], prior().component_distribution
+    W = network.weight
+    terms = [
+        weight.log()
+        + torch.distributions.MultivariateNormal(network(mean), W @ S @ W.T + scale**2 * torch.eye(D)).log_prob(x)
+        for weight, mean, S in zip(weights, parts.mean, parts.covariance_matrix, strict=True)
+    ]
+    exact = torch.stack(terms).logsumexp(0)
+    truth = pv.quadrature(model, x)
+    assert bool(((truth.log_evidence - exact).abs() <= truth.error_bound + 1e-6).all())
+    found = held_out(pv.Target(model, x))  # rows that no grid resolves are sampled
+    assert bool(found.resolved.all())
+    torch.testing.assert_close(found.log_evidence, exact, rtol=0, atol=1e-3)

@@ -315,6 +315,8 @@ def test_the_density_at_its_own_draws_is_that_of_their_noise_however_ill_conditi
     square = 2 * (known - log_q)  # chi-squared with L degrees of freedom
     assert 0 < float(square.min()) <= float(square.max()) < scipy.stats.chi2(L).isf(1e-9)
     assert float((q.log_prob(z.clone()).double() - log_q).abs().max()) > 1e6
+    z += 1  # no draw of q any more
+    assert torch.equal(q.log_prob(z), q.log_prob(z.clone()))
 
 
 def test_it_is_pyros_gaussian_elsewhere_and_has_its_gradients():

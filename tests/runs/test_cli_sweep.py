@@ -1,12 +1,16 @@
 """``pyro-vae sweep``: a grid by name, taken up again, and refused in words."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pyro_vae.cli.app import app
+from pyro_vae.runs.data import prepare
+from pyro_vae.runs.sweeping import Grid, _makers
 
 
 def go(*words):
@@ -74,6 +78,17 @@ def test_each_likelihood_sees_the_table_on_its_own_scale_and_is_measured_in_the_
     }
     again = go("sweep", *words, "--prior", "StandardNormal", "--seeds", 1, "--epochs", 30, *names[:2])
     assert json.loads(again.stdout)["rows"] == [gaussian]
+
+
+def test_counts_have_their_ceiling_in_a_sweep_too(tmp_path):
+    x = np.random.RandomState(0).poisson(3.0, (60, 2))
+    np.savetxt(tmp_path / "t.csv", x, fmt="%d", delimiter=",", header="a,b", comments="")
+    grid = Grid.of({"data": str(tmp_path / "t.csv"), "likelihood": ["Poisson:max_mean=data"]})
+    recipe = replace(grid.recipe, likelihood="Poisson:max_mean=data")
+    prepared = prepare(recipe)
+    seen = prepared.x["train"][:]
+    (make,) = _makers(grid, recipe, prepared.schema, seen)["likelihoods"].values()
+    torch.testing.assert_close(make().log_max_mean.exp(), 2 * seen.amax(0))
 
 
 def test_a_sweep_of_which_nothing_ran_fails_and_dimensions_may_be_chosen(words):

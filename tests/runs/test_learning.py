@@ -169,6 +169,16 @@ def test_levels_that_were_drawn_stay_what_they_are():
     assert 0.2 < (rounded == rounded.round(3)).mean() < 0.7  # of others about as many need four as in the table
 
 
+def test_large_numbers_that_are_mostly_whole_stay_mostly_whole():
+    """Of fifty thousand single precision knows no hundredths: each is off by less than it can tell."""
+    table = RNG.normal(50_000, 2e4, (400, 1)).round(2)
+    table = np.where(RNG.rand(400, 1) < 0.1, table, table.round())
+    schema, _, _ = _prepared(table, ("a",), likelihood="Gaussian:scale=learned")
+    drawn = RNG.normal(50_000, 2e4, (2_000, 1)).astype(np.float32).astype(float)
+    rounded = as_written(schema, drawn, dtype=torch.float32, rng=np.random.default_rng(0))
+    assert abs((rounded == rounded.round()).mean() - (table == table.round()).mean()) < 0.05
+
+
 def test_a_column_of_codes_is_no_count():
     codes = np.where(RNG.rand(400) < 0.5, 1.0, 7.0)
     (choice,) = choose_likelihoods(["counts"], torch.tensor(codes).unsqueeze(-1))

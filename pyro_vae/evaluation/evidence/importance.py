@@ -175,7 +175,7 @@ class Importance(EvidenceMethod):
     r"""The log of the mean weight; unresolved where k-hat is above 0.7, for a heavy tail hides its own error.
 
     From k = 1/2 on weights have no variance, and the error of their mean falls as :math:`K^{k - 1}`, not as
-    :math:`K^{-1/2}` (Vehtari et al. 2024, section 3): the jackknife's error is taken :math:`K^{k - 1/2}` times.
+    :math:`K^{-1/2}` (Vehtari et al. 2024): the jackknife's error is taken :math:`K^{k - 1/2}` times.
     """
 
     name = "importance"

@@ -20,6 +20,7 @@ from pyro_vae.distributed import agree, alone, everyones, rank, size
 from pyro_vae.evaluation.sweep.runs import AT_ONCE, Trained, run, side_by_side
 from pyro_vae.evaluation.sweep.table import PARTS, Sweep
 from pyro_vae.inference.variational.settings import Settings
+from pyro_vae.inference.variational.training_input import fitting_batch
 from pyro_vae.progress import progress_bar
 
 __all__ = ["Sweep", "sweep"]
@@ -106,10 +107,8 @@ def sweep(
     data = _tensors(x, "x"), _tensors(test, "test")
     seeds = _seeds(seeds)
     positive_integer(num_particles, "num_particles")
-    Settings(epochs, batch_size, lr, None, 0, None)
-    if batch_size > len(data[0][0]):
-        got = f"batch_size={batch_size} for {len(data[0][0])} training data"
-        raise ValueError(say("a batch no larger than the data", got, f"batch_size={len(data[0][0])}"))
+    Settings(epochs, batch_size, lr, None, 0, None)  # what no run could take is said before the first
+    fitting_batch(batch_size, len(data[0][0]))
     options: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
@@ -122,9 +121,7 @@ def sweep(
     rows = dict(log.done)
     combinations: list[tuple[str, ...]] = list(itertools.product(*grids.values()))
     open_runs = [(*names, seed) for names in combinations for seed in seeds if (*names, seed) not in log.done]
-    base, more = divmod(len(open_runs), size())
-    first = rank() * base + min(rank(), more)
-    own = {*open_runs[first : first + base + (rank() < more)]}
+    own = _share(open_runs)
     with alone(), progress_bar(len(own), "sweep", show=progress) as bar:
         for names in combinations:
             todo = [int(seed) for seed in seeds if (*names, seed) in own]
@@ -179,6 +176,13 @@ class _Log:
                 stream.write(
                     "\n" * bool(text and text[-1] != "\n") + json.dumps({**row, "settings": self.settings}) + "\n"
                 )
+
+
+def _share(runs: list[tuple[Any, ...]]) -> set[tuple[Any, ...]]:
+    """This process's share of the runs, neighbours in the grid."""
+    base, more = divmod(len(runs), size())
+    first = rank() * base + min(rank(), more)
+    return {*runs[first : first + base + (rank() < more)]}
 
 
 def _seeds(seeds: Any) -> list[int]:

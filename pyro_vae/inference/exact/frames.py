@@ -9,17 +9,17 @@ from torch import Tensor
 
 from pyro_vae.checks import say
 from pyro_vae.inference.exact.grids import Frame, Grid
-from pyro_vae.inference.exact.peaks import Peaks, climb, summits
+from pyro_vae.inference.exact.peaks import Peaks, climb, prior_draws, summits
 from pyro_vae.inference.target.blocks import log_joint_in_blocks
 from pyro_vae.inference.target.substitution import NaNWithoutFactor
 from pyro_vae.inference.target.target import Target
-from pyro_vae.randomness import fork_rng
 
 __all__ = ["COARSE", "DEPTH", "FINE", "CountedDensity", "locate", "missing_peaks", "survey"]
 
 COARSE = {1: 1024, 2: 96, 3: 32}  # points a dimension of the grid that all data share
 FINE = {1: 64, 2: 32, 3: 24}  # points a dimension to begin with, of each datum's own grid
 DEPTH = 28.0  # nats below the peak at which the density counts as nothing
+_DRAWS = 256  # of each datum's prior, that the coarse grid spans
 _ZOOMS = 40  # five do, unless a datum lies far outside the prior
 
 
@@ -52,10 +52,8 @@ class CountedDensity:
 
 def survey(density: CountedDensity) -> Grid:
     """A coarse grid over the prior, shared by all data."""
-    target = density.target
-    L = target.latent_dim
-    with fork_rng(seed=0):  # a deterministic route takes nothing from the user's random stream
-        draws = target.sample_prior(256).reshape(-1, L)
+    L = density.target.latent_dim
+    draws = prior_draws(density.target, _DRAWS)
     low, high = draws.amin(0), draws.amax(0)
     low, high = low - (high - low) / 2, high + (high - low) / 2
     box = Frame(torch.zeros_like(low), torch.eye(L).to(low), low, high)
@@ -82,12 +80,20 @@ def locate(density: CountedDensity, coarse: Grid) -> tuple[Frame, Peaks, Tensor]
         grid = Grid.over(frame, FINE[L], density)
         top = torch.maximum(top, grid.log_joint.amax(0))
     seen = grid.log_joint.double().logsumexp(0) + grid.log_cell
-    return frame, missing_peaks(target, coarse, frame, seen), top
+    return frame, missing_peaks(target, coarse, frame, seen, top), top
 
 
-def missing_peaks(target: Target, coarse: Grid, frame: Frame, seen: Tensor) -> Peaks:
-    """The peaks outside each datum's frame that hold mass beside what is seen, ``(N,)``: the evidence, without them."""
-    return climb(target, coarse, frame).above(seen.to(frame.low) - DEPTH / 2)
+def missing_peaks(target: Target, coarse: Grid, frame: Frame, seen: Tensor, top: Tensor) -> Peaks:
+    """The peaks that hold mass beside what each datum's grids show: the evidence without them, and the highest density.
+
+    Args:
+        target: the densities.
+        coarse: a grid over the prior.
+        frame: a box of each datum, in which a grid has been.
+        seen: log evidence, as far as it is seen, ``(N,)``.
+        top: the highest density seen, ``(N,)``.
+    """
+    return climb(target, coarse, frame, top).above(seen.to(frame.low) - DEPTH / 2)
 
 
 def _zoom(grid: Grid, top: Tensor) -> tuple[Frame, Tensor]:

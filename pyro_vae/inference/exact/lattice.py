@@ -34,7 +34,7 @@ def share(density: CountedDensity, coarse: Grid, found: Found, *, tolerance: flo
     L, N = density.target.latent_dim, density.target.num_data
     cut = _windows(coarse)
     seen = coarse.log_joint.double().logsumexp(0) + coarse.log_cell
-    peaks = missing_peaks(density.target, coarse.expand(N), _top(coarse), seen)
+    peaks = missing_peaks(density.target, coarse.expand(N), _top(coarse), seen, coarse.log_joint.amax(0))
     hidden = (peaks.log_mass.isfinite() & ~_frames(cut, N).holds(peaks.u)).any(0)
     cut = [(rows[keep], grid.take(keep)) for rows, grid in cut for keep in [~hidden[rows]]]
     step = coarse.step

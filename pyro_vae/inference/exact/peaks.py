@@ -1,7 +1,8 @@
-"""The peaks of every datum's density that a frame leaves out, climbed to from wherever a coarse grid rises."""
+"""The peaks of every datum's density that a frame leaves out, climbed to from where a coarse grid or a draw rises."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -10,12 +11,17 @@ from torch import Tensor
 
 from pyro_vae.inference.exact.grids import Frame, Grid
 from pyro_vae.inference.optimum.climb import ascend, decrement, flat
+from pyro_vae.inference.target.blocks import log_joint_in_blocks
 from pyro_vae.inference.target.substitution import NaNWithoutFactor
 from pyro_vae.inference.target.target import Target
+from pyro_vae.randomness import fork_rng
 
-__all__ = ["Peaks", "climb", "summits"]
+__all__ = ["Peaks", "climb", "prior_draws", "summits"]
 
-_MOST = 6  # peaks climbed to, a datum
+_MOST = 6  # peaks climbed to from the grid, a datum
+_DRAWS = 256  # of the prior, that may show a peak which the grid hides
+_HIGHEST = 4  # draws looked at, a datum
+_HIDDEN = 2.0  # nats that a density rises within a cell of a grid which does not show its peak
 _STEPS = 30  # of Newton's method, from within a cell of the top
 _WIDEST = 2.0  # spacing of a grid in a peak's standard deviations at which its sum is off by about a per cent
 
@@ -74,18 +80,36 @@ class Peaks:
         return torch.linalg.inv(precision).diagonal(dim1=-2, dim2=-1).clamp_min(0).sqrt()
 
 
-def climb(target: Target, coarse: Grid, frame: Frame) -> Peaks:
+def prior_draws(target: Target, num_samples: int) -> Tensor:
+    """Draws of the prior, so many of each datum's, ``(S, L)``, always the same."""
+    with fork_rng(seed=0):  # a deterministic route takes nothing from the user's random stream
+        return target.sample_prior(num_samples).reshape(-1, target.latent_dim)
+
+
+def climb(target: Target, coarse: Grid, frame: Frame, top: Tensor) -> Peaks:
     """Climb from the highest points of a grid that no neighbour exceeds, and that lie outside a frame.
 
-    A peak too narrow for the grid still raises the points around it in log density, far below its top; only mass that
-    another peak's covers at every point of the grid leaves no trace there.
+    A peak too narrow for the grid still raises the points around it in log density, far below its top. Where another
+    peak covers it at every point of the grid it leaves no trace there; one that the prior itself has, such as a narrow
+    component of a mixture, shows at draws of the prior: those that no grid has shown are climbed from as well, inside
+    the frame too.
+
+    Args:
+        target: the densities.
+        coarse: a grid over the prior.
+        frame: a box of each datum, in which a grid has been.
+        top: the highest density that grids have shown, ``(N,)``.
     """
     L = target.latent_dim
     inside = frame.spans(coarse.seen_from(frame.centre, frame.basis))
     rising = coarse.log_joint.masked_fill(~_local_maxima(coarse) | inside, -math.inf)
     height, place = rising.topk(min(_MOST, len(rising)), dim=0)  # (K, N)
-    rows = height[0].isfinite().nonzero().flatten()
     start = coarse.points().gather(0, place.unsqueeze(-1).expand(-1, -1, L))
+    drawn, draws = _hidden_draws(target, coarse, frame, top)
+    height, order = torch.cat([height, drawn]).sort(0, descending=True)  # each datum's highest first
+    start = torch.cat([start, draws]).gather(0, order.unsqueeze(-1).expand(-1, -1, L))
+    from_draw = order >= len(place)
+    rows = height[0].isfinite().nonzero().flatten()
     peaks = Peaks(start, torch.full_like(height, -math.inf), torch.eye(L).to(start).expand(*start.shape, L).clone())
     if not len(rows):
         return peaks
@@ -97,7 +121,7 @@ def climb(target: Target, coarse: Grid, frame: Frame) -> Peaks:
     except (RuntimeError, NotImplementedError):  # a density without two derivatives has no such peaks
         return peaks
     usable = gradient.isfinite().all(-1) & hessian.isfinite().flatten(-2).all(-1) & value.isfinite()
-    usable &= height[:most, rows].isfinite() & ~frame.take(rows).holds(u)
+    usable &= height[:most, rows].isfinite() & (from_draw[:most, rows] | ~frame.take(rows).holds(u))
     hessian = torch.where(usable[..., None, None], hessian, -torch.eye(L).to(hessian))
     factor, failed = torch.linalg.cholesky_ex(-hessian)
     usable &= (failed == 0) & (decrement(gradient.nan_to_num(), hessian) < 1e2 * flat(u))
@@ -125,6 +149,28 @@ def summits(target: Target, coarse: Grid, rows: Tensor) -> Tensor:
     except (RuntimeError, NotImplementedError):  # without two derivatives
         return height
     return torch.where(value.isfinite() & (value > height), value, height)
+
+
+def _hidden_draws(target: Target, coarse: Grid, frame: Frame, top: Tensor) -> tuple[Tensor, Tensor]:
+    """Each datum's highest draws of the prior, ``(K, N)`` and ``(K, N, L)``; the height -inf of what a grid shows.
+
+    Outside the frame that is a draw no higher than the coarse grid's points around it, by some nats, and inside one no
+    higher than all that grids have shown.
+    """
+    draws = prior_draws(target, -(-_DRAWS // target.num_data))[:_DRAWS]
+    with NaNWithoutFactor():
+        value = log_joint_in_blocks(target, draws.unsqueeze(1)).nan_to_num(-math.inf)
+    height, place = value.topk(_HIGHEST, dim=0)
+    start = draws[place]
+    cell = ((start - coarse.low[0]) / coarse.step[0]).long().clamp(0, coarse.m - 2)
+    around = torch.full_like(height, -math.inf)
+    for corner in itertools.product((0, 1), repeat=draws.shape[-1]):
+        point = torch.zeros_like(place)
+        for axis, side in enumerate(corner):
+            point = point * coarse.m + cell[..., axis] + side
+        around = torch.maximum(around, coarse.log_joint.gather(0, point))
+    shown = torch.where(frame.holds(start), torch.maximum(around, top), around)
+    return height.masked_fill(height < shown + _HIDDEN, -math.inf), start
 
 
 def _local_maxima(grid: Grid) -> Tensor:

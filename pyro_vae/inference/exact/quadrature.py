@@ -49,8 +49,9 @@ def quadrature(
     Mass far outside the prior's is followed. A peak narrower than a cell of the coarse grid still raises the log
     density around it: from the highest places where the coarse grid rises a climb finds the top, the datum's grid is
     widened to take it in and doubled until it shows it. Where ``max_points`` does not allow that, the error bound is
-    infinite. A peak that another one's mass drowns at every point of the coarse grid leaves no trace: no rule of so
-    many evaluations finds it.
+    infinite. A peak that another one's mass drowns at every point of the coarse grid leaves no trace there: those
+    that the prior has, narrow components of a mixture, are found by draws of it; no rule of so many evaluations
+    finds the others.
 
     The error bound is the geometric mean of how far the result moves, at most, among the grids of twice and of four
     times the spacing, plus the mass seen at the grid's edge, plus the rounding of the dtype. Points at which the

@@ -24,7 +24,7 @@ from pyro_vae.inference.variational.mini_batches import check_batches
 from pyro_vae.inference.variational.steppers import Data
 from pyro_vae.randomness import fork_rng
 
-__all__ = ["check_guide", "check_programs", "split", "training_device"]
+__all__ = ["check_guide", "check_programs", "fitting_batch", "split", "training_device"]
 
 
 def training_device(device: Any) -> torch.device | None:
@@ -97,6 +97,18 @@ def _checked(x: Tensor | Rows | Data, device: torch.device | None, name: str = "
     return tuple(part.to(device) if device is not None else part for part in parts)
 
 
+def fitting_batch(batch_size: int, num_data: int) -> int:
+    """Return the size of a batch of so many data.
+
+    Raises:
+        ValueError: if there are fewer.
+    """
+    if batch_size > num_data:
+        got = f"batch_size={batch_size} for {num_data} training data"
+        raise ValueError(say("a batch no larger than the data", got, f"batch_size={num_data}"))
+    return batch_size
+
+
 def check_programs(
     model: Program,
     guide: Program,
@@ -120,10 +132,7 @@ def check_programs(
             raise TypeError(say(f"a Pyro program as {role}", f"{program!r}", "a function or module that samples"))
         check_dtypes(program, train)
         check_dtypes(program, held_out or ())
-    size = batch_size
-    if size > len(train[0]):
-        got = f"batch_size={size} for {len(train[0])} training data"
-        raise ValueError(say("a batch no larger than the data", got, f"batch_size={len(train[0])}"))
+    size = fitting_batch(batch_size, len(train[0]))
     sites = _observing(model, train, binary=binary)
     if held_out is not None:
         _observing(model, held_out, binary=binary)
