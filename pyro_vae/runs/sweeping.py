@@ -210,7 +210,9 @@ def _finish(run: Run, result: Sweep) -> None:
     write_whole(run / "table.csv", result.to_dataframe(per_seed=True).to_csv(index=False).encode())
     if any(not row["error"] for row in result.rows):
         out = io.BytesIO()
-        result.heat_map().savefig(out, format="png", dpi=150)
+        varied = [name for name in PARTS if len({row[name] for row in result.rows}) > 1]
+        down, across = (*varied, *(name for name in ("prior", "guide") if name not in varied))[:2]
+        result.heat_map(rows=down, columns=across).savefig(out, format="png", dpi=150)
         write_whole(run / "heat-map.png", out.getvalue())
 
 

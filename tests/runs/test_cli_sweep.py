@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from pyro_vae.cli.app import app
+from pyro_vae.evaluation.sweep.table import Sweep
 from pyro_vae.runs.data import prepare
 from pyro_vae.runs.sweeping import Grid, _makers
 
@@ -54,7 +55,9 @@ def test_a_sweep_measures_every_combination_and_goes_on_where_it_stopped(words, 
     assert next(r for r in rows[3:] if r["seed"] == 1)["elbo"] == first["rows"][3]["elbo"]  # run again
 
 
-def test_each_likelihood_sees_the_table_on_its_own_scale_and_is_measured_in_the_tables_units(words, tmp_path):
+def test_each_likelihood_sees_the_table_on_its_own_scale_and_is_measured_in_the_tables_units(
+    words, tmp_path, monkeypatch
+):
     """Far from 0 and wide: on another's scale a likelihood learns nothing in a few epochs, or refuses the values."""
     rng = np.random.RandomState(0)
     counts = rng.poisson(np.exp(4 + 0.5 * rng.randn(200, 2)))
@@ -65,8 +68,11 @@ def test_each_likelihood_sees_the_table_on_its_own_scale_and_is_measured_in_the_
         "--likelihood",
         "NegativeBinomial:dispersion=learned,max_mean=data",
     )
+    drawn, draw = [], Sweep.heat_map
+    monkeypatch.setattr(Sweep, "heat_map", lambda self, **axes: drawn.append(axes) or draw(self, **axes))
     done = go("sweep", *words, "--prior", "StandardNormal", "--seeds", 1, "--epochs", 30, *names)
     assert done.exit_code == 0, done.output
+    assert drawn == [{"rows": "likelihood", "columns": "prior"}]  # what was varied, before what was not
     gaussian, counted = json.loads(done.stdout)["rows"]
     assert (gaussian["error"], counted["error"]) == ("", "")
     independent = -np.log(counts.std(0) * np.sqrt(2 * np.pi * np.e)).sum()
