@@ -15,6 +15,8 @@ __all__ = ["FIGURES", "PARTS", "Sweep"]
 PARTS = ("prior", "likelihood", "guide", "objective")
 FIGURES = ("elbo", "evidence", "gap", "active_units", "seconds")
 
+_INCHES = 0.085  # that a letter of a name takes
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -74,7 +76,9 @@ class Sweep:
             table.unstack().reindex(index=down, columns=across).to_numpy(dtype=float)
             for table in (cells.mean(), cells.std(), cells.count())
         )
-        figure = Figure(figsize=(2.5 + 1.3 * len(across), 1.5 + 0.6 * len(down)), layout="constrained")
+        beside, below = (_INCHES * max(map(len, names)) for names in (down, across))  # room for names of any length
+        size = (2.0 + beside + max(1.3 * len(across), 0.9 * below), 1.4 + 0.5 * below + 0.6 * len(down))
+        figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
         axes.set_facecolor("0.9")
         image = axes.imshow(mean, aspect="auto", cmap="viridis")
