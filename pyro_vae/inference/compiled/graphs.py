@@ -57,6 +57,25 @@ class _Entry:
         return None
 
 
+class _Cache(dict[Any, _Entry]):
+    """Entries by key: model, guide, and what else a graph depends on."""
+
+    def entry(self, key: Any, step: int) -> _Entry:
+        """The entry of a key, made if there is none; the one longest out of use goes for one too many."""
+        if key not in self and len(self) >= _ENTRIES:
+            del self[min(self, key=lambda other: self[other].used)]
+        entry = self.setdefault(key, _Entry())
+        entry.used = step
+        return entry
+
+    def drop(self, key: Any) -> None:
+        """Forget a graph that was found wrong, and all others of its program: they hold what it held."""
+        for other, entry in self.items():
+            if other[:2] == key[:2]:
+                entry.graphs.clear()
+        self[key].dropped += 1
+
+
 class Graphs:
     """Finds, makes, checks and runs the graphs of programs.
 
@@ -88,7 +107,7 @@ class Graphs:
 
     def retrace(self) -> None:
         """Forget all graphs, and what was refused."""
-        self._entries: dict[Any, _Entry] = {}
+        self._entries = _Cache()
         self._key: Any = None  # of the latest call
         self.runner.forget()
 
@@ -118,21 +137,23 @@ class Graphs:
         if graph.is_due(epoch=epoch):
             reason = graph.recheck(call, self.step + 1, gradient=gradient)
             if reason is not None:
-                self._drop(entry, graph, call, reason)
+                self._entries.drop(call.key)
+                self._say(Retraced(f"step {self.step + 1}: {reason}. {_CHANGED.format(graph.right_at)}"))
                 return None
         return graph
 
     def follow(self, warning: Warning) -> None:
         """Do with the graphs of the latest call what another process, which warns of it, has done with its own."""
         self._said.add(str(warning))
-        entry = None if self._key is None else self._entries.setdefault(self._key, _Entry(used=self.step))
         if isinstance(warning, NotCompiled):
             self.runner.backend = "eager"
-        elif entry is not None and isinstance(warning, Retraced):
-            self._forget(entry, self._key)
-        elif entry is not None:
-            entry.graphs.clear()
-            entry.coming = Refused(str(warning))
+        elif self._key is not None:
+            entry = self._entries.entry(self._key, self.step)
+            if isinstance(warning, Retraced):
+                self._entries.drop(self._key)
+            else:
+                entry.graphs.clear()
+                entry.coming = Refused(str(warning))
 
     def observe(self, call: Call, *, gradient: bool) -> Any:
         """Run Pyro's own loss for this call, and use the occasion to record, trace or check a graph for the next."""
@@ -140,9 +161,7 @@ class Graphs:
         if call.obstacle:
             self._say(LeftToPyro(f"this call is left to Pyro: {call.obstacle}"))
             return call.reference()
-        if call.key not in self._entries and len(self._entries) >= _ENTRIES:
-            del self._entries[min(self._entries, key=lambda key: self._entries[key].used)]
-        entry = self._entries.setdefault(call.key, _Entry(used=self.step))
+        entry = self._entries.entry(call.key, self.step)
         coming = entry.coming
         if isinstance(coming, Refused):
             return call.reference()
@@ -191,17 +210,6 @@ class Graphs:
         if len(entry.graphs) + entry.dropped >= _GRAPHS:
             return Refused(CHANGES)
         return recorded.trace(call, gradient=gradient)
-
-    def _drop(self, entry: _Entry, graph: Checked, call: Call, reason: str) -> None:
-        self._forget(entry, call.key)
-        self._say(Retraced(f"step {self.step + 1}: {reason}. {_CHANGED.format(graph.right_at)}"))
-
-    def _forget(self, entry: _Entry, key: Any) -> None:
-        """Forget a graph that was found wrong, and all others of the program: they hold what it held."""
-        for other_key, other in self._entries.items():
-            if other_key[:2] == key[:2]:
-                other.graphs.clear()
-        entry.dropped += 1
 
     def _not_compiled(self, reason: str) -> None:
         self._say(NotCompiled(f"graphs run without Inductor: {reason}"))

@@ -130,7 +130,7 @@ class StackedSteps:
         in_dims = (None, *[0] * (len(leaves) - 1), *dims, *[0] * len(noise))
         states = [generator.get_state() for generator in self.generators]
         module = vectorised(graph.module, in_dims, [*leaves, *tensors, *[draw() for draw in noise]])
-        self._put_back(states)
+        _set_states(self.generators, states)
         wanted = [self._tensors.of(leaf) for leaf in graph.wanted]
         for leaf in wanted:
             self._adam.adopt(leaf)
@@ -142,10 +142,6 @@ class StackedSteps:
         if call.obstacle:
             raise NotTraceableError(call.obstacle)
         return call
-
-    def _put_back(self, states: Sequence[Tensor]) -> None:
-        for generator, state in zip(self.generators, states, strict=True):
-            generator.set_state(state)
 
     def _draw(self, draw: Callable[..., Tensor]) -> Callable[[], Tensor]:
         return lambda: torch.stack([draw(generator) for generator in self.generators])
@@ -175,6 +171,11 @@ class StackedSteps:
             if not (same_noise and agree([grad[run] for grad in grads], wanted, inputs)):
                 raise NotTraceableError("side by side the runs do not give the gradients that Pyro gives")
             values.append(value.detach())
-        self._put_back(states)
+        _set_states(self.generators, states)
         if not agree([total], [torch.stack(values).sum()], inputs):
             raise NotTraceableError("side by side the runs do not give the losses that Pyro gives")
+
+
+def _set_states(generators: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
+    for generator, state in zip(generators, states, strict=True):
+        generator.set_state(state)
