@@ -5,6 +5,7 @@ This is the one table of names: the library itself takes objects.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -143,12 +144,18 @@ TABLES: Mapping[str, Mapping[str, Part]] = {
 def parse(text: str, table: Mapping[str, Part], what: str) -> tuple[Part, dict[str, Any]]:
     """Return the part and options that "Name" or "Name:option=value,option=value" means.
 
+    Several whole numbers of one option are joined by an x, "hidden=64x64"; one may stand alone, "hidden=64".
+
     Raises:
         ValueError: if the part or an option is unknown, or the text is of another form.
 
     Example:
         >>> parse("GaussianMixture:num_components=5", PRIORS, "the prior")[1]
         {'num_components': 5}
+        >>> parse("DRAW:num_glimpses=4,attention=3x5", SYSTEMS, "the system")[1]
+        {'num_glimpses': 4, 'attention': (3, 5)}
+        >>> parse("NICE:hidden=64", SYSTEMS, "the system")[1]
+        {'hidden': (64,)}
     """
     from pyro_vae.checks import among, say
 
@@ -163,15 +170,18 @@ def parse(text: str, table: Mapping[str, Part], what: str) -> tuple[Part, dict[s
     known = part.options()
     if options and not known:
         raise ValueError(say(f"{name} without options", repr(rest), name))
-    for key in options:
-        among(key, known, f"an option of {name}")
+    for key, value in options.items():
+        default = known[among(key, known, f"an option of {name}")]
+        options[key] = (value,) if isinstance(default, tuple) and type(value) is int else value
     return part, options
 
 
 def _value(text: str) -> Any:
-    """The truth value, number or text that an option is written as."""
+    """The truth value, number, whole numbers joined by x, or text that an option is written as."""
     if text.lower() in {"true", "false"}:
         return text.lower() == "true"
+    if re.fullmatch(r"\d+(x\d+)+", text):
+        return tuple(map(int, text.split("x")))
     for kind in (int, float):
         try:
             return kind(text)

@@ -42,7 +42,7 @@ class Recipe:
     system: Annotated[
         str,
         "A system of the literature in place of prior, likelihood and guide: DRAW, NICE, RealNVP, GAN, GMMN, "
-        'InfoGAN or StackGAN, with options as in "DRAW:num_glimpses=8".',
+        'InfoGAN or StackGAN, with options as in "DRAW:num_glimpses=8,attention=5x5".',
     ] = ""
     latent_dim: Annotated[str, 'Dimension of z, L; "auto" chooses it by held-out evidence, 2 for images.'] = "auto"
     hidden: Annotated[str, 'Widths of the hidden layers of both networks, as in "128" or "256,128".'] = "128"

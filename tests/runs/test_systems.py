@@ -13,9 +13,9 @@ from pyro_vae.runs.judgement import judge
 from pyro_vae.runs.training import load_run
 
 SYSTEMS = {
-    "DRAW:num_glimpses=2,hidden=8": ("--epochs", 1, "--latent-dim", 1),
+    "DRAW:num_glimpses=2,hidden=8,attention=3x4": ("--epochs", 1, "--latent-dim", 1),
     "RealNVP:width=4": ("--epochs", 1),
-    "NICE": ("--epochs", 1),
+    "NICE:hidden=16": ("--epochs", 1),
     "GAN": ("--epochs", 1, "--latent-dim", 1),
 }
 CONDITIONAL = {"InfoGAN": "3", "StackGAN": "a three, slanted"}
