@@ -326,9 +326,7 @@ def evidence_bridge(case):
 @route
 def gaps(case):
     """Gap and ELBO of Laplace's approximation add up to the evidence."""
-    ledger = pv.gaps(
-        case.target, guide=case.laplace, family="diagonal", truth=case.exact, num_steps=5, num_samples=50
-    )
+    ledger = pv.gaps(case.target, guide=case.laplace, family="diagonal", truth=case.exact, num_steps=5, num_samples=50)
     close(ledger.elbo + ledger.approximation + ledger.amortisation, case.exact.log_evidence, 1e-8)
 
 
