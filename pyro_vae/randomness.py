@@ -31,5 +31,13 @@ def fork_rng(*, seed: int | None = None) -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         if seed is not None:
-            torch.manual_seed(seed)
+            _seed(seed)
         yield
+
+
+def _seed(seed: int) -> None:
+    """As ``torch.manual_seed``, which takes a stack trace for each kind of accelerator that is not there."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)

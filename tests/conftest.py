@@ -24,7 +24,7 @@ def pytest_collection_finish():
 def _seed():
     """What ``pyro.set_rng_seed(0)`` does on the CPU.
 
-    For each kind of accelerator that is not there yet ``torch.manual_seed`` keeps a stack trace, for good.
+    For each kind of accelerator that is not there yet ``torch.manual_seed`` takes a stack trace.
     """
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  Pyro seeds numpy's global state too

@@ -124,6 +124,7 @@ import warnings
 import pyro, torch, pyro_vae as pv
 from pyro_vae.infer import CompiledTrace_ELBO
 from pyro_vae.inference.compiled import backend
+torch.cpu._is_amx_tile_supported = lambda: False  # Inductor tries these instructions out, whatever it is told
 model = pv.Model(pv.priors.StandardNormal(2), pv.likelihoods.Bernoulli(pv.networks.mlp(2, 5)))
 guide, elbo = pv.guides.DiagonalGaussian(pv.networks.mlp(5, 4)), CompiledTrace_ELBO(backend="eager")
 with warnings.catch_warnings(record=True) as said:

@@ -110,7 +110,7 @@ def centred():
 
 def test_of_the_funnel_itself_more_draws_are_not_asked_for():
     pyro.set_rng_seed(0)
-    draws = pv.mcmc(centred, (), plate=None, num_samples=400, warmup_steps=200, compile=False)
+    draws = pv.mcmc(centred, (), plate=None, num_samples=200, warmup_steps=100, compile=False)
     message = check("5.3", draws.samples["v"].squeeze(2)).message
     assert "more draws do not help" in message
     assert "take more" not in message

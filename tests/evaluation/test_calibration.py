@@ -106,7 +106,7 @@ class Drifting(pv.HMC):
 
 
 def test_a_kernel_that_is_wrong_is_caught(model):
-    assert not calibrate(model, torch.zeros(300, 4), Drifting(), num_draws=19).calibrated()
+    assert not calibrate(model, torch.zeros(300, 4), Drifting(), num_draws=19, warmup_steps=100).calibrated()
 
 
 def test_variational_inference_is_judged_as_what_it_says(model):

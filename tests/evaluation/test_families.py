@@ -51,7 +51,7 @@ def exact_kl(problem, guide):
     return float(kl.mean())
 
 
-def optimised(problem, guide, steps=200, lr=0.05, particles=8):
+def optimised(problem, guide, steps=120, lr=0.05, particles=8):
     """Path-derivative gradients and a decaying step size: the noise dies where q comes close."""
     model, x, _ = problem
     objective = objectives.PathDerivativeELBO(num_particles=particles, max_plate_nesting=1)

@@ -85,7 +85,7 @@ def test_chains_that_have_not_converged_leave_it_to_the_evidence(float64):
 
 
 def test_chains_that_agree_and_are_short_run_again(float64, monkeypatch):
-    """Sixty draws of each chain are too few for an effective size of 400; those that disagree are left as they are."""
+    """Fifty draws of each chain are too few for an effective size of 400; those that disagree are left as they are."""
     lengths = []
 
     def counted(target, *, num_samples, **settings):
@@ -93,14 +93,14 @@ def test_chains_that_agree_and_are_short_run_again(float64, monkeypatch):
         return pv.mcmc(target, num_samples=num_samples, compile=False, progress=False, **settings)
 
     monkeypatch.setattr("pyro_vae.evaluation.posterior.reference.mcmc", counted)
-    monkeypatch.setattr("pyro_vae.evaluation.posterior.reference._LENGTHS", ((60, 30), (90, 30)))
+    monkeypatch.setattr("pyro_vae.evaluation.posterior.reference._LENGTHS", ((50, 20), (60, 20)))
     target = pv.Target(two_modes, (torch.tensor(0.0),))
     one = torch.full((6, 1, 5), -2.0) + 0.1 * torch.randn(6, 1, 5, generator=torch.Generator().manual_seed(0))
     pyro.set_rng_seed(0)
-    assert _chains(target, one).num_samples == 90
-    assert lengths == [60, 90]
+    assert _chains(target, one).num_samples == 60
+    assert lengths == [50, 60]
     _chains(target, torch.cat([one[:3], one[3:] + 4.0]))
-    assert lengths == [60, 90, 60]
+    assert lengths == [50, 60, 50]
 
 
 def test_what_is_known_exactly_needs_no_chains():

@@ -26,7 +26,7 @@ def test_the_shared_lattice_gives_the_closed_form(latent_dim):
     mean, covariance, exact = linear_gaussian_posterior(x, W, b, 0.5)
     assert _on_lattice(posterior) > N / 3
     away = np.abs(posterior.log_evidence.numpy() - exact)
-    rounding = 8 * np.finfo(float).eps * np.abs(exact)  # of the closed form itself
+    rounding = 64 * np.finfo(float).eps * np.abs(exact)  # of the closed form itself
     assert (away <= posterior.error_bound.numpy() + rounding).all()
     np.testing.assert_allclose(posterior.mean, mean, atol=1e-6)
     np.testing.assert_allclose(

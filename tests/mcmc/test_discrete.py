@@ -1,5 +1,7 @@
 """Chains over the continuous sites of programs whose discrete ones are summed out; Pyro's own density is the oracle."""
 
+from functools import cache
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -114,12 +116,21 @@ def test_the_density_of_a_chain_is_one_graph_of_tensor_operations(float64):
         torch.testing.assert_close(found, expected)
 
 
+SIX = torch.tensor([0.3, -1.0, 2.2, 0.9, 2.6, 0.1], dtype=torch.float64)
+
+
+@cache
+def _chains(program, kernel):
+    settings = {"num_samples": 150, "warmup_steps": 100, "compile": False}
+    return pv.mcmc(config_enumerate(program), SIX, plate=None, kernel=kernel(), **settings)
+
+
 def test_means_are_those_of_pyros_own_nuts(float64):
-    """On a test model of Pyro's; what sums over a grid by hand say is below."""
-    program, x = config_enumerate(_bernoulli), torch.tensor([0.3, -1.0, 2.2, 0.9, 2.6, 0.1])
-    found = pv.mcmc(program, x, plate=None, kernel=pv.NUTS(), num_samples=300, warmup_steps=150, compile=False)
-    own = MCMC(NUTS(program, max_plate_nesting=1), num_samples=400, warmup_steps=100, disable_progbar=True)
-    own.run(x)
+    """On a test model of Pyro's; what sums over a grid by hand say of the same chains is below."""
+    found = _chains(_bernoulli, pv.NUTS)
+    settings = {"num_samples": 250, "warmup_steps": 80, "disable_progbar": True}
+    own = MCMC(NUTS(config_enumerate(_bernoulli), max_plate_nesting=1), **settings)
+    own.run(SIX)
     draws = own.get_samples(group_by_chain=True)["y_prob"].unsqueeze(2)
     error = (diagnostics.mcse_mean(draws).square() + found.mcse["y_prob"].square()).sqrt()
     assert bool(((draws.mean((0, 1)) - found.mean()["y_prob"]).abs() < STANDARD_ERRORS * error).all())
@@ -148,15 +159,13 @@ BY_HAND = {
 }
 
 
-@pytest.mark.parametrize("program", BY_HAND)
-def test_means_are_those_of_a_sum_over_a_grid(program, float64):
+@pytest.mark.parametrize(("program", "kernel"), [(_bernoulli, pv.NUTS), (programs.zero_inflated, pv.HMC)])
+def test_means_are_those_of_a_sum_over_a_grid(program, kernel, float64):
     """The sum over the discrete sites is written out by hand, that over the others is one of cells."""
-    x = torch.tensor([0.3, -1.0, 2.2, 0.9, 2.6, 0.1])
     by_hand, lines = BY_HAND[program]
     points = torch.meshgrid(*lines.values(), indexing="ij")
-    weights = by_hand(x, *(point.reshape(-1, 1) for point in points)).softmax(0)
-    program = config_enumerate(program)
-    found = pv.mcmc(program, x, plate=None, kernel=pv.NUTS(), num_samples=150, warmup_steps=100, compile=False)
+    weights = by_hand(SIX, *(point.reshape(-1, 1) for point in points)).softmax(0)
+    found = _chains(program, kernel)
     for name, point in zip(lines, points, strict=True):
         mean = weights @ point.flatten()
         std = (weights @ (point.flatten() - mean).square()).sqrt()

@@ -47,11 +47,10 @@ def test_there_is_no_density_where_there_is_no_factor(target, compile):
     assert torch.equal(everywhere[0], torch.full((2, 1), -torch.inf))
 
 
-@pytest.mark.parametrize("kernel", [pv.HMC()], ids=lambda kernel: type(kernel).__name__)
-def test_chains_stay_inside_and_have_the_right_mean(target, kernel):
+def test_chains_stay_inside_and_have_the_right_mean(target):
     pyro.set_rng_seed(0)
     settings = {"num_samples": 60, "warmup_steps": 40, "num_chains": 4, "compile": False, "progress": False}
-    draws = pv.mcmc(target, kernel=kernel, **settings)
+    draws = pv.mcmc(target, kernel=pv.HMC(num_steps=6), **settings)
     z = torch.linspace(-1.19, 1.19, 20001)
     z = z[(1.2 * torch.tanh(z)).abs() < 1]
     log_joint = target.log_joint(z.reshape(-1, 1, 1)).flatten()

@@ -287,8 +287,8 @@ def schools_truth():
 @pytest.mark.parametrize("kernel", [pv.NUTS, pv.ChEES, pv.RandomWalk])
 def test_a_hierarchy_is_one_posterior(float64, kernel):
     data = tuple(t.double() for t in SCHOOLS)
-    steps = {pv.RandomWalk: 1500, pv.NUTS: 100}.get(kernel, 250)
-    draws = pv.mcmc(schools, data, kernel=kernel(), num_samples=steps, warmup_steps=150, num_chains=16)
+    steps = {pv.RandomWalk: 1500, pv.NUTS: 60}.get(kernel, 250)
+    draws = pv.mcmc(schools, data, kernel=kernel(), num_samples=steps, warmup_steps=100, num_chains=16)
     assert draws.samples["eta"].shape == (16, steps, 1, 8)
     assert draws.plate is None
     for name, (mean, std) in schools_truth().items():
@@ -311,9 +311,9 @@ def test_a_vague_prior_is_no_starting_point(float64):
 
 def test_pyro_itself_agrees(float64):
     model, x, exact = linear_gaussian(latent_dim=2, num_data=2)
-    reference = pv.pyro_mcmc(model, x, num_samples=200, warmup_steps=150, num_chains=2)
+    reference = pv.pyro_mcmc(model, x, num_samples=100, warmup_steps=100, num_chains=2)
     assert agrees(reference, "z", exact.mean, exact.variance.sqrt())
-    assert reference.samples["z"].shape == (2, 200, 2, 2)
+    assert reference.samples["z"].shape == (2, 100, 2, 2)
 
 
 def test_agrees_with_pyro_on_a_whole_program(float64):
