@@ -73,8 +73,10 @@ def table(frame: Any) -> str:
     return str(frame.to_string(float_format=lambda value: f"{value:.3f}", na_rep="-"))
 
 
-def write_columns(path: Path | None, columns: Mapping[str, Any]) -> None:
+def write_columns(path: Path | None, columns: Mapping[str, Any], *, shape: tuple[int, ...] | None = None) -> None:
     """Write named columns of equal length to ``.csv``, ``.parquet`` or ``.npz``, and say so; no path, no file.
+
+    With the ``shape`` of a datum also to ``.npy``, one array ``(N, *shape)``; images are one array in ``.npz`` too.
 
     Raises:
         ValueError: if the ending is another.
@@ -91,8 +93,14 @@ def write_columns(path: Path | None, columns: Mapping[str, Any]) -> None:
     from pyro_vae.runs.folder import write_whole
 
     out = io.BytesIO()
-    among(path.suffix, (".csv", ".npz", ".parquet"), "the output's ending")
-    if path.suffix == ".npz":
+    numbers = shape is not None and all(np.asarray(values).dtype.kind in "biuf" for values in columns.values())
+    endings = (".csv", ".npy", ".npz", ".parquet") if numbers else (".csv", ".npz", ".parquet")
+    among(path.suffix, endings, "the output's ending")
+    if shape is not None and (path.suffix == ".npy" or (path.suffix == ".npz" and len(shape) > 1)):
+        values = np.column_stack([np.asarray(values) for values in columns.values()])
+        array = values.reshape(-1, *shape)
+        np.save(out, array, allow_pickle=False) if path.suffix == ".npy" else np.savez(out, x=array)
+    elif path.suffix == ".npz":
         np.savez(out, **{name: np.asarray(values) for name, values in columns.items()})  # type: ignore[arg-type]
     elif path.suffix == ".csv":
         pd.DataFrame(dict(columns)).to_csv(out, index=False)

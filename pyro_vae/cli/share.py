@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pyro_vae.cli.options import Json, Output, Rows, RunFolder, Seed, TrustCode, opened
-from pyro_vae.cli.output import show, table, write_columns
+from pyro_vae.cli.output import notify, show, table, write_columns
 
 __all__ = ["demo", "parts", "report", "sample"]
 
@@ -24,10 +24,12 @@ def sample(
     json: Json = False,
     trust_code: TrustCode = False,
 ) -> None:
-    """Draw new data from the model, in the units of your table.
+    """Draw new data from the model, in the units of your table; images as an array (N, rows, columns).
 
     Examples:
     pyro-vae sample runs/first --num-samples 1000 --output synthetic.csv
+
+    pyro-vae sample runs/draw --num-samples 100 --output images.npy
 
     pyro-vae sample runs/stack --condition "a three, slanted" --output threes.npz
     """
@@ -44,8 +46,12 @@ def sample(
         columns = named(
             schema, as_written(schema, decode(schema, x.flatten(1)), dtype=x.dtype, rng=np.random.default_rng(seed))
         )
-    write_columns(output, columns)
-    show({"num_samples": num_samples, "x": columns}, table(pd.DataFrame(columns).head(10)), as_json=json)
+    write_columns(output, columns, shape=schema.shape)
+    text = table(pd.DataFrame(columns).head(10))
+    if not schema.tabular:
+        low, high = (f"{end([end(values) for values in columns.values()]):g}" for end in (np.min, np.max))
+        text = f"{num_samples} images of {' x '.join(map(str, schema.shape))}, values from {low} to {high}"
+    show({"num_samples": num_samples, "x": columns}, text, as_json=json)
 
 
 def report(
@@ -64,7 +70,7 @@ def report(
     with opened(run, trust_code=trust_code) as trained:
         from pyro_vae.report.run import write_page
 
-        path = write_page(run, trained, output=output, rows=rows, num_samples=num_samples)
+        path = write_page(run, trained, output=output, rows=rows, num_samples=num_samples, notify=notify)
     show({"report": path}, f"report: {path}", as_json=json)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,13 @@ _SHOWN = 2000  # points in the latent plane
 
 
 def write_page(
-    folder: Path, trained: Trained, *, output: Path | None = None, rows: int | None = 60, num_samples: int = 300
+    folder: Path,
+    trained: Trained,
+    *,
+    output: Path | None = None,
+    rows: int | None = 60,
+    num_samples: int = 300,
+    notify: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Write a run's report and return its path.
 
@@ -41,11 +48,16 @@ def write_page(
         output: the HTML file; ``report.html`` in the folder if None.
         rows: how many held-out data to compare the routes on; all if None.
         num_samples: draws a chain.
+        notify: called with what is being worked out, each of which may take minutes.
     """
     with isolated(trained.recipe):
         test = trained.prepared.split("test")
         x = (test if len(test) else trained.prepared.split("train"))[:rows]
-        sections = [*worth(trained), *compared(trained, x, num_samples=num_samples), _data(trained), _model(trained)]
+        notify("report: how far the model is from the data")
+        sections = worth(trained)
+        notify(f"report: posteriors of {len(x)} rows by every route")
+        sections += [*compared(trained, x, num_samples=num_samples), _data(trained), _model(trained)]
+        notify("report: figures")
         history = history_in_own_units(trained)
         sections.append(Section("Learning", _learning(history), figure=plots.learning_curve(history)))
         if isinstance(trained.model, Model):

@@ -655,3 +655,50 @@ def test_a_narrow_component_of_the_prior_is_in_the_sum_or_its_bound_is_infinite(
     found = held_out(pv.Target(model, x))  # rows that no grid resolves are sampled
     assert bool(found.resolved.all())
     torch.testing.assert_close(found.log_evidence, exact, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("y", [[1.0, 1.01, 5.0], [-0.4, 2.0, 2.013, -3.0, 7.7]])
+def test_two_good_readings_among_outliers_are_a_peak_between_the_points(y, float64):
+    """Nearly all mass lies within a hundredth of where two readings agree, under a bump a hundred times as wide."""
+    y = torch.tensor(y)
+    good, bad, share, width = 0.01, 3.0, 0.8, 10.0
+
+    def program(y):
+        mu = pyro.sample("mu", dist.Normal(0.0, width))
+        with pyro.plate("readings", len(y)):
+            c = pyro.sample("c", dist.Bernoulli(1 - share), infer={"enumerate": "parallel"})
+            pyro.sample("y", dist.Normal(mu, torch.where(c > 0, bad, good)), obs=y)
+
+    terms = []
+    for outlier in itertools.product((False, True), repeat=len(y)):
+        scales = np.where(outlier, bad, good)
+        joint = stats.multivariate_normal(np.zeros(len(y)), np.diag(scales**2) + width**2)
+        terms.append(joint.logpdf(y.numpy()) + np.log(np.where(outlier, 1 - share, share)).sum())
+    truth = pv.quadrature(program, (y,), plate=None)
+    assert truth.error_bound.item() < 1e-3
+    assert abs(truth.log_evidence.item() - special.logsumexp(terms)) < truth.error_bound.item() + 1e-8
+
+
+@pytest.mark.parametrize(
+    ("prior", "count"), [(0.1, (5, 0)), (0.1, (0, 5)), (0.02, (9, 1)), (0.5, (5, 0)), (2.0, (5, 0))]
+)
+def test_mass_where_a_probability_rounds_to_one_leaves_no_bound(prior, count):
+    """In single precision 1 - theta below 6e-8 is nothing, and a sparse Beta or Dirichlet has mass there."""
+
+    def of_beta(x):
+        theta = pyro.sample("theta", dist.Beta(prior, prior))
+        pyro.sample("k", dist.Binomial(sum(count), theta), obs=x[0])
+
+    def of_dirichlet(x):
+        theta = pyro.sample("theta", dist.Dirichlet(torch.full((3,), prior)))
+        pyro.sample("k", dist.Multinomial(int(sum(count)), theta), obs=torch.cat([x, torch.zeros(1)]))
+
+    n, k = np.array([sum(count)]), np.array([*count, 0])
+    for program, a in ((of_beta, k[:2] + prior), (of_dirichlet, k + prior)):
+        start = np.full(len(a), prior)
+        truth = special.gammaln(n + 1).item() - special.gammaln(k + 1).sum()
+        truth += special.gammaln(a).sum() - special.gammaln(a.sum())
+        truth -= special.gammaln(start).sum() - special.gammaln(start.sum())
+        found = pv.quadrature(program, (torch.tensor(count, dtype=torch.float32),), plate=None)
+        assert abs(found.log_evidence.item() - truth) <= found.error_bound.item() + 1e-5
+        assert prior < 1 or found.error_bound.item() < 1e-3

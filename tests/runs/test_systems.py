@@ -50,6 +50,16 @@ def test_a_run_says_what_it_is_worth_and_is_taken_up_by_evidence_and_sample(trai
     assert len(drawn[next(iter(drawn))]) == 3
 
 
+def test_samples_of_images_are_written_as_images(trained, tmp_path):
+    folder, _ = trained["NICE"]
+    for name in ("images.npy", "images.npz"):
+        done = go("sample", folder, "--num-samples", 3, "--output", tmp_path / name)
+        assert "3 images of 8 x 8, values from 0 to " in done.output
+    array = np.load(tmp_path / "images.npy")
+    assert array.shape == (3, 8, 8)
+    np.testing.assert_array_equal(np.load(tmp_path / "images.npz")["x"], array)
+
+
 def test_drawings_of_a_run_start_from_the_datas_mean(trained):
     """One epoch of 20 steps moves no logit by more than about 20 times the learning rate."""
     run = load_run(Run(trained["DRAW"][0]))

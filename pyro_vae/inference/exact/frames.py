@@ -11,7 +11,7 @@ from pyro_vae.checks import say
 from pyro_vae.inference.exact.grids import Frame, Grid
 from pyro_vae.inference.exact.peaks import Peaks, climb, prior_draws, summits
 from pyro_vae.inference.target.blocks import log_joint_in_blocks
-from pyro_vae.inference.target.substitution import NaNWithoutFactor
+from pyro_vae.inference.target.substitution import NaNWhereSaturated, NaNWithoutFactor
 from pyro_vae.inference.target.target import Target
 
 __all__ = ["COARSE", "DEPTH", "FINE", "CountedDensity", "locate", "missing_peaks", "survey"]
@@ -33,7 +33,7 @@ class CountedDensity:
 
     def __call__(self, u: Tensor) -> Tensor:
         """Of all data."""
-        with NaNWithoutFactor():
+        with NaNWithoutFactor(), NaNWhereSaturated():
             value = log_joint_in_blocks(self.target, u)
         self._add(value.numel())
         return value
@@ -80,20 +80,21 @@ def locate(density: CountedDensity, coarse: Grid) -> tuple[Frame, Peaks, Tensor]
         grid = Grid.over(frame, FINE[L], density)
         top = torch.maximum(top, grid.log_joint.amax(0))
     seen = grid.log_joint.double().logsumexp(0) + grid.log_cell
-    return frame, missing_peaks(target, coarse, frame, seen, top), top
+    return frame, missing_peaks(target, coarse, grid, frame, top=top, seen=seen), top
 
 
-def missing_peaks(target: Target, coarse: Grid, frame: Frame, seen: Tensor, top: Tensor) -> Peaks:
+def missing_peaks(target: Target, coarse: Grid, own: Grid, frame: Frame, *, seen: Tensor, top: Tensor) -> Peaks:
     """The peaks that hold mass beside what each datum's grids show: the evidence without them, and the highest density.
 
     Args:
         target: the densities.
         coarse: a grid over the prior.
+        own: each datum's grid, where it has been found so far.
         frame: a box of each datum, in which a grid has been.
         seen: log evidence, as far as it is seen, ``(N,)``.
         top: the highest density seen, ``(N,)``.
     """
-    return climb(target, coarse, frame, top).above(seen.to(frame.low) - DEPTH / 2)
+    return climb(target, coarse, own, frame, top).above(seen.to(frame.low) - DEPTH / 2)
 
 
 def _zoom(grid: Grid, top: Tensor) -> tuple[Frame, Tensor]:

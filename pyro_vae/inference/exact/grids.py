@@ -122,6 +122,18 @@ class Grid:
         """From a point to its next along each axis, in u, as columns ``(n, L, L)``."""
         return self.basis * self.step.unsqueeze(-2)
 
+    def draw(self, num_samples: int) -> Tensor:
+        """Draw coordinates t ``(S, n, L)`` from the multilinear interpolation of the density."""
+        node = torch.multinomial(self.log_joint.softmax(0).T, num_samples, replacement=True).T  # (S, n)
+        t = self.coordinates().expand(-1, *self.log_joint.shape[1:], -1)
+        t = t.gather(0, node.unsqueeze(-1).expand(-1, -1, t.shape[-1]))
+        hat = torch.rand(2, *t.shape).to(t).sum(0) - 1  # the hat function of a node is a triangular density
+        return t + hat * self.step
+
+    def place(self, t: Tensor) -> Tensor:
+        """The u ``(S, n, L)`` of coordinates t."""
+        return self.centre + torch.einsum("nij,snj->sni", self.basis, t)
+
     def interpolate(self, t: Tensor) -> Tensor:
         """Multilinear interpolation of the density at t ``(S, n, L)``, up to a factor a datum, ``(S, n)``."""
         L = t.shape[-1]
@@ -279,12 +291,8 @@ class QuadraturePosterior(dist.TorchDistribution):
         """Draw u ``(S, N, L)`` from the interpolated density, with log(density / interpolation) ``(S, N)``."""
         draws, heights = [], []
         for rows, grid in self._grids:
-            L = grid.low.shape[-1]
-            node = torch.multinomial(grid.log_joint.softmax(0).T, num_samples, replacement=True).T  # (S, n)
-            t = grid.coordinates().gather(0, node.unsqueeze(-1).expand(-1, -1, L))
-            hat = torch.rand(2, *t.shape).to(t).sum(0) - 1  # the hat function of a node is a triangular density
-            t = t + hat * grid.step
-            draws.append((rows, (grid.centre + torch.einsum("nij,snj->sni", grid.basis, t)).movedim(0, 1)))
+            t = grid.draw(num_samples)
+            draws.append((rows, grid.place(t).movedim(0, 1)))
             heights.append((rows, grid.interpolate(t).log().T))
         u, height = (scatter(part, self._target.num_data).movedim(0, 1) for part in (draws, heights))
         return u, self._target.log_joint(u) - height

@@ -34,7 +34,9 @@ def share(density: CountedDensity, coarse: Grid, found: Found, *, tolerance: flo
     L, N = density.target.latent_dim, density.target.num_data
     cut = _windows(coarse)
     seen = coarse.log_joint.double().logsumexp(0) + coarse.log_cell
-    peaks = missing_peaks(density.target, coarse.expand(N), _top(coarse), seen, coarse.log_joint.amax(0))
+    shared = coarse.expand(N)
+    top = coarse.log_joint.amax(0)
+    peaks = missing_peaks(density.target, shared, shared, _top(coarse), seen=seen, top=top)
     hidden = (peaks.log_mass.isfinite() & ~_frames(cut, N).holds(peaks.u)).any(0)
     cut = [(rows[keep], grid.take(keep)) for rows, grid in cut for keep in [~hidden[rows]]]
     step = coarse.step

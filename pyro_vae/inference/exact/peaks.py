@@ -20,6 +20,7 @@ __all__ = ["Peaks", "climb", "prior_draws", "summits"]
 
 _MOST = 6  # peaks climbed to from the grid, a datum
 _DRAWS = 256  # of the prior, that may show a peak which the grid hides
+_OWN_DRAWS = 2048  # of the posteriors that the grids show, over all data; a datum's at most half as many
 _HIGHEST = 4  # draws looked at, a datum
 _HIDDEN = 2.0  # nats that a density rises within a cell of a grid which does not show its peak
 _STEPS = 30  # of Newton's method, from within a cell of the top
@@ -86,17 +87,19 @@ def prior_draws(target: Target, num_samples: int) -> Tensor:
         return target.sample_prior(num_samples).reshape(-1, target.latent_dim)
 
 
-def climb(target: Target, coarse: Grid, frame: Frame, top: Tensor) -> Peaks:
+def climb(target: Target, coarse: Grid, own: Grid, frame: Frame, top: Tensor) -> Peaks:
     """Climb from the highest points of a grid that no neighbour exceeds, and that lie outside a frame.
 
     A peak too narrow for the grid still raises the points around it in log density, far below its top. Where another
-    peak covers it at every point of the grid it leaves no trace there; one that the prior itself has, such as a narrow
-    component of a mixture, shows at draws of the prior: those that no grid has shown are climbed from as well, inside
-    the frame too.
+    peak covers it at every point of the grid it leaves no trace there. Draws of the prior show one that the prior has,
+    such as a narrow component of a mixture; draws of the posterior as far as it is known, which lie between the points
+    of its grid, show one that the likelihood has where few instruments agree. Those that rise above all that grids
+    have shown are climbed from as well, inside the frame too.
 
     Args:
         target: the densities.
         coarse: a grid over the prior.
+        own: each datum's grid, where it has been found so far.
         frame: a box of each datum, in which a grid has been.
         top: the highest density that grids have shown, ``(N,)``.
     """
@@ -105,7 +108,7 @@ def climb(target: Target, coarse: Grid, frame: Frame, top: Tensor) -> Peaks:
     rising = coarse.log_joint.masked_fill(~_local_maxima(coarse) | inside, -math.inf)
     height, place = rising.topk(min(_MOST, len(rising)), dim=0)  # (K, N)
     start = coarse.points().gather(0, place.unsqueeze(-1).expand(-1, -1, L))
-    drawn, draws = _hidden_draws(target, coarse, frame, top)
+    drawn, draws = _hidden_draws(target, coarse, own, frame, top)
     height, order = torch.cat([height, drawn]).sort(0, descending=True)  # each datum's highest first
     start = torch.cat([start, draws]).gather(0, order.unsqueeze(-1).expand(-1, -1, L))
     from_draw = order >= len(place)
@@ -151,17 +154,20 @@ def summits(target: Target, coarse: Grid, rows: Tensor) -> Tensor:
     return torch.where(value.isfinite() & (value > height), value, height)
 
 
-def _hidden_draws(target: Target, coarse: Grid, frame: Frame, top: Tensor) -> tuple[Tensor, Tensor]:
-    """Each datum's highest draws of the prior, ``(K, N)`` and ``(K, N, L)``; the height -inf of what a grid shows.
+def _hidden_draws(target: Target, coarse: Grid, own: Grid, frame: Frame, top: Tensor) -> tuple[Tensor, Tensor]:
+    """Each datum's highest draws, ``(K, N)`` and ``(K, N, L)``; the height -inf of what a grid shows.
 
     Outside the frame that is a draw no higher than the coarse grid's points around it, by some nats, and inside one no
     higher than all that grids have shown.
     """
-    draws = prior_draws(target, -(-_DRAWS // target.num_data))[:_DRAWS]
+    prior = prior_draws(target, -(-_DRAWS // target.num_data))[:_DRAWS].unsqueeze(1)
+    with fork_rng(seed=0):
+        posterior = own.place(own.draw(min(-(-_OWN_DRAWS // target.num_data), _OWN_DRAWS // 2)))
     with NaNWithoutFactor():
-        value = log_joint_in_blocks(target, draws.unsqueeze(1)).nan_to_num(-math.inf)
+        value = torch.cat([log_joint_in_blocks(target, u) for u in (prior, posterior)]).nan_to_num(-math.inf)
+    draws = torch.cat([prior.expand(-1, *posterior.shape[1:]), posterior])
     height, place = value.topk(_HIGHEST, dim=0)
-    start = draws[place]
+    start = draws.gather(0, place.unsqueeze(-1).expand(-1, -1, draws.shape[-1]))
     cell = ((start - coarse.low[0]) / coarse.step[0]).long().clamp(0, coarse.m - 2)
     around = torch.full_like(height, -math.inf)
     for corner in itertools.product((0, 1), repeat=draws.shape[-1]):

@@ -49,14 +49,14 @@ def quadrature(
     Mass far outside the prior's is followed. A peak narrower than a cell of the coarse grid still raises the log
     density around it: from the highest places where the coarse grid rises a climb finds the top, the datum's grid is
     widened to take it in and doubled until it shows it. Where ``max_points`` does not allow that, the error bound is
-    infinite. A peak that another one's mass drowns at every point of the coarse grid leaves no trace there: those
-    that the prior has, narrow components of a mixture, are found by draws of it; no rule of so many evaluations
-    finds the others.
+    infinite. A peak that another one's mass drowns at every point of the coarse grid leaves no trace there: draws of
+    the prior find those that it has, narrow components of a mixture, and draws of the posterior as far as it is known
+    those that lie between the points of its grid; no rule of so many evaluations finds all.
 
     The error bound is the geometric mean of how far the result moves, at most, among the grids of twice and of four
     times the spacing, plus the mass seen at the grid's edge, plus the rounding of the dtype. Points at which the
-    density cannot be computed, as where a covariance has no Cholesky factor, count as none, and those next to them as
-    edge: mass that reaches them widens the bound, or leaves none.
+    density cannot be computed, as where a covariance has no Cholesky factor or a probability rounds to 1, count as
+    none, and those next to them as edge: mass that reaches them widens the bound, or leaves none.
 
     Source: Trefethen & Weideman 2014, The exponentially convergent trapezoidal rule, SIAM Review 56.
 
@@ -144,6 +144,7 @@ def _refine(
     frame, peaks, top = locate(density, coarse)
     frame, missed = peaks.reached(frame, depth=DEPTH, points=_finest(m, L, max_points))
     pending = torch.arange(len(rows), device=missed.device)
+    leaking = torch.zeros_like(missed)  # mass goes on beyond the grid: twice the points do not hold it
     while len(pending):
         grid = Grid.over(frame.take(pending), m, density.of(pending))
         value, error, rounded = integral(grid)
@@ -151,7 +152,8 @@ def _refine(
         done &= missed[pending] | peaks.take(pending).resolved(grid.basis, grid.step)
         lost = grid.log_joint.amax(0) < top[pending] - _LOST
         done &= ~lost
-        done |= torch.tensor((2 * m) ** L > max_points)
+        done |= torch.tensor((2 * m) ** L > max_points) | (error.isinf() & leaking[pending])
+        leaking[pending] = error.isinf()
         error = error.masked_fill(missed[pending] | lost, math.inf)
         found.add(rows[pending[done]], grid.take(done), value[done], error[done])
         pending = pending[~done]

@@ -22,9 +22,9 @@ from pyro_vae.inference.target.enumeration import Enumeration, is_discrete
 from pyro_vae.inference.target.layout import Layout
 from pyro_vae.inference.target.modules import evaluating
 from pyro_vae.inference.target.program import Imputing, Program, Trace, run_once, run_to
-from pyro_vae.inference.target.supports import bijection, underlying
+from pyro_vae.inference.target.supports import bijection, is_real, underlying
 
-__all__ = ["DrawImproper", "NaNWithoutFactor", "each", "run_at", "run_prior", "vectorised"]
+__all__ = ["DrawImproper", "NaNWhereSaturated", "NaNWithoutFactor", "each", "run_at", "run_prior", "vectorised"]
 
 _FILLS = {Tensor.normal_, Tensor.exponential_, Tensor.cauchy_, Tensor.uniform_, Tensor.log_normal_, Tensor.geometric_}
 
@@ -182,6 +182,24 @@ class DrawImproper(Messenger):
             msg["value"], msg["done"] = transform(raw), True
 
 
+class NaNWhereSaturated(Messenger):
+    """Makes a log determinant NaN where a value has reached the end of its support by rounding.
+
+    Beyond, u moves and the value does not: what stands there is no density, and has not the integral of one. In single
+    precision a sigmoid ends at u = 16, where a sparse Beta or Dirichlet still has mass.
+    """
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        raw = msg["infer"].get("unconstrained")
+        support = getattr(msg["fn"], "support", None)
+        if raw is None or support is None or is_real(support):
+            return
+        log_det = msg["infer"]["log_det"]
+        moved = (bijection(support).inv(msg["value"]) - raw).abs()
+        lost = ~(moved < 1).reshape(*log_det.shape, -1).all(-1)
+        msg["infer"] = {**msg["infer"], "log_det": torch.where(lost, torch.nan, log_det)}
+
+
 class _Untraced(Messenger):
     """Refuses draws that no trace shows."""
 
@@ -225,4 +243,5 @@ class _Substitute(Messenger):
         extra = log_det.dim() - (value.dim() - len(msg["fn"].event_shape))
         msg["value"] = value
         msg["done"] = True
-        msg["infer"] = {**msg["infer"], "log_det": log_det.flatten(-extra).sum(-1) if extra > 0 else log_det}
+        log_det = log_det.flatten(-extra).sum(-1) if extra > 0 else log_det
+        msg["infer"] = {**msg["infer"], "log_det": log_det, "unconstrained": raw}
