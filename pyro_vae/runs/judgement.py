@@ -23,6 +23,7 @@ from pyro_vae.evaluation.model.words import against_baselines
 from pyro_vae.inference.target.target import Target
 from pyro_vae.inference.variational.fit import History
 from pyro_vae.model import Model
+from pyro_vae.randomness import fork_rng
 from pyro_vae.runs.data import split_rows
 from pyro_vae.runs.training import Trained
 
@@ -88,7 +89,8 @@ def judge(trained: Trained) -> Judgement | None:
     grey = "Bernoulli" in schema.likelihoods and bool(((x_test > 0) & (x_test < 1)).any())
     if not schema.columns and grey:
         return None
-    found = density_evidence(trained, x_test) or held_out(Target(trained.model, x_test), trained.guide)
+    with fork_rng(seed=trained.recipe.seed):  # the same weights are worth the same, resumed or not
+        found = density_evidence(trained, x_test) or held_out(Target(trained.model, x_test), trained.guide)
     families = [family_of(schema.likelihoods[i]) for i in schema.order]
     names = [schema.name(i).strip("'") for i in schema.order]
     simple = baselines(

@@ -702,3 +702,37 @@ def test_mass_where_a_probability_rounds_to_one_leaves_no_bound(prior, count):
         found = pv.quadrature(program, (torch.tensor(count, dtype=torch.float32),), plate=None)
         assert abs(found.log_evidence.item() - truth) <= found.error_bound.item() + 1e-5
         assert prior < 1 or found.error_bound.item() < 1e-3
+
+
+@pytest.mark.parametrize(("unit", "noise"), [(1e3, 500.0), (1e4, 5e3)])
+@pytest.mark.parametrize("bend", [lambda z: (3 * z).sin(), lambda z: z + 0.5 * z.tanh() + 0.3 * z**2])
+def test_a_column_that_bends_is_seen_beside_one_in_larger_units(unit, noise, bend):
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            mean = torch.stack([unit * z, bend(z)], -1)
+            pyro.sample("x", dist.Normal(mean, torch.tensor([noise, 0.1])).to_event(1), obs=x)
+
+    x = torch.tensor([[0.5, 1.0], [-1.0, 0.0], [0.2, -1.0]]) * torch.tensor([unit, 1.0])
+    with pytest.raises(ValueError, match="the mean is not linear in the latent: at site 'x'"):
+        pv.analytic(program, x)
+    assert pv.evidence(program, x).method == "quadrature"
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1.0, 1e6])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_columns_of_any_units_are_linear_in_single_precision(unit, offset):
+    """Rounding is not taken for a bend: against the closed form, whatever one column's unit and the other's shift."""
+    W, scales = torch.tensor([[unit, -0.7 * unit], [0.3, 0.5]]), torch.tensor([unit, 0.4])
+
+    def program(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ W.T + torch.tensor([0.0, offset]), scales).to_event(1), obs=x)
+
+    x = torch.tensor([[0.4 * unit, 0.2 + offset], [-unit, -1.0 + offset]])
+    found = pv.analytic(program, x).log_evidence
+    own = torch.tensor([unit, 1.0]).double()
+    W, scales, centred = W.double() / own[:, None], scales.double() / own, (x - torch.tensor([0.0, offset])) / own
+    exact = stats.multivariate_normal(cov=W @ W.T + torch.diag(scales**2)).logpdf(centred) - math.log(unit)
+    np.testing.assert_allclose(found, exact, rtol=1e-3, atol=1e-2)

@@ -21,6 +21,7 @@ __all__ = ["Peaks", "climb", "prior_draws", "summits"]
 _MOST = 6  # peaks climbed to from the grid, a datum
 _DRAWS = 256  # of the prior, that may show a peak which the grid hides
 _OWN_DRAWS = 2048  # of the posteriors that the grids show, over all data; a datum's at most half as many
+_FEWEST = 8  # of a datum's own draws: fewer show nothing, and drawing takes a pass over its grid
 _HIGHEST = 4  # draws looked at, a datum
 _HIDDEN = 2.0  # nats that a density rises within a cell of a grid which does not show its peak
 _STEPS = 30  # of Newton's method, from within a cell of the top
@@ -161,11 +162,13 @@ def _hidden_draws(target: Target, coarse: Grid, own: Grid, frame: Frame, top: Te
     higher than all that grids have shown.
     """
     prior = prior_draws(target, -(-_DRAWS // target.num_data))[:_DRAWS].unsqueeze(1)
-    with fork_rng(seed=0):
-        posterior = own.place(own.draw(min(-(-_OWN_DRAWS // target.num_data), _OWN_DRAWS // 2)))
+    sets, count = [prior], min(_OWN_DRAWS // target.num_data, _OWN_DRAWS // 2)
+    if count >= _FEWEST:
+        with fork_rng(seed=0):
+            sets.append(own.place(own.draw(count)))
     with NaNWithoutFactor():
-        value = torch.cat([log_joint_in_blocks(target, u) for u in (prior, posterior)]).nan_to_num(-math.inf)
-    draws = torch.cat([prior.expand(-1, *posterior.shape[1:]), posterior])
+        value = torch.cat([log_joint_in_blocks(target, u) for u in sets]).nan_to_num(-math.inf)
+    draws = torch.cat([u.expand(-1, target.num_data, -1) for u in sets])
     height, place = value.topk(_HIGHEST, dim=0)
     start = draws.gather(0, place.unsqueeze(-1).expand(-1, -1, draws.shape[-1]))
     cell = ((start - coarse.low[0]) / coarse.step[0]).long().clamp(0, coarse.m - 2)

@@ -148,12 +148,13 @@ def _refine(
     while len(pending):
         grid = Grid.over(frame.take(pending), m, density.of(pending))
         value, error, rounded = integral(grid)
-        done = (error <= tolerance) | (error - rounded < rounded)
-        done &= missed[pending] | peaks.take(pending).resolved(grid.basis, grid.step)
+        shown = missed[pending] | peaks.take(pending).resolved(grid.basis, grid.step)
         lost = grid.log_joint.amax(0) < top[pending] - _LOST
-        done &= ~lost
-        done |= torch.tensor((2 * m) ** L > max_points) | (error.isinf() & leaking[pending])
-        leaking[pending] = error.isinf()
+        beyond = error.isinf() & shown & ~lost
+        done = (error <= tolerance) | (error - rounded < rounded) | (beyond & leaking[pending])
+        done &= shown & ~lost
+        done |= torch.tensor((2 * m) ** L > max_points)
+        leaking[pending] = beyond
         error = error.masked_fill(missed[pending] | lost, math.inf)
         found.add(rows[pending[done]], grid.take(done), value[done], error[done])
         pending = pending[~done]
