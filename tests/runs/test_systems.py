@@ -50,6 +50,16 @@ def test_a_run_says_what_it_is_worth_and_is_taken_up_by_evidence_and_sample(trai
     assert len(drawn[next(iter(drawn))]) == 3
 
 
+def test_the_same_weights_are_worth_the_same_wherever_the_random_stream_stands(trained, monkeypatch):
+    monkeypatch.setattr("pyro_vae.evaluation.model.density.MAX_LATENT_DIM", 0)  # then rows are sampled
+    run = load_run(Run(trained["DRAW"][0]))
+    values = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        values.append(judge(run).evidence.log_evidence)
+    assert torch.equal(*values)
+
+
 def test_samples_of_images_are_written_as_images(trained, tmp_path):
     folder, _ = trained["NICE"]
     for name in ("images.npy", "images.npz"):
