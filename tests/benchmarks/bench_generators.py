@@ -7,7 +7,7 @@ with the sigma of the highest evidence on validation data. On the embedded digit
 referee of annealing, of importance sampling by a guide, and of Parzen windows; on MNIST, where --data names its
 folder, L = 10 and 50, and the bracket says how far annealing can be off. Nats a datum, of intensities in [0, 1]. The
 VAE takes --steps steps; the GAN, whose discriminator is a perceptron of the decoder's size, three times as many, and
-the GMMN half as many, on larger batches: about the same processor time.
+the GMMN half as many, on larger batches.
 """
 
 import argparse

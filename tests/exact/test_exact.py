@@ -704,7 +704,7 @@ def test_mass_where_a_probability_rounds_to_one_leaves_no_bound(prior, count):
         assert prior < 1 or found.error_bound.item() < 1e-3
 
 
-@pytest.mark.parametrize(("unit", "noise"), [(1e3, 500.0), (1e4, 5e3)])
+@pytest.mark.parametrize(("unit", "noise"), [(1e3, 500.0), (1e4, 5e3), (1e8, 5e7)])
 @pytest.mark.parametrize("bend", [lambda z: (3 * z).sin(), lambda z: z + 0.5 * z.tanh() + 0.3 * z**2])
 def test_a_column_that_bends_is_seen_beside_one_in_larger_units(unit, noise, bend):
     def program(x):

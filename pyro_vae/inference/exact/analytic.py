@@ -159,7 +159,8 @@ def _rows(columns: Tensor) -> Tensor:
 def _check_affine(target: Target, sites: dict[str, _Gaussian], slopes: dict[str, Tensor], *, spread: Tensor) -> None:
     """Check means and factors at random points, of size about one and of the prior's size.
 
-    Each entry is held to its own size: where units differ, the largest entry's rounding would hide how others bend.
+    Each entry is held to its own size, and to what rounds there: where units differ, one of a larger unit would hide
+    how another bends.
     """
     eps = torch.finfo(target.origin.dtype).eps
     rtol = 1e-3 if target.origin.dtype == torch.float32 else 1e-8
@@ -172,11 +173,12 @@ def _check_affine(target: Target, sites: dict[str, _Gaussian], slopes: dict[str,
             site = sites[name]
             slope, at = slopes[name].nan_to_num(), u.double().unsqueeze(1)
             off = (found.gap - site.gap - (slope @ at).squeeze(-1)).nan_to_num().abs()
-            far = (slope.abs() @ at.abs()).squeeze(-1).amax(0)
-            rounding = 16 * eps * (1 + at.abs().max()) * (found.mean.abs().max() + found.value.nan_to_num().abs().max())
-            if bool((off > rtol * far + rounding).any()):
-                off = off.max()
-                raise _refusal(f"the mean is not linear in the latent: at site {name!r} it is off by {float(off):.3g}")
+            far = (slope.abs() @ at.abs()).squeeze(-1)
+            size = site.mean.abs() + found.mean.abs() + slope.abs().sum(-1)
+            bent = off > rtol * far + 16 * eps * size * (1 + at.abs().sum(-2))
+            if bool(bent.any()):
+                worst = float(off[bent].max())
+                raise _refusal(f"the mean is not linear in the latent: at site {name!r} it is off by {worst:.3g}")
             if not torch.allclose(found.factor, site.factor, rtol=rtol):
                 raise _refusal(f"the standard deviation depends on the latent at site {name!r}")
 

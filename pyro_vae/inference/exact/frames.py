@@ -8,46 +8,17 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import say
+from pyro_vae.inference.exact.density import CountedDensity
 from pyro_vae.inference.exact.grids import Frame, Grid
 from pyro_vae.inference.exact.peaks import Peaks, climb, prior_draws, summits
-from pyro_vae.inference.target.blocks import log_joint_in_blocks
-from pyro_vae.inference.target.substitution import NaNWhereSaturated, NaNWithoutFactor
-from pyro_vae.inference.target.target import Target
 
-__all__ = ["COARSE", "DEPTH", "FINE", "CountedDensity", "locate", "missing_peaks", "survey"]
+__all__ = ["COARSE", "DEPTH", "FINE", "locate", "missing_peaks", "survey"]
 
 COARSE = {1: 1024, 2: 96, 3: 32}  # points a dimension of the grid that all data share
 FINE = {1: 64, 2: 32, 3: 24}  # points a dimension to begin with, of each datum's own grid
 DEPTH = 28.0  # nats below the peak at which the density counts as nothing
 _DRAWS = 256  # of each datum's prior, that the coarse grid spans
 _ZOOMS = 40  # five do, unless a datum lies far outside the prior
-
-
-class CountedDensity:
-    """The log joint of all data at u ``(G, N or 1, L)``, ``(G, N)``, NaN where it cannot be computed; it counts."""
-
-    def __init__(self, target: Target, of: CountedDensity | None = None) -> None:
-        self.target = target
-        self.count = 0
-        self._of = of
-
-    def __call__(self, u: Tensor) -> Tensor:
-        """Of all data."""
-        with NaNWithoutFactor(), NaNWhereSaturated():
-            value = log_joint_in_blocks(self.target, u)
-        self._add(value.numel())
-        return value
-
-    def _add(self, count: int) -> None:
-        self.count += count
-        if self._of is not None:
-            self._of._add(count)
-
-    def of(self, rows: Tensor) -> CountedDensity:
-        """The same of some data, ``(n,)``; what it counts is counted here."""
-        if rows.tolist() == list(range(self.target.num_data)):  # all of them, in their order
-            return self
-        return CountedDensity(self.target.rows(rows), self)
 
 
 def survey(density: CountedDensity) -> Grid:
@@ -80,21 +51,23 @@ def locate(density: CountedDensity, coarse: Grid) -> tuple[Frame, Peaks, Tensor]
         grid = Grid.over(frame, FINE[L], density)
         top = torch.maximum(top, grid.log_joint.amax(0))
     seen = grid.log_joint.double().logsumexp(0) + grid.log_cell
-    return frame, missing_peaks(target, coarse, grid, frame, top=top, seen=seen), top
+    return frame, missing_peaks(density, coarse, grid, frame, top=top, seen=seen), top
 
 
-def missing_peaks(target: Target, coarse: Grid, own: Grid, frame: Frame, *, seen: Tensor, top: Tensor) -> Peaks:
+def missing_peaks(
+    density: CountedDensity, coarse: Grid, own: Grid, frame: Frame, *, seen: Tensor, top: Tensor
+) -> Peaks:
     """The peaks that hold mass beside what each datum's grids show: the evidence without them, and the highest density.
 
     Args:
-        target: the densities.
+        density: of all data.
         coarse: a grid over the prior.
         own: each datum's grid, where it has been found so far.
         frame: a box of each datum, in which a grid has been.
         seen: log evidence, as far as it is seen, ``(N,)``.
         top: the highest density seen, ``(N,)``.
     """
-    return climb(target, coarse, own, frame, top).above(seen.to(frame.low) - DEPTH / 2)
+    return climb(density, coarse, own, frame, top).above(seen.to(frame.low) - DEPTH / 2)
 
 
 def _zoom(grid: Grid, top: Tensor) -> tuple[Frame, Tensor]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_vae.inference.exact.frames import DEPTH, FINE, CountedDensity, missing_peaks
+from pyro_vae.inference.exact.density import CountedDensity
+from pyro_vae.inference.exact.frames import DEPTH, FINE, missing_peaks
 from pyro_vae.inference.exact.grids import Frame, Grid, scatter
 from pyro_vae.inference.exact.peaks import Peaks
 from pyro_vae.inference.exact.sums import Found, integral
@@ -36,7 +37,7 @@ def share(density: CountedDensity, coarse: Grid, found: Found, *, tolerance: flo
     seen = coarse.log_joint.double().logsumexp(0) + coarse.log_cell
     shared = coarse.expand(N)
     top = coarse.log_joint.amax(0)
-    peaks = missing_peaks(density.target, shared, shared, _top(coarse), seen=seen, top=top)
+    peaks = missing_peaks(density, shared, shared, _top(coarse), seen=seen, top=top)
     hidden = (peaks.log_mass.isfinite() & ~_frames(cut, N).holds(peaks.u)).any(0)
     cut = [(rows[keep], grid.take(keep)) for rows, grid in cut for keep in [~hidden[rows]]]
     step = coarse.step

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_vae.inference.exact.density import CountedDensity
 from pyro_vae.inference.exact.grids import Frame, Grid
 from pyro_vae.inference.optimum.climb import ascend, decrement, flat
-from pyro_vae.inference.target.blocks import log_joint_in_blocks
 from pyro_vae.inference.target.substitution import NaNWithoutFactor
 from pyro_vae.inference.target.target import Target
 from pyro_vae.randomness import fork_rng
@@ -88,7 +88,7 @@ def prior_draws(target: Target, num_samples: int) -> Tensor:
         return target.sample_prior(num_samples).reshape(-1, target.latent_dim)
 
 
-def climb(target: Target, coarse: Grid, own: Grid, frame: Frame, top: Tensor) -> Peaks:
+def climb(density: CountedDensity, coarse: Grid, own: Grid, frame: Frame, top: Tensor) -> Peaks:
     """Climb from the highest points of a grid that no neighbour exceeds, and that lie outside a frame.
 
     A peak too narrow for the grid still raises the points around it in log density, far below its top. Where another
@@ -98,18 +98,19 @@ def climb(target: Target, coarse: Grid, own: Grid, frame: Frame, top: Tensor) ->
     have shown are climbed from as well, inside the frame too.
 
     Args:
-        target: the densities.
+        density: of all data.
         coarse: a grid over the prior.
         own: each datum's grid, where it has been found so far.
         frame: a box of each datum, in which a grid has been.
         top: the highest density that grids have shown, ``(N,)``.
     """
+    target = density.target
     L = target.latent_dim
     inside = frame.spans(coarse.seen_from(frame.centre, frame.basis))
     rising = coarse.log_joint.masked_fill(~_local_maxima(coarse) | inside, -math.inf)
     height, place = rising.topk(min(_MOST, len(rising)), dim=0)  # (K, N)
     start = coarse.points().gather(0, place.unsqueeze(-1).expand(-1, -1, L))
-    drawn, draws = _hidden_draws(target, coarse, own, frame, top)
+    drawn, draws = _hidden_draws(density, coarse, own, frame, top)
     height, order = torch.cat([height, drawn]).sort(0, descending=True)  # each datum's highest first
     start = torch.cat([start, draws]).gather(0, order.unsqueeze(-1).expand(-1, -1, L))
     from_draw = order >= len(place)
@@ -155,19 +156,20 @@ def summits(target: Target, coarse: Grid, rows: Tensor) -> Tensor:
     return torch.where(value.isfinite() & (value > height), value, height)
 
 
-def _hidden_draws(target: Target, coarse: Grid, own: Grid, frame: Frame, top: Tensor) -> tuple[Tensor, Tensor]:
+def _hidden_draws(density: CountedDensity, coarse: Grid, own: Grid, frame: Frame, top: Tensor) -> tuple[Tensor, Tensor]:
     """Each datum's highest draws, ``(K, N)`` and ``(K, N, L)``; the height -inf of what a grid shows.
 
     Outside the frame that is a draw no higher than the coarse grid's points around it, by some nats, and inside one no
     higher than all that grids have shown.
     """
+    target = density.target
     prior = prior_draws(target, -(-_DRAWS // target.num_data))[:_DRAWS].unsqueeze(1)
     sets, count = [prior], min(_OWN_DRAWS // target.num_data, _OWN_DRAWS // 2)
     if count >= _FEWEST:
         with fork_rng(seed=0):
             sets.append(own.place(own.draw(count)))
-    with NaNWithoutFactor():
-        value = torch.cat([log_joint_in_blocks(target, u) for u in sets]).nan_to_num(-math.inf)
+    value = torch.cat([density(u) for u in sets])
+    value = value.masked_fill(value.isnan() | (value == math.inf), -math.inf)
     draws = torch.cat([u.expand(-1, target.num_data, -1) for u in sets])
     height, place = value.topk(_HIGHEST, dim=0)
     start = draws.gather(0, place.unsqueeze(-1).expand(-1, -1, draws.shape[-1]))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import positive_integer, say
-from pyro_vae.inference.exact.frames import DEPTH, FINE, CountedDensity, locate, survey
+from pyro_vae.inference.exact.density import CountedDensity
+from pyro_vae.inference.exact.frames import DEPTH, FINE, locate, survey
 from pyro_vae.inference.exact.grids import Frame, Grid, QuadraturePosterior
 from pyro_vae.inference.exact.lattice import share
 from pyro_vae.inference.exact.sums import Found, integral, rounding
@@ -51,7 +52,8 @@ def quadrature(
     widened to take it in and doubled until it shows it. Where ``max_points`` does not allow that, the error bound is
     infinite. A peak that another one's mass drowns at every point of the coarse grid leaves no trace there: draws of
     the prior find those that it has, narrow components of a mixture, and draws of the posterior as far as it is known
-    those that lie between the points of its grid; no rule of so many evaluations finds all.
+    those that lie between the points of its grid (eight or more a datum, so of at most 256 data); no rule of so many
+    evaluations finds all.
 
     The error bound is the geometric mean of how far the result moves, at most, among the grids of twice and of four
     times the spacing, plus the mass seen at the grid's edge, plus the rounding of the dtype. Points at which the
